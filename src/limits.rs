@@ -1,0 +1,89 @@
+//! Every limit of the engine: its name, its unit and its default.
+
+use std::time::Duration;
+
+/// What may grow, and how far. `None` stands for no limit.
+///
+/// The sizes count bytes of user-space memory; what the system buffers in its sockets comes on top.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections open at once. A connection above the limit is told so with a line and closed.
+    /// By default what the descriptor limit allows, less a reserve.
+    pub connections_max: Option<usize>,
+    /// Connections open at once from one IP address. Default: none.
+    pub connections_per_ip_max: Option<usize>,
+    /// How long a connection may be without a byte in either direction. Default: none.
+    pub idle_timeout: Option<Duration>,
+    /// How long a message may take from its first to its last byte, for services whose
+    /// [`Options::messages`](crate::service::Options::messages) are delimited. Default: 10 s.
+    pub read_deadline: Option<Duration>,
+    /// How long a peer that has output waiting may go without taking a byte. Default: 30 s.
+    pub progress_timeout: Option<Duration>,
+    /// How long an outgoing connection may take to be established. Default: 10 s.
+    pub connect_timeout: Option<Duration>,
+    /// How long, after we shut down writing, the peer may take to close its side. Default: 1 s.
+    pub linger_timeout: Duration,
+    /// Bytes read and discarded while lingering. Default: 64 KiB.
+    pub linger_bytes_max: usize,
+    /// Refused connections that are still being told so; above it a connection is closed without a word.
+    /// Default: 64.
+    pub refusals_max: usize,
+    /// Input that a service has left unconsumed on one connection. Default: 64 KiB.
+    pub input_bytes_max: usize,
+    /// Output waiting on one connection above which its input is paused. Default: 64 KiB.
+    pub output_high_water_bytes: usize,
+    /// Output waiting on one connection below which its input is resumed. Default: 16 KiB.
+    pub output_low_water_bytes: usize,
+    /// Output waiting on one connection above which it is closed after `output_soft_grace`. Default: 256 KiB.
+    pub output_soft_bytes: Option<usize>,
+    /// How long a connection may stay above `output_soft_bytes`. Default: 10 s.
+    pub output_soft_grace: Duration,
+    /// Output waiting on one connection above which it is closed at once. Default: 1 MiB.
+    pub output_hard_bytes: Option<usize>,
+    /// Output waiting on all connections above which the largest are closed. Default: 256 MiB.
+    pub output_total_bytes: Option<usize>,
+    /// Datagrams answered in a second for each source prefix, /24 or /56; loopback is exempt. Default: 1000.
+    pub udp_replies_per_prefix: Option<u32>,
+    /// Source prefixes whose replies are counted at once; above it a new prefix is not answered. Default: 65,536.
+    pub udp_prefixes_max: usize,
+    /// Bytes read from one connection in one turn. Default: 64 KiB.
+    pub read_bytes_per_turn: usize,
+    /// Connections accepted from one listener in one turn. Default: 256.
+    pub accepts_per_turn: usize,
+    /// Datagrams received from one socket in one turn. Default: 256.
+    pub datagrams_per_turn: usize,
+    /// Messages from other threads delivered from one mailbox in one turn. Default: 256.
+    pub messages_per_turn: usize,
+    /// How long a listener rests after the system had no descriptor or memory for a connection. Default: 50 ms.
+    pub accept_pause: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connections_max: None,
+            connections_per_ip_max: None,
+            idle_timeout: None,
+            read_deadline: Some(Duration::from_secs(10)),
+            progress_timeout: Some(Duration::from_secs(30)),
+            connect_timeout: Some(Duration::from_secs(10)),
+            linger_timeout: Duration::from_secs(1),
+            linger_bytes_max: 64 << 10,
+            refusals_max: 64,
+            input_bytes_max: 64 << 10,
+            output_high_water_bytes: 64 << 10,
+            output_low_water_bytes: 16 << 10,
+            output_soft_bytes: Some(256 << 10),
+            output_soft_grace: Duration::from_secs(10),
+            output_hard_bytes: Some(1 << 20),
+            output_total_bytes: Some(256 << 20),
+            udp_replies_per_prefix: Some(1000),
+            udp_prefixes_max: 65_536,
+            read_bytes_per_turn: 64 << 10,
+            accepts_per_turn: 256,
+            datagrams_per_turn: 256,
+            messages_per_turn: 256,
+            accept_pause: Duration::from_millis(50),
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Counters of one reactor. They are plain numbers: the reactor is one thread, and whoever wants them from
+//! another asks for a copy ([`Remote::metrics`](crate::reactor::Remote::metrics)).
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::connection::CloseReason;
+
+/// Why a datagram, or the answer to one, was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropCause {
+    /// The source is one of our own addresses, or a port below 1024: answering would begin a loop.
+    Loop,
+    /// It was sent to a broadcast or multicast address.
+    ToMany,
+    /// The source prefix has used up its replies of this second.
+    PrefixBudget,
+    /// More source prefixes at once than are counted.
+    PrefixTable,
+    /// The sender has no address that could be answered.
+    NoReturnAddress,
+    /// The reply fits no datagram.
+    TooLarge,
+    /// The system had no room for the reply or refused to send it.
+    SendFailed,
+    /// The datagram was longer than the receive buffer.
+    Truncated,
+}
+
+impl DropCause {
+    /// All causes, in the order of the counters.
+    pub const ALL: [DropCause; 8] = [
+        DropCause::Loop,
+        DropCause::ToMany,
+        DropCause::PrefixBudget,
+        DropCause::PrefixTable,
+        DropCause::NoReturnAddress,
+        DropCause::TooLarge,
+        DropCause::SendFailed,
+        DropCause::Truncated,
+    ];
+
+    /// The name in counters.
+    pub fn name(self) -> &'static str {
+        match self {
+            DropCause::Loop => "loop",
+            DropCause::ToMany => "to_many",
+            DropCause::PrefixBudget => "prefix_budget",
+            DropCause::PrefixTable => "prefix_table",
+            DropCause::NoReturnAddress => "no_return_address",
+            DropCause::TooLarge => "too_large",
+            DropCause::SendFailed => "send_failed",
+            DropCause::Truncated => "truncated",
+        }
+    }
+}
+
+/// What a reactor has counted since it was made.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Connections open now, those that linger included.
+    pub connections_open: u64,
+    /// Connections accepted, refused ones not included.
+    pub connections_accepted: u64,
+    /// Outgoing connections begun.
+    pub connections_begun: u64,
+    /// Connections refused because a limit was reached.
+    pub connections_refused: u64,
+    /// Accepts that failed because the system had no descriptor or memory.
+    pub accepts_exhausted: u64,
+    /// Accepts that failed because of the connection itself.
+    pub accepts_aborted: u64,
+    /// Connections closed, by [`CloseReason`].
+    pub closed: [u64; CloseReason::COUNT],
+    /// Bytes read from stream connections.
+    pub bytes_in: u64,
+    /// Bytes written to stream connections.
+    pub bytes_out: u64,
+    /// Messages that services took in, as they count them: reads for echo and uppercase, else messages.
+    pub messages_in: u64,
+    /// Sends and publishes that services asked for.
+    pub messages_out: u64,
+    /// Datagrams received.
+    pub datagrams_in: u64,
+    /// Datagrams sent.
+    pub datagrams_out: u64,
+    /// Datagrams not answered, or answers not sent, by [`DropCause`].
+    pub datagrams_dropped: [u64; DropCause::ALL.len()],
+    /// Errors that datagram sockets reported, of earlier datagrams included.
+    pub datagram_errors: u64,
+    /// Readiness for connections that were gone.
+    pub stale_events: u64,
+    /// Effects that named a connection that was gone.
+    pub stale_effects: u64,
+    /// Input that was discarded while a connection closed, in bytes.
+    pub bytes_discarded: u64,
+    /// Output that was never taken by its peer, in bytes.
+    pub bytes_unsent: u64,
+    /// Messages from other threads delivered to services.
+    pub mailbox_messages: u64,
+    /// Turns of the loop.
+    pub turns: u64,
+    /// Events that turns received.
+    pub events: u64,
+    /// The most events in one turn.
+    pub events_per_turn_max: u64,
+    /// The busy time of turns, from the end of the wait to the end of the turn, in nanoseconds.
+    pub busy_ns: Histogram<u64>,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Metrics {
+        Metrics {
+            connections_open: 0,
+            connections_accepted: 0,
+            connections_begun: 0,
+            connections_refused: 0,
+            accepts_exhausted: 0,
+            accepts_aborted: 0,
+            closed: [0; CloseReason::COUNT],
+            bytes_in: 0,
+            bytes_out: 0,
+            messages_in: 0,
+            messages_out: 0,
+            datagrams_in: 0,
+            datagrams_out: 0,
+            datagrams_dropped: [0; DropCause::ALL.len()],
+            datagram_errors: 0,
+            stale_events: 0,
+            stale_effects: 0,
+            bytes_discarded: 0,
+            bytes_unsent: 0,
+            mailbox_messages: 0,
+            turns: 0,
+            events: 0,
+            events_per_turn_max: 0,
+            busy_ns: Histogram::new_with_bounds(1, 60_000_000_000, 2).expect("these bounds are valid"),
+        }
+    }
+
+    pub(crate) fn count_drop(&mut self, cause: DropCause) {
+        self.datagrams_dropped[cause as usize] += 1;
+    }
+
+    pub(crate) fn count_turn(&mut self, events: usize, busy: Duration) {
+        self.turns += 1;
+        self.events += events as u64;
+        self.events_per_turn_max = self.events_per_turn_max.max(events as u64);
+        self.busy_ns.saturating_record(busy.as_nanos() as u64);
+    }
+
+    /// How often connections were closed for this reason.
+    pub fn closed_for(&self, reason: CloseReason) -> u64 {
+        self.closed[reason as usize]
+    }
+
+    /// How many datagrams, or answers to them, were dropped for this cause.
+    pub fn dropped_for(&self, cause: DropCause) -> u64 {
+        self.datagrams_dropped[cause as usize]
+    }
+
+    /// Adds what another reactor has counted.
+    pub fn add(&mut self, other: &Metrics) {
+        self.connections_open += other.connections_open;
+        self.connections_accepted += other.connections_accepted;
+        self.connections_begun += other.connections_begun;
+        self.connections_refused += other.connections_refused;
+        self.accepts_exhausted += other.accepts_exhausted;
+        self.accepts_aborted += other.accepts_aborted;
+        for (sum, more) in self.closed.iter_mut().zip(&other.closed) {
+            *sum += more;
+        }
+        self.bytes_in += other.bytes_in;
+        self.bytes_out += other.bytes_out;
+        self.messages_in += other.messages_in;
+        self.messages_out += other.messages_out;
+        self.datagrams_in += other.datagrams_in;
+        self.datagrams_out += other.datagrams_out;
+        for (sum, more) in self.datagrams_dropped.iter_mut().zip(&other.datagrams_dropped) {
+            *sum += more;
+        }
+        self.datagram_errors += other.datagram_errors;
+        self.stale_events += other.stale_events;
+        self.stale_effects += other.stale_effects;
+        self.bytes_discarded += other.bytes_discarded;
+        self.bytes_unsent += other.bytes_unsent;
+        self.mailbox_messages += other.mailbox_messages;
+        self.turns += other.turns;
+        self.events += other.events;
+        self.events_per_turn_max = self.events_per_turn_max.max(other.events_per_turn_max);
+        self.busy_ns += &other.busy_ns;
+    }
+
+    /// Every counter with its name, in a fixed order.
+    pub fn counters(&self) -> Vec<(String, u64)> {
+        let mut all: Vec<(String, u64)> = Vec::new();
+        let mut put = |name: &str, value: u64| all.push((name.to_owned(), value));
+        put("connections_open", self.connections_open);
+        put("connections_accepted", self.connections_accepted);
+        put("connections_begun", self.connections_begun);
+        put("connections_refused", self.connections_refused);
+        put("accepts_exhausted", self.accepts_exhausted);
+        put("accepts_aborted", self.accepts_aborted);
+        for reason in CloseReason::ALL {
+            put(&format!("closed_{}", reason.name()), self.closed_for(reason));
+        }
+        put("bytes_in", self.bytes_in);
+        put("bytes_out", self.bytes_out);
+        put("messages_in", self.messages_in);
+        put("messages_out", self.messages_out);
+        put("datagrams_in", self.datagrams_in);
+        put("datagrams_out", self.datagrams_out);
+        for cause in DropCause::ALL {
+            put(&format!("datagrams_dropped_{}", cause.name()), self.dropped_for(cause));
+        }
+        put("datagram_errors", self.datagram_errors);
+        put("stale_events", self.stale_events);
+        put("stale_effects", self.stale_effects);
+        put("bytes_discarded", self.bytes_discarded);
+        put("bytes_unsent", self.bytes_unsent);
+        put("mailbox_messages", self.mailbox_messages);
+        put("turns", self.turns);
+        put("events", self.events);
+        put("events_per_turn_max", self.events_per_turn_max);
+        for (name, quantile) in [("p50", 0.5), ("p99", 0.99), ("max", 1.0)] {
+            put(&format!("turn_busy_ns_{name}"), self.busy_ns.value_at_quantile(quantile));
+        }
+        all
+    }
+}

@@ -1,0 +1,284 @@
+//! The seam to the system: everything the reactor asks of it, as one trait.
+//!
+//! There are two systems: [`os::Os`], the real one, and [`sim::SimNet`](crate::sim), a seeded one in which reads
+//! and writes are short, peers reset at any moment, descriptors run out and time is an argument. The reactor, the
+//! services and the limits above the seam are the same.
+//!
+//! The system owns the sockets. The reactor names a connection by its [`ConnId`], a listener or datagram socket
+//! by its index; a call about a connection that the system does not have is a defect of the reactor.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::datagram::{Inbound, Outbound};
+use crate::slots::ConnId;
+use crate::timer::Instant;
+
+pub mod os;
+pub mod sim;
+
+/// Where to listen or to connect.
+///
+/// It is printed in the form that the command line takes: `tcp://127.0.0.1:7007`, `unix:/run/echo.sock`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// A TCP socket address.
+    Tcp(SocketAddr),
+    /// A UDP socket address.
+    Udp(SocketAddr),
+    /// The path of a unix stream socket.
+    Unix(PathBuf),
+    /// The path of a unix datagram socket.
+    UnixDatagram(PathBuf),
+}
+
+impl Address {
+    /// Whether this is a stream transport, that is: has connections.
+    pub fn is_stream(&self) -> bool {
+        matches!(self, Address::Tcp(_) | Address::Unix(_))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => write!(f, "tcp://{address}"),
+            Address::Udp(address) => write!(f, "udp://{address}"),
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+            Address::UnixDatagram(path) => write!(f, "unix-dgram:{}", path.display()),
+        }
+    }
+}
+
+/// Who is at the other end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Peer {
+    /// An address of the internet families. IPv4 peers of a dual-stack socket appear as IPv4.
+    Inet(SocketAddr),
+    /// A unix socket, with its path if it has one.
+    Unix(Option<PathBuf>),
+}
+
+impl Peer {
+    /// The address without the port; `None` for unix sockets.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Peer::Inet(address) => Some(address.ip()),
+            Peer::Unix(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Inet(address) => address.fmt(f),
+            Peer::Unix(Some(path)) => write!(f, "unix:{}", path.display()),
+            Peer::Unix(None) => f.write_str("unix peer"),
+        }
+    }
+}
+
+/// What the reactor wants to hear of a connection, or has just heard: a set of flags.
+///
+/// Interest uses `READ` and `WRITE` alone; urgent data is always of interest, and what is wrong with a connection
+/// is always told.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Flags(u8);
+
+impl Flags {
+    /// Nothing.
+    pub const NONE: Flags = Flags(0);
+    /// There may be bytes to read, or a connection to accept.
+    pub const READ: Flags = Flags(1);
+    /// There may be room to write, or an outgoing connection is decided.
+    pub const WRITE: Flags = Flags(2);
+    /// The peer has shut down its side: read on to the end.
+    pub const READ_CLOSED: Flags = Flags(4);
+    /// Urgent data is about, which splits reads: a short read does not mean drained.
+    pub const URGENT: Flags = Flags(8);
+    /// The connection has failed; the next read or write says how.
+    pub const ERROR: Flags = Flags(16);
+
+    /// Whether any of the flags in `other` is set here.
+    #[inline]
+    pub fn intersects(self, other: Flags) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// `other` if `condition` holds, else nothing.
+    #[inline]
+    pub fn when(self, condition: bool) -> Flags {
+        if condition { self } else { Flags::NONE }
+    }
+}
+
+impl std::ops::BitOr for Flags {
+    type Output = Flags;
+
+    #[inline]
+    fn bitor(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+}
+
+impl std::ops::BitOrAssign for Flags {
+    #[inline]
+    fn bitor_assign(&mut self, other: Flags) {
+        self.0 |= other.0;
+    }
+}
+
+impl fmt::Debug for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = [
+            (Flags::READ, "read"),
+            (Flags::WRITE, "write"),
+            (Flags::READ_CLOSED, "read-closed"),
+            (Flags::URGENT, "urgent"),
+            (Flags::ERROR, "error"),
+        ];
+        f.debug_set()
+            .entries(names.iter().filter(|(flag, _)| self.intersects(*flag)).map(|(_, name)| name))
+            .finish()
+    }
+}
+
+/// A hint from the system: this token may be ready for these things. It may be stale or wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Readiness {
+    /// [`ConnId::token`] of a connection, or [`source_token`] of a listener or datagram socket, or [`WAKER`].
+    pub token: u64,
+    /// For what.
+    pub flags: Flags,
+}
+
+/// The token of a listener or datagram socket: its index, with the generation that no connection has.
+pub fn source_token(index: u32) -> u64 {
+    u64::from(index)
+}
+
+/// The token under which a wake-up from another thread is reported.
+pub const WAKER: u64 = u32::MAX as u64;
+
+/// Wakes a reactor out of its wait, from any thread.
+pub trait Wake: Send + Sync {
+    /// Makes the current or the next wait return at once.
+    fn wake(&self);
+}
+
+/// The part of the system that a service reaches while it runs: writing at once what is too large to be copied.
+pub trait Wire {
+    /// Writes to a connection without blocking and returns how many bytes were taken.
+    ///
+    /// # Errors
+    /// `WouldBlock` when no byte could be taken; else the connection has failed.
+    fn write(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize>;
+
+    /// The wall clock. It may step.
+    fn wall(&mut self) -> SystemTime;
+}
+
+/// What the reactor asks of the system.
+///
+/// Readiness is edge-triggered: it is told once, and told again after something new has happened or after
+/// [`Net::rearm`]. No call blocks, except [`Net::poll`] for as long as it is allowed to.
+pub trait Net: Wire {
+    /// The monotonic clock.
+    fn now(&mut self) -> Instant;
+
+    /// Replaces `events` by what is ready, waiting up to `max_wait` (`None`: for ever) until there is something.
+    /// An interrupted wait gives no events and no error.
+    ///
+    /// # Errors
+    /// Only what leaves the reactor unable to go on.
+    fn poll(&mut self, events: &mut Vec<Readiness>, max_wait: Option<Duration>) -> io::Result<()>;
+
+    /// What other threads wake this system with.
+    fn waker(&self) -> Arc<dyn Wake>;
+
+    /// Opens a listener or a datagram socket under `source` and returns the address it is bound to, which tells
+    /// the port where 0 was asked for.
+    ///
+    /// # Errors
+    /// What the system says; nothing is left open or bound.
+    fn listen(&mut self, source: u32, address: &Address, reuse_port: bool) -> io::Result<Address>;
+
+    /// Closes a listener or datagram socket; a unix socket's path is removed.
+    fn unlisten(&mut self, source: u32);
+
+    /// Accepts one connection under `id`, registered for `READ`.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is none; else nothing was kept, and the error says whether to go on.
+    fn accept(&mut self, source: u32, id: ConnId) -> io::Result<Peer>;
+
+    /// Begins to connect under `id`, registered for `WRITE`. How it ends is told by readiness and then
+    /// [`Net::connected`].
+    ///
+    /// # Errors
+    /// The attempt failed at once; nothing was kept.
+    fn connect(&mut self, address: &Address, id: ConnId) -> io::Result<()>;
+
+    /// Whether an outgoing connection is established: `Ok(None)` while it is not decided.
+    ///
+    /// # Errors
+    /// Why it failed.
+    fn connected(&mut self, id: ConnId) -> io::Result<Option<Peer>>;
+
+    /// Changes what is to be told of a connection. What is ready already is told again.
+    ///
+    /// # Errors
+    /// When the system has no memory for it.
+    fn rearm(&mut self, id: ConnId, interest: Flags) -> io::Result<()>;
+
+    /// Reads from a connection; 0 is the end of the stream.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is nothing; else the connection has failed.
+    fn read(&mut self, id: ConnId, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Whether a read shorter than its buffer means that nothing is left on this connection. True for TCP; on
+    /// unix streams passed descriptors split reads.
+    fn short_read_means_drained(&self, id: ConnId) -> bool;
+
+    /// Writes several pieces as one; see [`Wire::write`].
+    ///
+    /// # Errors
+    /// As [`Wire::write`].
+    fn write_vectored(&mut self, id: ConnId, pieces: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// The error that is pending on a connection, taken from it.
+    fn take_error(&mut self, id: ConnId) -> Option<io::Error>;
+
+    /// Ends the writing side: the peer reads to the end of the stream.
+    fn shutdown_write(&mut self, id: ConnId);
+
+    /// Closes a connection; with `reset`, what is still unsent is discarded and the peer is told so.
+    fn close(&mut self, id: ConnId, reset: bool);
+
+    /// Receives as many datagrams as `batch` has room for and returns how many there were.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is none; an error that an earlier datagram caused.
+    fn receive(&mut self, source: u32, batch: &mut Inbound) -> io::Result<usize>;
+
+    /// Sends datagrams in order, from the one with index `first`, and returns how many the system took.
+    ///
+    /// # Errors
+    /// What the system said about the datagram `first`.
+    fn transmit(&mut self, source: u32, batch: &Outbound, first: usize) -> io::Result<usize>;
+
+    /// Changes whether a datagram socket tells when it has room to send.
+    ///
+    /// # Errors
+    /// When the system has no memory for it.
+    fn rearm_datagram(&mut self, source: u32, write: bool) -> io::Result<()>;
+
+    /// Whether an IP address belongs to this machine.
+    fn is_local(&mut self, ip: IpAddr) -> bool;
+}

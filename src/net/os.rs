@@ -1,0 +1,470 @@
+//! The real system: mio for readiness and sockets, socket2 for options. The only file that knows either, or the
+//! clock, or unsafe code.
+
+use std::fs;
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use mio::net::{TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixListener, UnixStream};
+use mio::{Events, Interest, Token};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+
+use super::{Address, Flags, Net, Peer, Readiness, WAKER, Wake, Wire, source_token};
+use crate::datagram::{Inbound, Outbound, Received};
+use crate::slots::ConnId;
+use crate::timer::Instant;
+
+/// Events taken from the system in one turn.
+const EVENTS_PER_POLL: usize = 1024;
+
+/// Connections that the kernel holds for us until we accept them; it lowers this to net.core.somaxconn.
+const BACKLOG: i32 = 65_535;
+
+/// When the kernel asks a silent peer whether it is still there: a peer that vanished is found in two minutes.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_RETRIES: u32 = 4;
+
+/// The system that this program runs on.
+pub struct Os {
+    poll: mio::Poll,
+    events: Events,
+    waker: Arc<mio::Waker>,
+    start: std::time::Instant,
+    /// By slot.
+    streams: Vec<Option<Stream>>,
+    /// By index.
+    sources: Vec<Option<Source>>,
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+enum Source {
+    Tcp(TcpListener),
+    Unix(UnixListener, SocketFile),
+    Udp(UdpSocket),
+    UnixDatagram(UnixDatagram, SocketFile),
+}
+
+impl Os {
+    /// An event queue of the system, with its waker.
+    ///
+    /// # Errors
+    /// When the system has no descriptor or memory for them.
+    #[allow(clippy::disallowed_methods, reason = "this is the one place that owns the clock")]
+    pub fn new() -> io::Result<Os> {
+        let poll = mio::Poll::new()?;
+        let waker = Arc::new(mio::Waker::new(poll.registry(), Token(WAKER as usize))?);
+        let start = std::time::Instant::now();
+        let events = Events::with_capacity(EVENTS_PER_POLL);
+        Ok(Os { poll, events, waker, start, streams: Vec::new(), sources: Vec::new() })
+    }
+
+    #[inline]
+    fn stream(&self, id: ConnId) -> &Stream {
+        self.streams[id.slot()].as_ref().expect("the reactor names only connections that it opened")
+    }
+
+    fn source(&self, source: u32) -> &Source {
+        self.sources[source as usize].as_ref().expect("the reactor names only sources that it opened")
+    }
+
+    fn keep_stream(&mut self, id: ConnId, mut stream: Stream, interest: Flags) -> io::Result<()> {
+        let token = Token(id.token() as usize);
+        let interest = to_mio(interest);
+        match &mut stream {
+            Stream::Tcp(stream) => self.poll.registry().register(stream, token, interest)?,
+            Stream::Unix(stream) => self.poll.registry().register(stream, token, interest)?,
+        }
+        if id.slot() >= self.streams.len() {
+            self.streams.resize_with(id.slot() + 1, || None);
+        }
+        self.streams[id.slot()] = Some(stream);
+        Ok(())
+    }
+}
+
+impl AsFd for Os {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the poll owns the descriptor and lives as long as the borrow of self.
+        unsafe { BorrowedFd::borrow_raw(self.poll.as_raw_fd()) }
+    }
+}
+
+struct OsWaker(Arc<mio::Waker>);
+
+impl Wake for OsWaker {
+    fn wake(&self) {
+        // An eventfd write fails only when the counter is full: then a wake-up is on its way already.
+        let _ = self.0.wake();
+    }
+}
+
+impl Wire for Os {
+    #[inline]
+    fn write(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize> {
+        match self.stream(id) {
+            Stream::Tcp(stream) => (&*stream).write(bytes),
+            // The standard library's write to a unix stream can raise SIGPIPE.
+            Stream::Unix(stream) => SockRef::from(stream).send_with_flags(bytes, libc::MSG_NOSIGNAL),
+        }
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "this is the one place that owns the clock")]
+    fn wall(&mut self) -> SystemTime {
+        SystemTime::now()
+    }
+}
+
+impl Net for Os {
+    #[inline]
+    fn now(&mut self) -> Instant {
+        Instant::from_start(self.start.elapsed())
+    }
+
+    fn poll(&mut self, events: &mut Vec<Readiness>, max_wait: Option<Duration>) -> io::Result<()> {
+        events.clear();
+        match self.poll.poll(&mut self.events, max_wait) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        events.extend(self.events.iter().map(|event| Readiness {
+            token: event.token().0 as u64,
+            flags: Flags::READ.when(event.is_readable())
+                | Flags::WRITE.when(event.is_writable())
+                | Flags::READ_CLOSED.when(event.is_read_closed())
+                | Flags::URGENT.when(event.is_priority())
+                | Flags::ERROR.when(event.is_error()),
+        }));
+        Ok(())
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        Arc::new(OsWaker(self.waker.clone()))
+    }
+
+    fn listen(&mut self, source: u32, address: &Address, reuse_port: bool) -> io::Result<Address> {
+        let (mut opened, bound) = match address {
+            Address::Tcp(at) => {
+                let socket = inet_socket(at, Type::STREAM, Protocol::TCP, reuse_port)?;
+                socket.set_reuse_address(true)?;
+                // Accepted sockets inherit these.
+                socket.set_tcp_nodelay(true)?;
+                socket.set_keepalive(true)?;
+                socket.set_tcp_keepalive(
+                    &TcpKeepalive::new()
+                        .with_time(KEEPALIVE_TIME)
+                        .with_interval(KEEPALIVE_INTERVAL)
+                        .with_retries(KEEPALIVE_RETRIES),
+                )?;
+                socket.bind(&(*at).into())?;
+                socket.listen(BACKLOG)?;
+                let listener = TcpListener::from_std(socket.into());
+                let bound = Address::Tcp(listener.local_addr()?);
+                (Source::Tcp(listener), bound)
+            }
+            Address::Udp(at) => {
+                let socket = inet_socket(at, Type::DGRAM, Protocol::UDP, reuse_port)?;
+                socket.bind(&(*at).into())?;
+                let socket = UdpSocket::from_std(socket.into());
+                let bound = Address::Udp(socket.local_addr()?);
+                (Source::Udp(socket), bound)
+            }
+            Address::Unix(path) => {
+                let socket = unix_socket(path, Type::STREAM)?;
+                let file = SocketFile::new(path)?;
+                socket.listen(BACKLOG)?;
+                (Source::Unix(UnixListener::from_std(socket.into()), file), address.clone())
+            }
+            Address::UnixDatagram(path) => {
+                let socket = unix_socket(path, Type::DGRAM)?;
+                let file = SocketFile::new(path)?;
+                (Source::UnixDatagram(UnixDatagram::from_std(socket.into()), file), address.clone())
+            }
+        };
+        let (registry, token) = (self.poll.registry(), Token(source_token(source) as usize));
+        match &mut opened {
+            Source::Tcp(listener) => registry.register(listener, token, Interest::READABLE)?,
+            Source::Unix(listener, _) => registry.register(listener, token, Interest::READABLE)?,
+            Source::Udp(socket) => registry.register(socket, token, Interest::READABLE)?,
+            Source::UnixDatagram(socket, _) => registry.register(socket, token, Interest::READABLE)?,
+        }
+        if source as usize >= self.sources.len() {
+            self.sources.resize_with(source as usize + 1, || None);
+        }
+        self.sources[source as usize] = Some(opened);
+        Ok(bound)
+    }
+
+    fn unlisten(&mut self, source: u32) {
+        self.sources[source as usize] = None;
+    }
+
+    fn accept(&mut self, source: u32, id: ConnId) -> io::Result<Peer> {
+        let (stream, peer) = match self.source(source) {
+            Source::Tcp(listener) => {
+                let (stream, from) = listener.accept()?;
+                (Stream::Tcp(stream), Peer::Inet(canonical(from)))
+            }
+            Source::Unix(listener, _) => {
+                let (stream, from) = listener.accept()?;
+                (Stream::Unix(stream), Peer::Unix(from.as_pathname().map(Path::to_owned)))
+            }
+            Source::Udp(_) | Source::UnixDatagram(..) => {
+                unreachable!("datagram sockets have nothing to accept")
+            }
+        };
+        self.keep_stream(id, stream, Flags::READ)?;
+        Ok(peer)
+    }
+
+    fn connect(&mut self, address: &Address, id: ConnId) -> io::Result<()> {
+        let stream = match address {
+            Address::Tcp(to) => {
+                let stream = TcpStream::connect(*to)?;
+                stream.set_nodelay(true)?;
+                Stream::Tcp(stream)
+            }
+            Address::Unix(path) => Stream::Unix(UnixStream::connect(path)?),
+            Address::Udp(_) | Address::UnixDatagram(_) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "only stream addresses can be connected to",
+                ));
+            }
+        };
+        self.keep_stream(id, stream, Flags::WRITE)
+    }
+
+    fn connected(&mut self, id: ConnId) -> io::Result<Option<Peer>> {
+        if let Some(error) = self.take_error(id) {
+            return Err(error);
+        }
+        let peer = match self.stream(id) {
+            Stream::Tcp(stream) => stream.peer_addr().map(|peer| Peer::Inet(canonical(peer))),
+            Stream::Unix(stream) => {
+                stream.peer_addr().map(|peer| Peer::Unix(peer.as_pathname().map(Path::to_owned)))
+            }
+        };
+        match peer {
+            Ok(peer) => Ok(Some(peer)),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn rearm(&mut self, id: ConnId, interest: Flags) -> io::Result<()> {
+        let token = Token(id.token() as usize);
+        let interest = to_mio(interest);
+        let registry = self.poll.registry();
+        match self.streams[id.slot()].as_mut().expect("the reactor names only connections that it opened") {
+            Stream::Tcp(stream) => registry.reregister(stream, token, interest),
+            Stream::Unix(stream) => registry.reregister(stream, token, interest),
+        }
+    }
+
+    #[inline]
+    fn read(&mut self, id: ConnId, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.stream(id) {
+            Stream::Tcp(stream) => (&*stream).read(buffer),
+            Stream::Unix(stream) => (&*stream).read(buffer),
+        }
+    }
+
+    fn short_read_means_drained(&self, id: ConnId) -> bool {
+        matches!(self.stream(id), Stream::Tcp(_))
+    }
+
+    fn write_vectored(&mut self, id: ConnId, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self.stream(id) {
+            Stream::Tcp(stream) => SockRef::from(stream).send_vectored_with_flags(pieces, libc::MSG_NOSIGNAL),
+            Stream::Unix(stream) => {
+                SockRef::from(stream).send_vectored_with_flags(pieces, libc::MSG_NOSIGNAL)
+            }
+        }
+    }
+
+    fn take_error(&mut self, id: ConnId) -> Option<io::Error> {
+        match self.stream(id) {
+            Stream::Tcp(stream) => stream.take_error(),
+            Stream::Unix(stream) => stream.take_error(),
+        }
+        .unwrap_or_else(Some)
+    }
+
+    fn shutdown_write(&mut self, id: ConnId) {
+        // It fails only when the peer is gone, which the next read tells.
+        let _ = match self.stream(id) {
+            Stream::Tcp(stream) => stream.shutdown(std::net::Shutdown::Write),
+            Stream::Unix(stream) => stream.shutdown(std::net::Shutdown::Write),
+        };
+    }
+
+    fn close(&mut self, id: ConnId, reset: bool) {
+        let Some(stream) = self.streams.get_mut(id.slot()).and_then(Option::take) else { return };
+        if reset && let Stream::Tcp(stream) = &stream {
+            // When it fails the connection closes in the ordinary way, which is no worse.
+            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+
+    fn receive(&mut self, source: u32, batch: &mut Inbound) -> io::Result<usize> {
+        let buffer = batch.buffers().next().expect("a batch has buffers");
+        let (len, from) = match self.source(source) {
+            Source::Udp(socket) => {
+                socket.recv_from(buffer).map(|(len, from)| (len, Peer::Inet(canonical(from))))?
+            }
+            Source::UnixDatagram(socket, _) => {
+                let (len, from) = socket.recv_from(buffer)?;
+                (len, Peer::Unix(from.as_pathname().map(Path::to_owned)))
+            }
+            Source::Tcp(_) | Source::Unix(..) => unreachable!("listeners receive no datagrams"),
+        };
+        batch.push(Received { from, local: None, to_many: false, truncated: false, len });
+        Ok(1)
+    }
+
+    fn transmit(&mut self, source: u32, batch: &Outbound, first: usize) -> io::Result<usize> {
+        let (departure, bytes) = batch.get(first);
+        match (self.source(source), &departure.to) {
+            (Source::Udp(socket), Peer::Inet(to)) => socket.send_to(bytes, *to)?,
+            (Source::UnixDatagram(socket, _), Peer::Unix(Some(path))) => socket.send_to(bytes, path)?,
+            _ => return Err(io::Error::from(io::ErrorKind::InvalidInput)),
+        };
+        Ok(1)
+    }
+
+    fn rearm_datagram(&mut self, source: u32, write: bool) -> io::Result<()> {
+        let interest = if write { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        let (registry, token) = (self.poll.registry(), Token(source_token(source) as usize));
+        match self.sources[source as usize].as_mut() {
+            Some(Source::Udp(socket)) => registry.reregister(socket, token, interest),
+            Some(Source::UnixDatagram(socket, _)) => registry.reregister(socket, token, interest),
+            _ => unreachable!("only datagram sockets are rearmed as such"),
+        }
+    }
+
+    fn is_local(&mut self, ip: IpAddr) -> bool {
+        // The kernel lets nobody bind to an address of another machine.
+        std::net::UdpSocket::bind((ip, 0)).is_ok()
+    }
+}
+
+fn to_mio(interest: Flags) -> Interest {
+    let mut all = Interest::PRIORITY;
+    if interest.intersects(Flags::READ) {
+        all |= Interest::READABLE;
+    }
+    if interest.intersects(Flags::WRITE) {
+        all |= Interest::WRITABLE;
+    }
+    all
+}
+
+/// IPv4 peers of a dual-stack socket as IPv4.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+fn inet_socket(at: &SocketAddr, kind: Type, protocol: Protocol, reuse_port: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(*at), kind.nonblocking(), Some(protocol))?;
+    if at.is_ipv6() {
+        // `[::]` serves both families, whatever the system's default is.
+        socket.set_only_v6(!at.ip().is_unspecified())?;
+    }
+    if reuse_port {
+        socket.set_reuse_port(true)?;
+    }
+    Ok(socket)
+}
+
+fn unix_socket(path: &Path, kind: Type) -> io::Result<Socket> {
+    let address = SockAddr::unix(path)?;
+    let socket = Socket::new(Domain::UNIX, kind.nonblocking(), None)?;
+    match socket.bind(&address) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path, &address, kind) => {
+            fs::remove_file(path)?;
+            socket.bind(&address)?;
+        }
+        bound => bound?,
+    }
+    Ok(socket)
+}
+
+/// Whether a path is a socket that nobody listens on: what a server that was killed leaves behind.
+fn is_stale(path: &Path, address: &SockAddr, kind: Type) -> bool {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    let connect = || Socket::new(Domain::UNIX, kind.nonblocking(), None)?.connect(address);
+    is_socket && connect().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// The file of a unix socket; it is removed when dropped, if it is still the one that was made.
+struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> io::Result<SocketFile> {
+        let found = fs::symlink_metadata(path)?;
+        Ok(SocketFile { path: path.to_owned(), identity: (found.dev(), found.ino()) })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let ours =
+            fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
+        if ours {
+            // A file that somebody else removes at the same moment is gone all the same.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Whether an accept failed because the system had no descriptor or memory for the connection, so that it makes no
+/// sense to try again at once.
+pub fn is_exhausted(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::ENOSPC)
+    )
+}
+
+/// Raises this program's limit of open descriptors to what it may raise it to, and returns it.
+///
+/// # Errors
+/// When the system does not tell.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to a valid rlimit, which the call fills.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let raised = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
+    // SAFETY: the pointer is to a valid rlimit, which the call only reads.
+    let result = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) };
+    Ok(if result == 0 { raised.rlim_cur } else { limit.rlim_cur })
+}
+
+/// This program's limit of open descriptors.
+///
+/// # Errors
+/// When the system does not tell.
+pub fn descriptor_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to a valid rlimit, which the call fills.
+    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } {
+        0 => Ok(limit.rlim_cur),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -1,0 +1,3 @@
+//! The ready-made services.
+
+pub mod echo;

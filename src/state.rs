@@ -1,0 +1,512 @@
+//! What services act upon: the connections, their output, topics, deadlines and counters.
+//!
+//! Every effect that a service asks for is one method here. An effect changes state and notes who must be looked
+//! at (to flush, to tell `closed`, to free); the reactor does the looking, in its order, so that no effect ever
+//! calls into a service.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::ErrorKind;
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use crate::connection::{CloseReason, Connection, Phase, Timeouts};
+use crate::datagram::{DATAGRAM_BYTES_MAX, Datagram, Outbound, ReplyPolicy};
+use crate::limits::Limits;
+use crate::metrics::{DropCause, Metrics};
+use crate::net::{Address, Flags, Peer, Wire};
+use crate::output::{Arena, Shared};
+use crate::service::ServiceId;
+use crate::slots::{ConnId, ConnMap, Slots};
+use crate::timer::{Instant, Timers};
+use crate::topic::{TopicId, Topics};
+
+/// From this size on, in bytes, a send is tried at once from where the bytes are instead of being copied into the
+/// arena.
+const DIRECT_BYTES_MIN: usize = 4 << 10;
+
+/// From this size on, in bytes, a published message is referred to instead of being copied to each receiver.
+const SHARED_BYTES_MIN: usize = 512;
+
+/// Bytes copied into tails in one turn above which the read phase ends, so that what a turn brings is bounded also
+/// where receivers do not keep up.
+const SPILL_BYTES_MAX: usize = 4 << 20;
+
+/// Something that happened, for logs and for showing traffic. Bytes are as they came: whoever prints them must
+/// escape them.
+#[derive(Debug)]
+pub enum Report<'a> {
+    /// A connection was accepted, or an outgoing one is established.
+    Opened {
+        /// Which.
+        conn: ConnId,
+        /// The name of its service.
+        service: &'a str,
+        /// The other end.
+        peer: &'a Peer,
+    },
+    /// A connection was refused because of a limit.
+    Refused {
+        /// The name of the service it wanted.
+        service: &'a str,
+        /// The other end.
+        peer: &'a Peer,
+        /// Which limit.
+        reason: CloseReason,
+    },
+    /// Bytes came.
+    Input {
+        /// From where.
+        conn: ConnId,
+        /// What.
+        bytes: &'a [u8],
+    },
+    /// A service sent bytes.
+    Output {
+        /// To where.
+        conn: ConnId,
+        /// What.
+        bytes: &'a [u8],
+    },
+    /// A connection ended.
+    Closed {
+        /// Which.
+        conn: ConnId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// A datagram came.
+    DatagramIn {
+        /// The name of its service.
+        service: &'a str,
+        /// From whom.
+        from: &'a Peer,
+        /// What.
+        bytes: &'a [u8],
+    },
+    /// A service answered a datagram.
+    DatagramOut {
+        /// To whom.
+        to: &'a Peer,
+        /// What.
+        bytes: &'a [u8],
+    },
+    /// A listener rests because the system has no descriptor or memory for another connection.
+    ListenerPaused {
+        /// Where it listens.
+        address: &'a Address,
+        /// What the system said.
+        error: &'a std::io::Error,
+    },
+    /// A listener accepts again.
+    ListenerResumed {
+        /// Where it listens.
+        address: &'a Address,
+    },
+}
+
+/// Whoever wants the reports.
+pub type Observer = Box<dyn FnMut(&Report<'_>)>;
+
+/// A datagram socket's share of the state.
+pub(crate) struct Departures {
+    pub out: Outbound,
+    /// On the list of sockets to flush.
+    pub dirty: bool,
+}
+
+pub(crate) struct State {
+    pub limits: Limits,
+    /// By service.
+    pub timeouts: Vec<Timeouts>,
+    pub now: Instant,
+    /// The wall clock of this turn, once somebody has asked for it.
+    pub wall: Option<SystemTime>,
+    pub conns: Slots<Connection>,
+    pub arena: Arena,
+    pub timers: Timers,
+    pub topics: Topics,
+    pub metrics: Metrics,
+    pub observer: Option<Observer>,
+    /// Connections whose input is to be read or offered in the next pass.
+    pub ready: VecDeque<ConnId>,
+    /// Connections with something to flush, or whose interest may have changed.
+    pub dirty: Vec<ConnId>,
+    /// Connections whose service has yet to hear `closed`.
+    pub ended: VecDeque<ConnId>,
+    /// Connections to be freed at the end of the turn.
+    pub freed: Vec<ConnId>,
+    /// Outgoing connections to begin.
+    pub connects: Vec<(ConnId, Address)>,
+    /// Connections whose new service has yet to hear `open`.
+    pub handed: Vec<ConnId>,
+    /// By source index; empty for listeners.
+    pub departures: Vec<Departures>,
+    pub reply_policy: ReplyPolicy,
+    pub dirty_sockets: Vec<u32>,
+    /// How many connections each address has, where that is limited.
+    pub per_ip: HashMap<IpAddr, usize>,
+    pub ips: ConnMap<IpAddr>,
+    /// Connections that count for `connections_max`.
+    pub admitted: usize,
+    /// Refused connections that are still being told so.
+    pub refusals: usize,
+    /// The descriptors' share of `connections_max`.
+    pub connections_max: usize,
+    /// Bytes in all tails, as of the last flush of each.
+    pub tail_bytes: usize,
+    /// Bytes copied into tails in this turn.
+    pub spilled: usize,
+}
+
+impl State {
+    pub fn new(limits: Limits, connections_max: usize) -> State {
+        State {
+            limits,
+            timeouts: Vec::new(),
+            now: Instant::default(),
+            wall: None,
+            conns: Slots::new(),
+            arena: Arena::new(),
+            timers: Timers::default(),
+            topics: Topics::default(),
+            metrics: Metrics::new(),
+            observer: None,
+            ready: VecDeque::new(),
+            dirty: Vec::new(),
+            ended: VecDeque::new(),
+            freed: Vec::new(),
+            connects: Vec::new(),
+            handed: Vec::new(),
+            departures: Vec::new(),
+            reply_policy: ReplyPolicy::default(),
+            dirty_sockets: Vec::new(),
+            per_ip: HashMap::new(),
+            ips: ConnMap::new(),
+            admitted: 0,
+            refusals: 0,
+            connections_max,
+            tail_bytes: 0,
+            spilled: 0,
+        }
+    }
+
+    /// Whether the read phase must end so that what waits can be flushed.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.arena.is_full() || self.spilled > SPILL_BYTES_MAX
+    }
+
+    #[inline]
+    pub fn report(&mut self, report: &Report<'_>) {
+        if let Some(observer) = &mut self.observer {
+            observer(report);
+        }
+    }
+
+    #[inline]
+    pub fn send(&mut self, id: ConnId, bytes: &[u8], wire: &mut dyn Wire) {
+        let Some(conn) = self.conns.get_mut(id) else {
+            self.metrics.stale_effects += 1;
+            return;
+        };
+        if let Some(observer) = &mut self.observer {
+            observer(&Report::Output { conn: id, bytes });
+        }
+        self.metrics.messages_out += 1;
+        if conn.phase == Phase::Open && !conn.half_close && bytes.len() < DIRECT_BYTES_MIN {
+            let before = conn.output.tail_bytes();
+            conn.output.push(&mut self.arena, bytes);
+            self.spilled += conn.output.tail_bytes() - before;
+            if !conn.dirty {
+                conn.dirty = true;
+                self.dirty.push(id);
+            }
+            return;
+        }
+        self.send_with_care(id, bytes, wire);
+    }
+
+    /// Large sends, and sends to connections that are not simply open.
+    #[cold]
+    fn send_with_care(&mut self, id: ConnId, bytes: &[u8], wire: &mut dyn Wire) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        match conn.phase {
+            Phase::Connecting => {
+                conn.output.push_unsent(bytes);
+                self.spilled += bytes.len();
+            }
+            Phase::Open if !conn.half_close => {
+                let mut rest = bytes;
+                if conn.output.pending() == 0 && !conn.write_blocked {
+                    match wire.write(id, bytes) {
+                        Ok(count) => {
+                            self.metrics.bytes_out += count as u64;
+                            conn.active_at = self.now;
+                            rest = &bytes[count..];
+                        }
+                        Err(error)
+                            if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                        Err(error) => return self.kill(id, reason_of(&error)),
+                    }
+                    if rest.is_empty() {
+                        return;
+                    }
+                    conn.write_blocked = true;
+                    conn.stalled_since = self.now;
+                    conn.output.push_unsent(rest);
+                } else {
+                    conn.output.push(&mut self.arena, rest);
+                }
+                self.spilled += rest.len();
+                self.touch(id);
+            }
+            _ => {}
+        }
+    }
+
+    #[inline]
+    pub fn send_some(&mut self, id: ConnId, bytes: &[u8], wire: &mut dyn Wire) -> usize {
+        let count = bytes.len().min(self.room(id));
+        if count > 0 {
+            self.send(id, &bytes[..count], wire);
+        }
+        count
+    }
+
+    pub fn send_shared(&mut self, id: ConnId, bytes: &Shared) {
+        let Some(conn) = self.conns.get_mut(id) else {
+            self.metrics.stale_effects += 1;
+            return;
+        };
+        if matches!(conn.phase, Phase::Open | Phase::Connecting) && !conn.half_close {
+            if let Some(observer) = &mut self.observer {
+                observer(&Report::Output { conn: id, bytes });
+            }
+            self.metrics.messages_out += 1;
+            conn.output.push_shared(&self.arena, bytes);
+            self.touch(id);
+        }
+    }
+
+    #[inline]
+    pub fn room(&self, id: ConnId) -> usize {
+        match self.conns.get(id) {
+            Some(conn) if conn.phase == Phase::Open && !conn.blocked => {
+                self.limits.output_high_water_bytes.saturating_sub(conn.output.pending())
+            }
+            _ => 0,
+        }
+    }
+
+    /// Notes that a connection is to be settled in the flush phase: its phase, its input or its limits have
+    /// changed.
+    pub fn touch(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.unsettled = true;
+            if !conn.dirty {
+                conn.dirty = true;
+                self.dirty.push(id);
+            }
+        }
+    }
+
+    /// Notes that a connection's input is to be read or offered in the next pass.
+    pub fn queue(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id)
+            && !conn.queued
+        {
+            conn.queued = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Makes sure that the connection is looked at when `at` has come.
+    pub fn arm(&mut self, id: ConnId, at: Instant) {
+        if let Some(conn) = self.conns.get_mut(id)
+            && at < conn.timer_at
+        {
+            conn.timer_at = at;
+            self.timers.set(id, at);
+        }
+    }
+
+    /// Sets the timer to the earliest deadline that the connection has.
+    pub fn arm_next(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get(id) {
+            let (at, _) = conn.next_deadline(&self.timeouts[conn.service as usize]);
+            self.arm(id, at);
+        }
+    }
+
+    /// Ends a connection after its output is flushed. The service hears `closed` in this turn.
+    pub fn finish(&mut self, id: ConnId, reason: CloseReason) {
+        let Some(conn) = self.conns.get_mut(id) else {
+            self.metrics.stale_effects += 1;
+            return;
+        };
+        match conn.phase {
+            Phase::Open => {
+                conn.phase = Phase::Closing;
+                conn.reason = reason;
+                self.ended.push_back(id);
+                self.touch(id);
+            }
+            Phase::Connecting => self.kill(id, reason),
+            Phase::Closing | Phase::Lingering | Phase::Dead => {}
+        }
+    }
+
+    /// Ends a connection at once, whatever it was doing. The service hears `closed` in this turn if it has not yet.
+    pub fn kill(&mut self, id: ConnId, reason: CloseReason) {
+        let Some(conn) = self.conns.get_mut(id) else {
+            self.metrics.stale_effects += 1;
+            return;
+        };
+        // What is unsent is gone here and now: whoever is closed for holding too much must not go on holding it.
+        let unsent = std::mem::take(&mut conn.output).pending();
+        self.metrics.bytes_unsent += unsent as u64;
+        self.tail_bytes -= std::mem::take(&mut conn.counted_tail) as usize;
+        conn.kept = None;
+        conn.reset = unsent > 0 || reason == CloseReason::Aborted;
+        match std::mem::replace(&mut conn.phase, Phase::Dead) {
+            Phase::Open | Phase::Connecting => {
+                conn.reason = reason;
+                self.ended.push_back(id);
+            }
+            Phase::Closing => {
+                conn.reason = reason;
+                self.freed.push(id);
+            }
+            // Everything was sent: whatever ends the lingering, the reason stays.
+            Phase::Lingering => self.freed.push(id),
+            Phase::Dead => {}
+        }
+    }
+
+    pub fn close(&mut self, id: ConnId) {
+        let peer_closed = self.conns.get(id).is_some_and(|conn| conn.ended);
+        self.finish(id, if peer_closed { CloseReason::PeerClosed } else { CloseReason::Service });
+    }
+
+    pub fn half_close(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.half_close = true;
+        }
+        self.touch(id);
+    }
+
+    pub fn pause(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.paused = true;
+        }
+        self.touch(id);
+    }
+
+    pub fn resume(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id)
+            && std::mem::replace(&mut conn.paused, false)
+        {
+            self.queue(id);
+            self.touch(id);
+        }
+    }
+
+    pub fn set_deadline(&mut self, id: ConnId, at: Instant) {
+        if let Some(conn) = self.conns.get_mut(id)
+            && conn.phase == Phase::Open
+        {
+            conn.deadline = at;
+            self.arm(id, at);
+        }
+    }
+
+    pub fn notify_writable(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.wants_writable = true;
+        }
+        self.touch(id);
+    }
+
+    pub fn connect(&mut self, address: Address, service: ServiceId) -> ConnId {
+        let mut conn = Connection::new(Phase::Connecting, service.0, Flags::WRITE, self.now);
+        if let Some(timeout) = self.limits.connect_timeout {
+            conn.deadline = self.now + timeout;
+        }
+        let at = conn.deadline;
+        let id = self.conns.insert(conn);
+        self.admitted += 1;
+        self.metrics.connections_begun += 1;
+        if self.admitted > self.connections_max {
+            self.kill(id, CloseReason::RefusedFull);
+        } else {
+            self.arm(id, at);
+            self.connects.push((id, address));
+        }
+        id
+    }
+
+    pub fn hand_over(&mut self, id: ConnId, service: ServiceId) {
+        let Some(conn) = self.conns.get_mut(id) else {
+            self.metrics.stale_effects += 1;
+            return;
+        };
+        if conn.phase == Phase::Open {
+            conn.service = service.0;
+            conn.deadline = Instant::NEVER;
+            if !std::mem::replace(&mut conn.moving, true) {
+                self.handed.push(id);
+            }
+        }
+    }
+
+    pub fn subscribe(&mut self, topic: TopicId, id: ConnId) {
+        match self.conns.get(id) {
+            Some(conn) if conn.phase == Phase::Open => self.topics.subscribe(topic, id),
+            _ => self.metrics.stale_effects += 1,
+        }
+    }
+
+    pub fn publish(&mut self, topic: TopicId, bytes: &[u8], except: Option<ConnId>, wire: &mut dyn Wire) {
+        let shared = (bytes.len() >= SHARED_BYTES_MIN).then(|| Shared::from(bytes));
+        for index in 0..self.topics.len(topic) {
+            let Some(member) = self.topics.member(topic, index) else { break };
+            if Some(member) == except {
+                continue;
+            }
+            match &shared {
+                Some(shared) => self.send_shared(member, shared),
+                None => self.send(member, bytes, wire),
+            }
+        }
+    }
+
+    pub fn reply(&mut self, datagram: &Datagram<'_>, bytes: &[u8]) {
+        if let Some(cause) = datagram.unanswerable {
+            return self.metrics.count_drop(cause);
+        }
+        if bytes.len() > DATAGRAM_BYTES_MAX {
+            return self.metrics.count_drop(DropCause::TooLarge);
+        }
+        self.report(&Report::DatagramOut { to: datagram.from, bytes });
+        self.metrics.messages_out += 1;
+        let departures = &mut self.departures[datagram.socket as usize];
+        departures.out.push(datagram.from.clone(), datagram.local, bytes);
+        if !departures.dirty {
+            departures.dirty = true;
+            self.dirty_sockets.push(datagram.socket);
+        }
+    }
+}
+
+/// The reason that a failed read or write stands for.
+pub(crate) fn reason_of(error: &std::io::Error) -> CloseReason {
+    match error.kind() {
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => {
+            CloseReason::Reset
+        }
+        ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
+            CloseReason::Reset
+        }
+        _ => CloseReason::Failed,
+    }
+}

@@ -1,0 +1,110 @@
+//! One connection to the server, TCP or unix, opened in order and non-blocking from then on.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream as BlockingTcpStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use mio::event::Source;
+use mio::net::{TcpStream, UnixStream};
+use mio::{Interest, Registry, Token};
+
+use crate::address::Peer;
+
+pub enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Connects and waits until that is done: opening one after the other keeps any listener's backlog from
+    /// overflowing, which on TCP would cost a second for each connection that it drops.
+    pub fn connect(peer: &Peer, timeout: Duration) -> io::Result<Stream> {
+        match peer {
+            Peer::Tcp(addresses) => connect_tcp(addresses, timeout),
+            Peer::Unix(path) => connect_unix(path, timeout),
+        }
+    }
+
+    /// Whether a read shorter than its buffer means that nothing is left. A unix stream may split a read where
+    /// descriptors or credentials were passed along.
+    pub fn short_read_means_drained(&self) -> bool {
+        matches!(self, Stream::Tcp(_))
+    }
+}
+
+/// Tries each address that the name stands for; the last error speaks for all.
+fn connect_tcp(addresses: &[SocketAddr], timeout: Duration) -> io::Result<Stream> {
+    let mut last_error = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in addresses {
+        match BlockingTcpStream::connect_timeout(address, timeout) {
+            Ok(stream) => {
+                // Without it the kernel holds a request back until the reply before it is acknowledged.
+                stream.set_nodelay(true)?;
+                stream.set_nonblocking(true)?;
+                return Ok(Stream::Tcp(TcpStream::from_std(stream)));
+            }
+            Err(error) => last_error = error,
+        }
+    }
+    Err(last_error)
+}
+
+/// A unix listener with a full backlog answers WouldBlock, and the kernel has no readiness for the moment that ends:
+/// asking again is all there is.
+fn connect_unix(path: &Path, timeout: Duration) -> io::Result<Stream> {
+    let give_up = Instant::now() + timeout;
+    loop {
+        match UnixStream::connect(path) {
+            Ok(stream) => return Ok(Stream::Unix(stream)),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            Err(_) if Instant::now() >= give_up => return Err(io::ErrorKind::TimedOut.into()),
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.read(buffer),
+            Stream::Unix(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.write(bytes),
+            Stream::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Source for Stream {
+    fn register(&mut self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.register(registry, token, interest),
+            Stream::Unix(stream) => stream.register(registry, token, interest),
+        }
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.reregister(registry, token, interest),
+            Stream::Unix(stream) => stream.reregister(registry, token, interest),
+        }
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.deregister(registry),
+            Stream::Unix(stream) => stream.deregister(registry),
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! The program as it is used: run against small blocking servers that answer right, and wrong in one way each.
+
+#![allow(clippy::unwrap_used, reason = "a test's servers have nobody to report to but the test")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A server of one thread per connection; returns its HOST:PORT. Its threads end with the test program.
+fn serve(answer: impl Fn(TcpStream) + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let answer = Arc::new(answer);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream = stream.unwrap();
+            stream.set_nodelay(true).unwrap();
+            let answer = Arc::clone(&answer);
+            std::thread::spawn(move || answer(stream));
+        }
+    });
+    address
+}
+
+/// Reads until the peer ends or resets, and writes what `change` makes of the bytes, given their offset.
+fn copy(mut stream: impl Read + Write, mut change: impl FnMut(u64, &mut Vec<u8>)) {
+    let mut buffer = vec![0; 64 * 1024];
+    let mut offset = 0;
+    while let Ok(read @ 1..) = stream.read(&mut buffer) {
+        let mut reply = buffer[..read].to_vec();
+        change(offset, &mut reply);
+        offset += read as u64;
+        if stream.write_all(&reply).is_err() {
+            return;
+        }
+    }
+}
+
+fn echo_server() -> String {
+    serve(|stream| copy(stream, |_, _| {}))
+}
+
+fn loadgen(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_loadgen")).args(arguments).output().unwrap()
+}
+
+/// Runs without warm-up and returns the JSON.
+fn measure(target: &str, arguments: &[&str]) -> serde_json::Value {
+    let output = loadgen(&[&["run", target, "-w", "0", "--json", "-"], arguments].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Runs what has to fail, and returns what it says.
+fn complaint(arguments: &[&str], exit_code: i32) -> String {
+    let output = loadgen(arguments);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(exit_code), "{stderr}");
+    stderr
+}
+
+#[test]
+fn exactly_the_requests_asked_for_are_sent_and_answered() {
+    let received = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&received);
+    let address = serve(move |stream| {
+        copy(stream, |_, bytes| {
+            counter.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        })
+    });
+    let result = measure(&format!("echo={address}"), &["-c", "7", "-d", "3", "-s", "64", "-n", "1000"]);
+    assert_eq!(result["requests"], 1000);
+    assert_eq!(result["errors"], 0);
+    // Every reply has been read, so every request had been counted before.
+    assert_eq!(received.load(Ordering::Relaxed), 64_000);
+}
+
+#[test]
+fn the_json_holds_what_scripts_rely_on() {
+    let pid = std::process::id().to_string();
+    let target = format!("echo={}", echo_server());
+    let result = measure(&target, &["-c", "2", "-d", "4", "-s", "100", "-n", "5000", "--pid", &pid]);
+    for (field, value) in [("connections", 2), ("depth", 4), ("size", 100), ("requests", 5000), ("errors", 0)]
+    {
+        assert_eq!(result[field], value, "{field}");
+    }
+    assert!(result["response_time_us"].is_null());
+    // The server's threads are this test's, so its CPU time is not nothing.
+    for field in ["throughput_per_s", "server_cpu_ns_per_request", "loadgen_cpu_ns_per_request"] {
+        assert!(result[field].as_f64().unwrap() > 0.0, "{field}");
+    }
+    let time = &result["service_time_us"];
+    let quantiles = ["p50", "p90", "p99", "p999", "max"].map(|name| time[name].as_f64().unwrap());
+    assert!(quantiles[0] > 0.0 && quantiles.is_sorted(), "{time}");
+    assert!(time["mean"].as_f64().unwrap() <= quantiles[4], "{time}");
+}
+
+#[test]
+fn a_window_of_time_follows_a_warm_up_that_is_not_counted() {
+    let received = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&received);
+    let address = serve(move |stream| {
+        copy(stream, |_, bytes| {
+            counter.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        })
+    });
+    let target = format!("echo={address}");
+    let output = loadgen(&["run", &target, "-s", "10", "-w", "50ms", "-t", "100ms", "--json", "-"]);
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let requests = result["requests"].as_u64().unwrap();
+    assert!(requests > 0 && requests * 10 < received.load(Ordering::Relaxed), "{result}");
+    assert!(result["elapsed_s"].as_f64().unwrap() >= 0.1, "{result}");
+}
+
+#[test]
+fn large_and_deep_requests_outgrow_every_socket_buffer() {
+    let target = format!("echo={}", echo_server());
+    for arguments in [
+        ["-c", "3", "-d", "16", "-s", "1MiB", "-n", "200"],
+        ["-c", "50", "-d", "16", "-s", "16KiB", "-n", "3000"],
+    ] {
+        measure(&target, &arguments);
+    }
+}
+
+#[test]
+fn uppercase_is_verified_as_such() {
+    let address = serve(|stream| copy(stream, |_, bytes| bytes.make_ascii_uppercase()));
+    measure(&format!("uppercase={address}"), &["-c", "5", "-s", "1000", "-n", "500"]);
+    let told = complaint(&["run", &format!("echo={address}"), "-w", "0", "-n", "5"], 3);
+    assert!(told.contains("wrong replies"), "{told}");
+}
+
+#[test]
+fn a_unix_socket_and_the_table() {
+    let folder = std::env::temp_dir().join(format!("loadgen-test-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("echo.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            std::thread::spawn(move || copy(stream.unwrap(), |_, _| {}));
+        }
+    });
+    let target = format!("echo=unix:{}", path.display());
+    let json = folder.join("result.json");
+    let json_path = json.to_str().unwrap();
+    let output = loadgen(&[
+        "run", &target, "-c", "4", "-d", "16", "-s", "16KiB", "-n", "2000", "-w", "0", "--json", json_path,
+    ]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.contains("2000 in") && table.contains("0 wrong replies"), "{table}");
+    let result: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    assert_eq!(result["requests"], 2000);
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn one_wrong_byte_is_an_error_with_its_offset_and_no_service_time() {
+    let address = serve(|stream| {
+        copy(stream, |offset, bytes| {
+            if let Some(byte) = 1000_u64.checked_sub(offset).and_then(|at| bytes.get_mut(at as usize)) {
+                *byte ^= 0x80;
+            }
+        })
+    });
+    let target = format!("echo={address}");
+    let output = loadgen(&["run", &target, "-s", "64", "-n", "500", "-w", "0", "--json", "-"]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(told.contains("1 wrong replies") && told.contains("connection 0: byte 1000 "), "{told}");
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(result["errors"], 1);
+    assert_eq!(result["requests"], 500);
+}
+
+#[test]
+fn a_wrong_reply_in_the_warm_up_ends_the_run() {
+    let address = serve(|stream| copy(stream, |_, bytes| bytes.make_ascii_uppercase()));
+    let target = format!("echo={address}");
+    let output = loadgen(&["run", &target, "-w", "10ms", "-n", "5"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("while warming up"));
+    assert!(output.stdout.is_empty(), "no figures");
+}
+
+#[test]
+fn swapped_replies_are_seen() {
+    let address = serve(|mut stream| {
+        let mut pair = [0; 128];
+        while stream.read_exact(&mut pair).is_ok() {
+            pair.rotate_left(64);
+            if stream.write_all(&pair).is_err() {
+                return;
+            }
+        }
+    });
+    let target = format!("echo={address}");
+    let told = complaint(&["run", &target, "-d", "2", "-s", "64", "-n", "100", "-w", "0"], 3);
+    assert!(told.contains("100 wrong replies"), "{told}");
+}
+
+#[test]
+fn bytes_that_nobody_asked_for_end_the_run() {
+    let address = serve(|stream| copy(stream, |_, bytes| bytes.push(b'!')));
+    let told = complaint(&["run", &format!("echo={address}"), "-s", "64", "-n", "9", "-w", "0"], 3);
+    assert!(told.contains("65 bytes came back for 64 sent"), "{told}");
+}
+
+#[test]
+fn a_peer_that_closes_is_named_as_the_cause() {
+    let address = serve(|mut stream| {
+        let mut request = [0; 64];
+        let _ = stream.read_exact(&mut request);
+        let _ = stream.write_all(&request);
+    });
+    let told = complaint(&["run", &format!("echo={address}"), "-n", "10", "-w", "0"], 3);
+    assert!(told.contains("closed by the peer") && told.contains("after 64 bytes"), "{told}");
+}
+
+#[test]
+fn silence_is_a_lost_reply() {
+    let address = serve(|mut stream| {
+        let mut ignored = Vec::new();
+        let _ = stream.read_to_end(&mut ignored);
+    });
+    let told = complaint(&["run", &format!("echo={address}"), "-n", "1", "-w", "0", "--timeout", "200ms"], 3);
+    assert!(told.contains("no reply within 200ms"), "{told}");
+}
+
+#[test]
+fn a_refused_connection_is_told_before_any_load() {
+    // Port 1 is reserved, and unlike a port just released no other test can be given it.
+    let told = complaint(&["run", "echo=127.0.0.1:1", "-c", "3"], 3);
+    assert!(told.contains("connecting 1 of 3") && told.contains("refused"), "{told}");
+}
+
+#[test]
+fn bad_usage_has_an_exit_code_of_its_own() {
+    for arguments in [
+        &["run"][..],
+        &["run", "echo"],
+        &["run", "chat=127.0.0.1:1"],
+        &["run", "echo=udp://127.0.0.1:1"],
+        &["run", "echo=127.0.0.1:1", "-c", "0"],
+        &["run", "echo=127.0.0.1:1", "-t", "5"],
+        &["run", "echo=127.0.0.1:1", "-t", "5s", "-n", "5"],
+        &["idle", "127.0.0.1"],
+    ] {
+        complaint(arguments, 2);
+    }
+}
+
+#[test]
+fn idle_connections_are_verified_held_and_watched() {
+    let address = serve(|mut stream| {
+        let mut line = [0; 3];
+        while stream.read_exact(&mut line).is_ok() && stream.write_all(&line).is_ok() {}
+    });
+    let arguments = ["idle", &address, "-c", "200", "--line", "hi", "--hold", "10ms"];
+    let output = loadgen(&arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "holding 200\n");
+}
+
+#[test]
+fn idle_connections_that_the_peer_closes_are_counted() {
+    let (held, wait_for_held) = std::sync::mpsc::channel::<()>();
+    let wait_for_held = std::sync::Mutex::new(wait_for_held);
+    let address = serve(move |mut stream| {
+        let mut line = [0; 6];
+        stream.read_exact(&mut line).unwrap();
+        stream.write_all(&line).unwrap();
+        // Closes once the test has read that all are held.
+        let _ = wait_for_held.lock().unwrap().recv();
+    });
+    let mut loadgen = Command::new(env!("CARGO_BIN_EXE_loadgen"))
+        .args(["idle", &address, "-c", "5", "--hold", "10m"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut holding = String::new();
+    BufReader::new(loadgen.stdout.take().unwrap()).read_line(&mut holding).unwrap();
+    assert_eq!(holding, "holding 5\n");
+    drop(held);
+    let output = loadgen.wait_with_output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{told}");
+    assert!(told.contains("closed 5 of 5"), "{told}");
+}

@@ -11,6 +11,8 @@
 //!
 //! The service hears `closed` when Open or Connecting is left; what follows is the engine's affair alone.
 
+use std::time::Duration;
+
 use crate::limits::Limits;
 use crate::net::Flags;
 use crate::output::Output;
@@ -122,118 +124,171 @@ pub(crate) enum Phase {
     Dead,
 }
 
+/// What is out of the ordinary about a connection, as a set of marks: an open connection without any, whose output
+/// is at most dirty, takes the short way through the turn.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Marks(u32);
+
+impl Marks {
+    /// On the list of connections to flush.
+    pub const DIRTY: Marks = Marks(1);
+    /// Not in the phase Open.
+    pub const NOT_OPEN: Marks = Marks(1 << 1);
+    /// On the ready list.
+    pub const QUEUED: Marks = Marks(1 << 2);
+    /// More than plain output may follow from its state: the flush phase must settle it.
+    pub const UNSETTLED: Marks = Marks(1 << 3);
+    /// The service has paused its input.
+    pub const PAUSED: Marks = Marks(1 << 4);
+    /// Its input rests because its output is above the high-water mark.
+    pub const BLOCKED: Marks = Marks(1 << 5);
+    /// The peer has ended its side, and all of its input has been read.
+    pub const ENDED: Marks = Marks(1 << 6);
+    /// It was handed over, and its new service has yet to hear `open`.
+    pub const MOVING: Marks = Marks(1 << 7);
+    /// Readiness came that has not been acted on to the end.
+    pub const READABLE: Marks = Marks(1 << 8);
+    /// Read until the end or `WouldBlock`, because a short read will not mean drained.
+    pub const READ_ON: Marks = Marks(1 << 9);
+    /// There is kept input.
+    pub const KEPT: Marks = Marks(1 << 10);
+    /// The kept input is to be offered again before anything is read.
+    pub const OFFER_AGAIN: Marks = Marks(1 << 11);
+    /// The last write took less than it was offered: no further one is tried before the system says so.
+    pub const WRITE_BLOCKED: Marks = Marks(1 << 12);
+    /// Our side is to be ended when the output is flushed, while input goes on.
+    pub const HALF_CLOSE: Marks = Marks(1 << 13);
+    /// Our side has been ended.
+    pub const WRITE_SHUT: Marks = Marks(1 << 14);
+    /// The service asked to be told when its output has drained.
+    pub const WANTS_WRITABLE: Marks = Marks(1 << 15);
+    /// The service is to be told so now.
+    pub const WRITABLE_DUE: Marks = Marks(1 << 16);
+    /// It was refused because of a limit.
+    pub const REFUSED: Marks = Marks(1 << 17);
+    /// It is to be closed with a reset.
+    pub const RESET: Marks = Marks(1 << 18);
+
+    /// What makes no difference to output.
+    pub const OF_INPUT: Marks =
+        Marks(Marks::QUEUED.0 | Marks::READABLE.0 | Marks::READ_ON.0 | Marks::KEPT.0 | Marks::OFFER_AGAIN.0);
+
+    /// What stands in the way of taking input.
+    const RESTS: Marks =
+        Marks(Marks::NOT_OPEN.0 | Marks::PAUSED.0 | Marks::BLOCKED.0 | Marks::ENDED.0 | Marks::MOVING.0);
+
+    /// Whether any of these marks is set.
+    #[inline]
+    pub fn any(self, of: Marks) -> bool {
+        self.0 & of.0 != 0
+    }
+
+    /// Whether there are no marks but these.
+    #[inline]
+    pub fn only(self, of: Marks) -> bool {
+        self.0 & !of.0 == 0
+    }
+
+    #[inline]
+    pub fn set(&mut self, marks: Marks) {
+        self.0 |= marks.0;
+    }
+
+    #[inline]
+    pub fn clear(&mut self, marks: Marks) {
+        self.0 &= !marks.0;
+    }
+
+    pub fn put(&mut self, marks: Marks, condition: bool) {
+        if condition { self.set(marks) } else { self.clear(marks) }
+    }
+
+    /// Clears a mark and says whether it was set.
+    #[inline]
+    pub fn take(&mut self, mark: Marks) -> bool {
+        let was = self.any(mark);
+        self.clear(mark);
+        was
+    }
+}
+
+impl std::ops::BitOr for Marks {
+    type Output = Marks;
+
+    fn bitor(self, other: Marks) -> Marks {
+        Marks(self.0 | other.0)
+    }
+}
+
 /// One stream connection. Small, for idle ones are many: nothing here points to a buffer unless something waits.
-#[derive(Debug)]
 pub(crate) struct Connection {
     pub output: Output,
-    /// Input that the service has left unconsumed.
-    pub kept: Option<Box<Vec<u8>>>,
     /// When a byte last moved in either direction.
     pub active_at: Instant,
-    /// When the first byte of the incomplete message came; `NEVER` without one.
-    pub message_since: Instant,
-    /// When the peer last took a byte of the output that waits; `NEVER` when none waits.
-    pub stalled_since: Instant,
-    /// When output rose above its soft limit; `NEVER` when it is below.
-    pub soft_since: Instant,
-    /// Open: what the service asked for. Connecting and Lingering: when the engine gives up.
-    pub deadline: Instant,
-    /// Where the connection's entry in the timers stands; `NEVER` when it has none.
-    pub timer_at: Instant,
-    /// Bytes discarded while lingering.
-    pub discarded: u32,
+    pub marks: Marks,
     /// Which service it belongs to.
     pub service: u16,
-    pub phase: Phase,
+    phase: Phase,
     pub reason: CloseReason,
-    /// What the system was last told that we want to hear.
-    pub armed: Flags,
-    /// On the ready list.
-    pub queued: bool,
-    /// On the list of connections to flush.
-    pub dirty: bool,
-    /// More than plain output may follow from its state: the flush phase must settle it.
-    pub unsettled: bool,
-    /// What it left unconsumed is to be offered again before anything is read.
-    pub offer_again: bool,
-    /// Its service is to be told that there is room for output.
-    pub writable_due: bool,
-    /// It is to be closed with a reset.
-    pub reset: bool,
-    /// The service has paused its input.
-    pub paused: bool,
-    /// Its input rests because its output is above the high-water mark.
-    pub blocked: bool,
-    /// Readiness came that has not been acted on.
-    pub readable: bool,
-    /// Read until the end or `WouldBlock`, because a short read will not mean drained.
-    pub read_on: bool,
-    /// A short read means drained.
-    pub short_is_drained: bool,
-    /// The peer has ended its side, and all of its input has been read.
-    pub ended: bool,
-    /// Our side is to be ended when the output is flushed, while input goes on.
-    pub half_close: bool,
-    /// Our side has been ended.
-    pub write_shut: bool,
-    /// The last write took less than it was offered: no further one is tried before the system says so.
-    pub write_blocked: bool,
-    /// It was handed over, and its new service has yet to hear `open`.
-    pub moving: bool,
-    /// It was refused because of a limit.
-    pub refused: bool,
+    /// Input that the service has left unconsumed.
+    pub kept: Option<Box<Vec<u8>>>,
+    /// When the first byte of the incomplete message came; `NEVER` without one.
+    pub message_since: Instant,
+    /// Open: what the service asked for. Connecting and Lingering: when the engine gives up.
+    pub deadline: Instant,
+    /// Bytes discarded while lingering.
+    pub discarded: u32,
     /// Its share of the bytes in all tails, as last counted.
     pub counted_tail: u32,
-    /// The service asked to be told when its output has drained.
-    pub wants_writable: bool,
+    /// What the system was last told that we want to hear.
+    pub armed: Flags,
+    /// A short read means drained.
+    pub short_is_drained: bool,
 }
 
 impl Connection {
     pub fn new(phase: Phase, service: u16, armed: Flags, now: Instant) -> Connection {
-        Connection {
+        let mut conn = Connection {
             output: Output::default(),
-            kept: None,
             active_at: now,
-            message_since: Instant::NEVER,
-            stalled_since: Instant::NEVER,
-            soft_since: Instant::NEVER,
-            deadline: Instant::NEVER,
-            timer_at: Instant::NEVER,
-            discarded: 0,
+            marks: Marks::default(),
             service,
             phase,
             reason: CloseReason::Service,
-            armed,
-            queued: false,
-            dirty: false,
-            unsettled: false,
-            offer_again: false,
-            writable_due: false,
-            reset: false,
-            paused: false,
-            blocked: false,
-            readable: false,
-            read_on: false,
-            short_is_drained: false,
-            ended: false,
-            half_close: false,
-            write_shut: false,
-            write_blocked: false,
-            moving: false,
-            refused: false,
+            kept: None,
+            message_since: Instant::NEVER,
+            deadline: Instant::NEVER,
+            discarded: 0,
             counted_tail: 0,
-            wants_writable: false,
-        }
+            armed,
+            short_is_drained: true,
+        };
+        conn.set_phase(phase);
+        conn
+    }
+
+    #[inline]
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    pub fn set_phase(&mut self, phase: Phase) -> Phase {
+        self.marks.put(Marks::NOT_OPEN, phase != Phase::Open);
+        std::mem::replace(&mut self.phase, phase)
+    }
+
+    /// What the system says of its reads: see [`Net::short_read_means_drained`](crate::net::Net).
+    pub fn set_short_is_drained(&mut self, short_is_drained: bool) {
+        self.short_is_drained = short_is_drained;
+        self.marks.put(Marks::READ_ON, !short_is_drained);
     }
 
     /// Whether input may be read and offered to the service.
-    #[inline]
     pub fn takes_input(&self) -> bool {
-        self.phase == Phase::Open && !self.paused && !self.blocked && !self.ended && !self.moving
+        !self.marks.any(Marks::RESTS)
     }
 
     /// What we want to hear of this connection. It follows from the state and is never patched.
-    #[inline]
     pub fn interest(&self) -> Flags {
         let read = match self.phase {
             Phase::Open => self.takes_input(),
@@ -244,30 +299,30 @@ impl Connection {
         Flags::READ.when(read) | Flags::WRITE.when(write)
     }
 
-    /// The earliest of the connection's deadlines and what it would end for; `Service` stands for the deadline
-    /// that the service asked for.
+    /// The earliest of the connection's deadlines and what it would end for.
     pub fn next_deadline(&self, timeouts: &Timeouts) -> (Instant, Due) {
-        let after = |since: Instant, timeout: u64| {
-            if since == Instant::NEVER {
-                Instant::NEVER
-            } else {
-                since + std::time::Duration::from_nanos(timeout)
-            }
+        let after = |since: Instant, timeout: Option<Duration>| match timeout {
+            Some(timeout) if since != Instant::NEVER => since + timeout,
+            _ => Instant::NEVER,
         };
-        let engine = (self.deadline, Due::Engine);
-        let progress =
-            (after(self.stalled_since, timeouts.progress), Due::Close(CloseReason::ProgressTimeout));
+        let progress = (
+            after(self.output.stalled_since(), timeouts.progress),
+            Due::Close(CloseReason::ProgressTimeout),
+        );
         match self.phase {
             Phase::Connecting => (self.deadline, Due::Close(CloseReason::ConnectTimeout)),
             Phase::Closing => progress,
-            Phase::Lingering => engine,
-            Phase::Dead => (Instant::NEVER, Due::Engine),
+            Phase::Lingering => (self.deadline, Due::Lingered),
+            Phase::Dead => (Instant::NEVER, Due::Lingered),
             Phase::Open => [
                 (self.deadline, Due::Service),
                 (after(self.active_at, timeouts.idle), Due::Close(CloseReason::IdleTimeout)),
                 (after(self.message_since, timeouts.read), Due::Close(CloseReason::ReadDeadline)),
                 progress,
-                (after(self.soft_since, timeouts.soft_grace), Due::Close(CloseReason::OutputSoftLimit)),
+                (
+                    after(self.output.soft_since(), timeouts.soft_grace),
+                    Due::Close(CloseReason::OutputSoftLimit),
+                ),
             ]
             .into_iter()
             .min_by_key(|&(at, _)| at)
@@ -281,31 +336,28 @@ impl Connection {
 pub(crate) enum Due {
     /// The service asked for it.
     Service,
-    /// The end of lingering.
-    Engine,
+    /// The peer has had its time to close too.
+    Lingered,
     /// The connection is closed.
     Close(CloseReason),
 }
 
-/// The timeouts of one service's connections in nanoseconds, `u64::MAX` for none.
+/// The timeouts of one service's connections.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
-    pub idle: u64,
-    pub read: u64,
-    pub progress: u64,
-    pub soft_grace: u64,
+    pub idle: Option<Duration>,
+    pub read: Option<Duration>,
+    pub progress: Option<Duration>,
+    pub soft_grace: Option<Duration>,
 }
 
 impl Timeouts {
-    pub fn new(limits: &Limits, idle: Option<std::time::Duration>, messages: bool) -> Timeouts {
-        let nanos = |timeout: Option<std::time::Duration>| {
-            timeout.map_or(u64::MAX, |timeout| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX))
-        };
+    pub fn new(limits: &Limits, idle: Option<Duration>, messages: bool) -> Timeouts {
         Timeouts {
-            idle: nanos(idle),
-            read: nanos(if messages { limits.read_deadline } else { None }),
-            progress: nanos(limits.progress_timeout),
-            soft_grace: nanos(Some(limits.output_soft_grace)),
+            idle,
+            read: if messages { limits.read_deadline } else { None },
+            progress: limits.progress_timeout,
+            soft_grace: Some(limits.output_soft_grace),
         }
     }
 }

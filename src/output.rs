@@ -16,6 +16,8 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::rc::Rc;
 
+use crate::timer::Instant;
+
 /// Bytes that several connections send, stored once.
 pub type Shared = Rc<[u8]>;
 
@@ -32,22 +34,36 @@ const PIECES_MAX: usize = 64;
 const OWNED_BYTES_MAX: usize = 64 << 10;
 
 /// The replies of one turn, one after the other.
-pub(crate) struct Arena(Vec<u8>);
+pub(crate) struct Arena {
+    bytes: Box<[u8]>,
+    len: usize,
+}
 
 impl Arena {
     pub fn new() -> Arena {
-        Arena(Vec::with_capacity(ARENA_BYTES))
+        Arena { bytes: vec![0; ARENA_BYTES].into(), len: 0 }
     }
 
     /// Whether the read phase should end so that the flush phase can empty the arena.
     #[inline]
     pub fn is_full(&self) -> bool {
-        self.0.len() > ARENA_BYTES - ARENA_RESERVE
+        self.len > ARENA_BYTES - ARENA_RESERVE
     }
 
     /// Called when every range has been written or moved to a tail.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.len = 0;
+    }
+
+    /// Adds bytes at the end, if there is room.
+    #[inline]
+    fn push(&mut self, bytes: &[u8]) -> bool {
+        let Some(free) = self.bytes.get_mut(self.len..).and_then(|free| free.get_mut(..bytes.len())) else {
+            return false;
+        };
+        free.copy_from_slice(bytes);
+        self.len += bytes.len();
+        true
     }
 }
 
@@ -72,6 +88,10 @@ struct Tail {
     /// How much of the first piece has been written.
     written: usize,
     bytes: usize,
+    /// When the peer last took a byte, or when the tail began.
+    stalled_since: Option<Instant>,
+    /// When the tail rose above its soft limit; `None` when it is below.
+    soft_since: Option<Instant>,
 }
 
 impl Tail {
@@ -120,17 +140,55 @@ impl Output {
         self.tail.as_ref().map_or(0, |tail| tail.bytes)
     }
 
-    /// Adds bytes behind everything else.
+    /// Since when the peer has taken nothing of the tail; `NEVER` when there is none.
+    pub fn stalled_since(&self) -> Instant {
+        self.tail.as_ref().and_then(|tail| tail.stalled_since).unwrap_or(Instant::NEVER)
+    }
+
+    /// Since when the tail has been above its soft limit; `NEVER` when it is below.
+    pub fn soft_since(&self) -> Instant {
+        self.tail.as_ref().and_then(|tail| tail.soft_since).unwrap_or(Instant::NEVER)
+    }
+
+    /// Takes note of how the tail stands at the end of a turn: whether some of it was taken, and whether it is
+    /// above its soft limit.
+    pub fn note(&mut self, now: Instant, progress: bool, over_soft_limit: bool) {
+        if let Some(tail) = &mut self.tail {
+            if progress || tail.stalled_since.is_none() {
+                tail.stalled_since = Some(now);
+            }
+            tail.soft_since = if over_soft_limit { tail.soft_since.or(Some(now)) } else { None };
+        }
+    }
+
+    /// Whether nothing waits.
     #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0 && self.tail.is_none()
+    }
+
+    /// Adds bytes where nothing waits yet, if the arena has room for them.
+    #[inline]
+    pub fn begin(&mut self, arena: &mut Arena, bytes: &[u8]) -> bool {
+        debug_assert!(self.is_empty());
+        let start = arena.len;
+        if !arena.push(bytes) {
+            return false;
+        }
+        self.start = start as u32;
+        self.len = bytes.len() as u32;
+        true
+    }
+
+    /// Adds bytes behind everything else.
     pub fn push(&mut self, arena: &mut Arena, bytes: &[u8]) {
-        let end = arena.0.len();
+        let end = arena.len;
         let contiguous = self.len == 0 || (self.start + self.len) as usize == end;
-        if self.tail.is_none() && contiguous && bytes.len() <= ARENA_BYTES - end {
+        if self.tail.is_none() && contiguous && arena.push(bytes) {
             if self.len == 0 {
                 self.start = end as u32;
             }
             self.len += bytes.len() as u32;
-            arena.0.extend_from_slice(bytes);
         } else if !bytes.is_empty() {
             self.own(arena).push(bytes);
         }
@@ -158,7 +216,7 @@ impl Output {
         self.len = 0;
         let tail = self.tail.get_or_insert_default();
         if !range.is_empty() {
-            tail.push(&arena.0[range]);
+            tail.push(&arena.bytes[range]);
         }
         tail
     }
@@ -176,7 +234,7 @@ impl Output {
         if self.tail.is_some() {
             return None;
         }
-        Some(&arena.0[self.start as usize..(self.start + self.len) as usize])
+        Some(&arena.bytes[self.start as usize..(self.start + self.len) as usize])
     }
 
     /// Everything has been written.

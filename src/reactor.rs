@@ -25,7 +25,7 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::connection::{CloseReason, Connection, Due, Phase, Timeouts};
+use crate::connection::{CloseReason, Connection, Due, Marks, Phase, Timeouts};
 use crate::datagram::{BATCH_MAX, Datagram, Inbound, Outbound};
 use crate::error::Error;
 use crate::limits::Limits;
@@ -79,6 +79,8 @@ struct Source {
     ready: bool,
     /// A listener that the system had no descriptor for rests until then.
     rests_until: Option<Instant>,
+    /// The last accept found the system without a descriptor or memory, and that was reported.
+    exhausted: bool,
     /// A datagram socket that had no room to send rests until it has.
     write_blocked: bool,
 }
@@ -225,6 +227,7 @@ impl<N: Net> Reactor<N> {
             open: true,
             ready: false,
             rests_until: None,
+            exhausted: false,
             write_blocked: false,
         });
         self.state.departures.push(Departures { out: Outbound::default(), dirty: false });
@@ -276,6 +279,14 @@ impl<N: Net> Reactor<N> {
     /// Sees everything that happens; see [`Report`]. Costs nothing when there is none.
     pub fn observe(&mut self, observer: Observer) {
         self.state.observer = Some(observer);
+        self.state.observes_bytes = true;
+    }
+
+    /// Like [`Reactor::observe`], but does not see what comes and goes: no [`Report::Input`], [`Report::Output`],
+    /// [`Report::DatagramIn`] and [`Report::DatagramOut`]. So it costs nothing per message.
+    pub fn observe_events(&mut self, observer: Observer) {
+        self.state.observer = Some(observer);
+        self.state.observes_bytes = false;
     }
 
     /// What reaches this reactor from other threads.
@@ -385,8 +396,8 @@ impl<N: Net> Reactor<N> {
             }
             let Some(id) = self.state.ready.pop_front() else { break };
             let Some(conn) = self.state.conns.get_mut(id) else { continue };
-            conn.queued = false;
-            match conn.phase {
+            conn.marks.clear(Marks::QUEUED);
+            match conn.phase() {
                 Phase::Open => self.resume(id),
                 Phase::Lingering => self.discard(id),
                 Phase::Connecting | Phase::Closing | Phase::Dead => {}
@@ -405,8 +416,8 @@ impl<N: Net> Reactor<N> {
                 self.state.metrics.stale_events += 1;
                 continue;
             };
-            if flags == Flags::READ && conn.takes_input() && !conn.queued && !self.state.is_full() {
-                self.read(id, false);
+            if flags == Flags::READ && conn.marks.only(Marks::DIRTY) && !self.state.is_full() {
+                self.read_plain(id);
             } else {
                 self.unusual_event(id, flags);
             }
@@ -426,6 +437,8 @@ impl<N: Net> Reactor<N> {
         if flags.intersects(Flags::WRITE) && source.write_blocked {
             source.write_blocked = false;
             self.state.dirty_sockets.push(token as u32);
+            // From now on each datagram that leaves would be told. If this fails, that is all that happens.
+            let _ = self.net.rearm_datagram(token as u32, false);
         }
         self.serve_source(token as usize);
     }
@@ -440,7 +453,6 @@ impl<N: Net> Reactor<N> {
                 return;
             }
             source.rests_until = None;
-            self.state.report(&Report::ListenerResumed { address: &source.address });
         }
         if source.address.is_stream() { self.accept(index) } else { self.receive(index) }
     }
@@ -450,30 +462,29 @@ impl<N: Net> Reactor<N> {
     fn unusual_event(&mut self, id: ConnId, flags: Flags) {
         let Some(conn) = self.state.conns.get_mut(id) else { return };
         if flags.intersects(Flags::READ_CLOSED | Flags::URGENT | Flags::ERROR) {
-            conn.read_on = true;
+            conn.marks.set(Marks::READ_ON);
         }
-        match conn.phase {
+        match conn.phase() {
             Phase::Connecting => return self.decide_connect(id),
             Phase::Lingering => return self.discard(id),
             Phase::Dead => return,
             Phase::Open | Phase::Closing => {}
         }
-        if flags.intersects(Flags::WRITE) && conn.write_blocked {
-            conn.write_blocked = false;
+        if flags.intersects(Flags::WRITE) && conn.marks.take(Marks::WRITE_BLOCKED) {
             self.state.touch(id);
         }
         if !flags.intersects(Flags::READ | Flags::READ_CLOSED | Flags::URGENT | Flags::ERROR) {
             return;
         }
         let Some(conn) = self.state.conns.get_mut(id) else { return };
-        conn.readable = true;
+        conn.marks.set(Marks::READABLE);
         if conn.takes_input() {
-            if conn.queued {
-                // Its turn comes with the left-over ones.
+            if conn.marks.any(Marks::QUEUED) {
+                // Its turn comes with those that are left over.
             } else if self.state.is_full() {
                 self.state.queue(id);
             } else {
-                self.read(id, false);
+                self.read(id, First::Read);
             }
         } else if flags.intersects(Flags::ERROR)
             && let Some(error) = self.net.take_error(id)
@@ -487,9 +498,13 @@ impl<N: Net> Reactor<N> {
         for _ in 0..self.state.limits.accepts_per_turn {
             let id = self.state.conns.next_id();
             match self.net.accept(index as u32, id) {
-                Ok(peer) => self.admit(index, id, peer),
+                Ok(peer) => {
+                    self.note_accepting(index);
+                    self.admit(index, id, peer);
+                }
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => {
+                        self.note_accepting(index);
                         self.sources[index].ready = false;
                         return;
                     }
@@ -499,13 +514,23 @@ impl<N: Net> Reactor<N> {
                         self.state.metrics.accepts_exhausted += 1;
                         let source = &mut self.sources[index];
                         source.rests_until = Some(self.state.now + self.state.limits.accept_pause);
-                        self.state
-                            .report(&Report::ListenerPaused { address: &source.address, error: &error });
+                        if !std::mem::replace(&mut source.exhausted, true) {
+                            let address = &source.address;
+                            self.state.report(&Report::ListenerPaused { address, error: &error });
+                        }
                         return;
                     }
                     _ => self.state.metrics.accepts_aborted += 1,
                 },
             }
+        }
+    }
+
+    /// Accepting works: says so if it did not before.
+    fn note_accepting(&mut self, index: usize) {
+        let source = &mut self.sources[index];
+        if std::mem::replace(&mut source.exhausted, false) {
+            self.state.report(&Report::ListenerResumed { address: &source.address });
         }
     }
 
@@ -524,7 +549,7 @@ impl<N: Net> Reactor<N> {
             None
         };
         let mut conn = Connection::new(Phase::Open, service.0, Flags::READ, state.now);
-        conn.short_is_drained = self.net.short_read_means_drained(id);
+        conn.set_short_is_drained(self.net.short_read_means_drained(id));
         if let Some(reason) = refused {
             state.metrics.connections_refused += 1;
             state.report(&Report::Refused { service: &entry.options.name, peer: &peer, reason });
@@ -534,8 +559,8 @@ impl<N: Net> Reactor<N> {
                 return;
             }
             state.refusals += 1;
-            conn.refused = true;
-            conn.phase = Phase::Closing;
+            conn.marks.set(Marks::REFUSED);
+            conn.set_phase(Phase::Closing);
             conn.reason = reason;
             conn.output.push(&mut state.arena, &entry.service.refusal(reason));
             state.conns.insert(conn);
@@ -561,10 +586,10 @@ impl<N: Net> Reactor<N> {
             Ok(Some(peer)) => {
                 let state = &mut self.state;
                 let Some(conn) = state.conns.get_mut(id) else { return };
-                conn.phase = Phase::Open;
+                conn.set_phase(Phase::Open);
                 conn.deadline = Instant::NEVER;
                 conn.active_at = state.now;
-                conn.short_is_drained = self.net.short_read_means_drained(id);
+                conn.set_short_is_drained(self.net.short_read_means_drained(id));
                 let entry = &mut self.services[conn.service as usize];
                 state.report(&Report::Opened { conn: id, service: &entry.options.name, peer: &peer });
                 state.arm_next(id);
@@ -579,70 +604,102 @@ impl<N: Net> Reactor<N> {
     /// system holds.
     fn resume(&mut self, id: ConnId) {
         let Some(conn) = self.state.conns.get_mut(id) else { return };
-        if std::mem::replace(&mut conn.writable_due, false) {
+        if conn.marks.take(Marks::WRITABLE_DUE) {
             let service = &mut self.services[conn.service as usize].service;
             service.writable(id, &mut Context { state: &mut self.state, wire: &mut self.net });
         }
         let Some(conn) = self.state.conns.get_mut(id) else { return };
         if conn.takes_input() {
-            let offer = std::mem::replace(&mut conn.offer_again, false) && conn.kept.is_some();
-            if offer || conn.readable {
-                self.read(id, offer);
+            if conn.marks.take(Marks::OFFER_AGAIN) && conn.kept.is_some() {
+                self.read(id, First::Offer);
+            } else if conn.marks.any(Marks::READABLE) {
+                self.read(id, First::Read);
             }
         }
     }
 
+    /// The short way of input: one read that drains an ordinary connection, shown to the service in place.
+    /// Whatever turns out to be different is left to [`Reactor::read`].
+    #[inline]
+    fn read_plain(&mut self, id: ConnId) {
+        let Reactor { net, state, services, buffer, .. } = self;
+        let read = net.read(id, &mut buffer[..READ_BYTES]);
+        let Some(conn) = state.conns.get_mut(id) else { return };
+        if let Ok(count) = read
+            && count > 0
+            && count < READ_BYTES
+            && !state.observes_bytes
+        {
+            conn.active_at = state.now;
+            state.metrics.bytes_in += count as u64;
+            let service = &mut *services[conn.service as usize].service;
+            let consumed = service.input(id, &buffer[..count], &mut Context { state, wire: net });
+            if consumed != count || state.conns.get(id).is_none_or(|conn| !conn.marks.only(Marks::DIRTY)) {
+                self.read(id, First::Offered { end: count, consumed });
+            }
+        } else {
+            self.read(id, First::Got(read));
+        }
+    }
+
     /// Reads a connection until it is drained, its budget is spent, the turn is full or its input rests, and shows
-    /// the service what came. With `offer_first` the service sees what it had left before anything is read.
-    fn read(&mut self, id: ConnId, offer_first: bool) {
+    /// the service what came. `first` says what has been done already.
+    #[cold]
+    fn read(&mut self, id: ConnId, mut first: First) {
         let Reactor { net, state, services, buffer, .. } = self;
         let Some(conn) = state.conns.get_mut(id) else { return };
         let spare = conn.kept.take();
+        conn.marks.clear(Marks::KEPT);
         let mut kept = 0;
         if let Some(left) = &spare {
             kept = left.len();
             buffer[..kept].copy_from_slice(left);
         }
         let mut budget = state.limits.read_bytes_per_turn;
-        let mut offer = offer_first;
         loop {
             let Some(conn) = state.conns.get_mut(id) else { return };
             let service = &mut *services[conn.service as usize].service;
-            let mut end = kept;
-            let mut drained = false;
-            if !offer {
-                match net.read(id, &mut buffer[kept..kept + READ_BYTES]) {
-                    Ok(0) => {
-                        conn.ended = true;
-                        conn.readable = false;
-                        conn.message_since = Instant::NEVER;
-                        state.touch(id);
-                        service.eof(id, &buffer[..kept], &mut Context { state, wire: net });
-                        return;
-                    }
-                    Ok(count) => {
-                        end += count;
-                        drained = count < READ_BYTES && conn.short_is_drained && !conn.read_on;
-                        conn.active_at = state.now;
-                        state.metrics.bytes_in += count as u64;
-                        budget = budget.saturating_sub(count);
-                        if let Some(observer) = &mut state.observer {
-                            observer(&Report::Input { conn: id, bytes: &buffer[kept..end] });
+            let drains = |count| count < READ_BYTES && !conn.marks.any(Marks::READ_ON);
+            let (end, drained, consumed) = match std::mem::replace(&mut first, First::Read) {
+                First::Offered { end, consumed } => (end, drains(end), Some(consumed)),
+                First::Offer => (kept, false, None),
+                step => {
+                    let read = match step {
+                        First::Got(read) => read,
+                        _ => net.read(id, &mut buffer[kept..kept + READ_BYTES]),
+                    };
+                    match read {
+                        Ok(0) => {
+                            conn.marks.set(Marks::ENDED);
+                            conn.marks.clear(Marks::READABLE);
+                            conn.message_since = Instant::NEVER;
+                            state.touch(id);
+                            service.eof(id, &buffer[..kept], &mut Context { state, wire: net });
+                            return;
                         }
-                    }
-                    Err(error) => match error.kind() {
-                        io::ErrorKind::WouldBlock => {
-                            conn.readable = false;
+                        Ok(count) => {
+                            let drained = drains(count);
+                            conn.active_at = state.now;
+                            state.metrics.bytes_in += count as u64;
+                            budget = budget.saturating_sub(count);
+                            let bytes = &buffer[kept..kept + count];
+                            state.report_bytes(&Report::Input { conn: id, bytes });
+                            (kept + count, drained, None)
+                        }
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                            conn.marks.clear(Marks::READABLE);
+                            conn.marks.put(Marks::READ_ON, !conn.short_is_drained);
                             break;
                         }
-                        io::ErrorKind::Interrupted => continue,
-                        _ => return state.kill(id, reason_of(&error)),
-                    },
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                        Err(error) => return state.kill(id, reason_of(&error)),
+                    }
                 }
-            }
-            offer = false;
-
-            let consumed = service.input(id, &buffer[..end], &mut Context { state, wire: net });
+            };
+            let consumed = match consumed {
+                Some(consumed) => consumed,
+                None => service.input(id, &buffer[..end], &mut Context { state, wire: net }),
+            };
             assert!(consumed <= end, "a service consumed {consumed} of {end} bytes of input");
 
             let Some(conn) = state.conns.get_mut(id) else { return };
@@ -656,23 +713,21 @@ impl<N: Net> Reactor<N> {
                 }
             }
             if conn.output.pending() >= state.limits.output_high_water_bytes {
-                conn.blocked = true;
+                conn.marks.set(Marks::BLOCKED);
                 state.touch(id);
             }
             let Some(conn) = state.conns.get_mut(id) else { return };
+            conn.marks.put(Marks::READABLE, !drained);
             if !conn.takes_input() {
-                conn.readable = !drained;
-                conn.offer_again = true;
+                conn.marks.set(Marks::OFFER_AGAIN);
                 break;
             }
             if kept > state.limits.input_bytes_max {
                 return state.finish(id, CloseReason::InputLimit);
             }
             if drained {
-                conn.readable = false;
                 break;
             }
-            conn.readable = true;
             if budget == 0 || state.is_full() {
                 state.queue(id);
                 break;
@@ -704,6 +759,10 @@ impl<N: Net> Reactor<N> {
 
     /// Receives datagrams in batches and shows them to the service.
     fn receive(&mut self, index: usize) {
+        if !self.state.departures[index].out.is_empty() {
+            // Answers of an earlier turn have not left yet: more of them would pile up where there is no room to send.
+            return;
+        }
         let Some(inbound) = self.inbound.as_deref_mut() else { return };
         let source = &mut self.sources[index];
         let entry = &mut self.services[source.service.0 as usize];
@@ -733,7 +792,7 @@ impl<N: Net> Reactor<N> {
                     continue;
                 }
                 let report = Report::DatagramIn { service: &entry.options.name, from: &received.from, bytes };
-                state.report(&report);
+                state.report_bytes(&report);
                 let datagram = Datagram {
                     from: &received.from,
                     bytes,
@@ -757,7 +816,6 @@ impl<N: Net> Reactor<N> {
         while let Some(id) = self.state.timers.pop_due(self.state.now) {
             let state = &mut self.state;
             let Some(conn) = state.conns.get_mut(id) else { continue };
-            conn.timer_at = Instant::NEVER;
             let (at, due) = conn.next_deadline(&state.timeouts[conn.service as usize]);
             if at > state.now {
                 // It has moved on since the timer was set.
@@ -770,7 +828,7 @@ impl<N: Net> Reactor<N> {
                     let service = &mut self.services[conn.service as usize].service;
                     service.deadline(id, &mut Context { state, wire: &mut self.net });
                 }
-                Due::Engine => state.kill(id, CloseReason::Service),
+                Due::Lingered => state.kill(id, CloseReason::Service),
                 Due::Close(reason @ (CloseReason::IdleTimeout | CloseReason::ReadDeadline)) => {
                     state.finish(id, reason);
                 }
@@ -818,10 +876,10 @@ impl<N: Net> Reactor<N> {
     fn open_handed_over(&mut self) {
         for id in std::mem::take(&mut self.state.handed) {
             let Some(conn) = self.state.conns.get_mut(id) else { continue };
-            conn.moving = false;
-            conn.offer_again = true;
+            conn.marks.clear(Marks::MOVING);
+            conn.marks.set(Marks::OFFER_AGAIN);
             conn.message_since = Instant::NEVER;
-            if conn.phase != Phase::Open {
+            if conn.phase() != Phase::Open {
                 continue;
             }
             let service = &mut self.services[conn.service as usize].service;
@@ -840,7 +898,7 @@ impl<N: Net> Reactor<N> {
     #[cold]
     fn begin_connects(&mut self) {
         for (id, address) in std::mem::take(&mut self.state.connects) {
-            let dead = self.state.conns.get(id).is_none_or(|conn| conn.phase != Phase::Connecting);
+            let dead = self.state.conns.get(id).is_none_or(|conn| conn.phase() != Phase::Connecting);
             if !dead && self.net.connect(&address, id).is_err() {
                 self.state.kill(id, CloseReason::ConnectFailed);
             }
@@ -852,7 +910,7 @@ impl<N: Net> Reactor<N> {
         let Some(conn) = self.state.conns.get_mut(id) else { return };
         conn.kept = None;
         let reason = conn.reason;
-        if conn.phase == Phase::Dead {
+        if conn.phase() == Phase::Dead {
             self.state.freed.push(id);
         }
         let service = &mut self.services[conn.service as usize].service;
@@ -877,36 +935,48 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Writes what one connection has, once, and takes up what follows from it.
+    /// Writes what one connection has, once, and takes up what follows from it. The short way: an open connection
+    /// whose peer takes all of it.
+    #[inline]
     fn flush_one(&mut self, id: ConnId) {
         let Reactor { net, state, .. } = self;
         let Some(conn) = state.conns.get_mut(id) else { return };
-        conn.dirty = false;
-        if matches!(conn.phase, Phase::Open | Phase::Closing) && conn.output.pending() > 0 {
-            let offered = conn.output.pending();
-            let written = if conn.write_blocked {
-                conn.output.keep(&state.arena);
-                Ok(0)
-            } else if let Some(range) = conn.output.range(&state.arena) {
-                net.write(id, range)
+        if conn.marks.only(Marks::DIRTY | Marks::OF_INPUT)
+            && let Some(range) = conn.output.range(&state.arena)
+        {
+            let written = net.write(id, range);
+            if matches!(written, Ok(count) if count == range.len()) {
+                state.metrics.bytes_out += range.len() as u64;
+                conn.active_at = state.now;
+                conn.output.written();
+                conn.marks.clear(Marks::DIRTY);
             } else {
-                conn.output.write_tail(&state.arena, |pieces| net.write_vectored(id, pieces))
-            };
-            match written {
-                Ok(count) if count == offered => {
-                    conn.output.written();
-                    conn.active_at = state.now;
-                    state.metrics.bytes_out += count as u64;
-                }
-                written => return self.flushed_in_part(id, written),
+                self.flushed_in_part(id, written);
             }
-        }
-        if conn.unsettled {
-            self.settle(id);
+        } else {
+            self.flush_with_care(id);
         }
     }
 
-    /// A write failed, or took less than it was offered: the rest waits until the system says that there is room.
+    #[cold]
+    fn flush_with_care(&mut self, id: ConnId) {
+        let Reactor { net, state, .. } = self;
+        let Some(conn) = state.conns.get_mut(id) else { return };
+        if !matches!(conn.phase(), Phase::Open | Phase::Closing) || conn.output.is_empty() {
+            return self.settle(id, false);
+        }
+        let written = if conn.marks.any(Marks::WRITE_BLOCKED) {
+            Ok(0)
+        } else if let Some(range) = conn.output.range(&state.arena) {
+            net.write(id, range)
+        } else {
+            conn.output.write_tail(&state.arena, |pieces| net.write_vectored(id, pieces))
+        };
+        self.flushed_in_part(id, written);
+    }
+
+    /// A write took some of what it was offered, or none, or failed: the rest waits until the system says that
+    /// there is room.
     #[cold]
     fn flushed_in_part(&mut self, id: ConnId, written: io::Result<usize>) {
         let state = &mut self.state;
@@ -917,73 +987,60 @@ impl<N: Net> Reactor<N> {
             Err(error) => return state.kill(id, reason_of(&error)),
         };
         conn.output.cut(&state.arena, count);
-        conn.write_blocked = true;
+        conn.marks.put(Marks::WRITE_BLOCKED, !conn.output.is_empty());
         if count > 0 {
             state.metrics.bytes_out += count as u64;
             conn.active_at = state.now;
-            conn.stalled_since = state.now;
         }
-        self.settle(id);
+        self.settle(id, count > 0);
     }
 
     /// Brings a connection in line with what its output and phase have become: limits, deadlines, what comes after
     /// the flush, and what we want to hear from the system.
-    #[cold]
-    fn settle(&mut self, id: ConnId) {
+    fn settle(&mut self, id: ConnId, progress: bool) {
         let Reactor { net, state, .. } = self;
         let Some(conn) = state.conns.get_mut(id) else { return };
+        conn.marks.clear(Marks::DIRTY | Marks::UNSETTLED);
         let limits = &state.limits;
         let pending = conn.output.pending();
         state.tail_bytes = state.tail_bytes + pending - conn.counted_tail as usize;
         conn.counted_tail = pending as u32;
-        if matches!(conn.phase, Phase::Connecting | Phase::Dead) {
+        if matches!(conn.phase(), Phase::Connecting | Phase::Dead) {
             return;
         }
         let over = |limit: Option<usize>| limit.is_some_and(|limit| pending > limit);
-        if over(limits.output_hard_bytes) && conn.phase == Phase::Open {
+        if over(limits.output_hard_bytes) && conn.phase() == Phase::Open {
             return state.kill(id, CloseReason::OutputHardLimit);
         }
-        if pending == 0 {
-            conn.stalled_since = Instant::NEVER;
-        } else if conn.stalled_since == Instant::NEVER {
-            conn.stalled_since = state.now;
-        }
-        if !over(limits.output_soft_bytes) {
-            conn.soft_since = Instant::NEVER;
-        } else if conn.soft_since == Instant::NEVER {
-            conn.soft_since = state.now;
-        }
+        conn.output.note(state.now, progress, over(limits.output_soft_bytes));
 
         let below_low_water = pending <= limits.output_low_water_bytes;
         let mut again = false;
-        if conn.blocked && below_low_water {
-            conn.blocked = false;
-            again = conn.offer_again || conn.readable;
+        if below_low_water && conn.marks.take(Marks::BLOCKED) {
+            again = conn.marks.any(Marks::OFFER_AGAIN | Marks::READABLE);
         }
-        if conn.wants_writable && below_low_water && conn.phase == Phase::Open {
-            conn.wants_writable = false;
-            conn.writable_due = true;
+        if below_low_water && conn.phase() == Phase::Open && conn.marks.take(Marks::WANTS_WRITABLE) {
+            conn.marks.set(Marks::WRITABLE_DUE);
             again = true;
         }
         if pending == 0 {
-            if conn.half_close && !std::mem::replace(&mut conn.write_shut, true) {
-                net.shutdown_write(id);
-            }
-            if conn.phase == Phase::Closing && conn.ended {
+            let closing = conn.phase() == Phase::Closing;
+            if closing && conn.marks.any(Marks::ENDED) {
                 // The peer has closed already: nothing that is unread could turn our end into a reset.
                 let reason = conn.reason;
                 return state.kill(id, reason);
             }
-            if conn.phase == Phase::Closing {
-                if !std::mem::replace(&mut conn.write_shut, true) {
-                    net.shutdown_write(id);
-                }
-                conn.phase = Phase::Lingering;
+            if (closing || conn.marks.any(Marks::HALF_CLOSE)) && !conn.marks.any(Marks::WRITE_SHUT) {
+                conn.marks.set(Marks::WRITE_SHUT);
+                net.shutdown_write(id);
+            }
+            if closing {
+                conn.set_phase(Phase::Lingering);
                 conn.deadline = state.now + limits.linger_timeout;
                 again = true;
             }
         }
-        conn.unsettled = pending > 0 || conn.blocked || conn.wants_writable;
+        conn.marks.put(Marks::UNSETTLED, pending > 0 || conn.marks.any(Marks::BLOCKED | Marks::WANTS_WRITABLE));
         let interest = conn.interest();
         if conn.armed != interest {
             conn.armed = interest;
@@ -1049,8 +1106,8 @@ impl<N: Net> Reactor<N> {
             let id = state.freed[index];
             let Some(conn) = state.conns.remove(id) else { continue };
             state.timers.cancel(id);
-            self.net.close(id, conn.reset);
-            if conn.refused {
+            self.net.close(id, conn.marks.any(Marks::RESET));
+            if conn.marks.any(Marks::REFUSED) {
                 state.refusals -= 1;
             } else {
                 state.admitted -= 1;
@@ -1099,7 +1156,7 @@ impl<N: Net> Reactor<N> {
         let aborted = left
             .into_iter()
             .filter(|&id| {
-                let flushed = self.state.conns.get(id).is_some_and(|conn| conn.phase == Phase::Lingering);
+                let flushed = self.state.conns.get(id).is_some_and(|conn| conn.phase() == Phase::Lingering);
                 self.state.kill(id, CloseReason::DrainDeadline);
                 !flushed
             })
@@ -1111,6 +1168,18 @@ impl<N: Net> Reactor<N> {
         }
         Ok(Drained { closed: open.len() - aborted, aborted })
     }
+}
+
+/// What [`Reactor::read`] begins with.
+enum First {
+    /// Read.
+    Read,
+    /// Offer the kept input before anything is read.
+    Offer,
+    /// Go on with what a read gave.
+    Got(io::Result<usize>),
+    /// Go on after the service was offered `end` bytes, without any kept, and consumed some.
+    Offered { end: usize, consumed: usize },
 }
 
 /// Whether a write is to be tried again when the system says so; an interrupted one took nothing either.
@@ -1126,6 +1195,7 @@ fn keep(state: &mut State, id: ConnId, spare: Option<Box<Vec<u8>>>, bytes: &[u8]
         kept.clear();
         kept.extend_from_slice(bytes);
         conn.kept = Some(kept);
+        conn.marks.set(Marks::KEPT);
         state.arm_next(id);
     }
 }

@@ -63,9 +63,9 @@ impl fmt::Debug for ConnId {
     }
 }
 
-/// A slab of entries and, beside it, the generation of every slot, which outlives the entries.
+/// A slab of entries, each beside its id, and the generation of every slot, which outlives the entries.
 pub(crate) struct Slots<T> {
-    entries: Slab<T>,
+    entries: Slab<(ConnId, T)>,
     generations: Vec<u32>,
 }
 
@@ -90,25 +90,25 @@ impl<T> Slots<T> {
 
     pub fn insert(&mut self, value: T) -> ConnId {
         let id = self.next_id();
-        let slot = self.entries.insert(value);
+        let slot = self.entries.insert((id, value));
         debug_assert_eq!(slot, id.slot());
         id
     }
 
     #[inline]
     pub fn get(&self, id: ConnId) -> Option<&T> {
-        if *self.generations.get(id.slot())? != id.generation() {
-            return None;
+        match self.entries.get(id.slot()) {
+            Some((owner, entry)) if *owner == id => Some(entry),
+            _ => None,
         }
-        self.entries.get(id.slot())
     }
 
     #[inline]
     pub fn get_mut(&mut self, id: ConnId) -> Option<&mut T> {
-        if *self.generations.get(id.slot())? != id.generation() {
-            return None;
+        match self.entries.get_mut(id.slot()) {
+            Some((owner, entry)) if *owner == id => Some(entry),
+            _ => None,
         }
-        self.entries.get_mut(id.slot())
     }
 
     /// Frees the slot; from here on the id finds nothing, also when the slot is taken again.
@@ -116,11 +116,12 @@ impl<T> Slots<T> {
         self.get(id)?;
         let generation = &mut self.generations[id.slot()];
         *generation = generation.checked_add(1).unwrap_or(1);
-        Some(self.entries.remove(id.slot()))
+        let (_, entry) = self.entries.remove(id.slot());
+        Some(entry)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (ConnId, &T)> {
-        self.entries.iter().map(|(slot, entry)| (ConnId::new(slot as u32, self.generations[slot]), entry))
+        self.entries.iter().map(|(_, (id, entry))| (*id, entry))
     }
 }
 

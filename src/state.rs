@@ -9,7 +9,7 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-use crate::connection::{CloseReason, Connection, Phase, Timeouts};
+use crate::connection::{CloseReason, Connection, Marks, Phase, Timeouts};
 use crate::datagram::{DATAGRAM_BYTES_MAX, Datagram, Outbound, ReplyPolicy};
 use crate::limits::Limits;
 use crate::metrics::{DropCause, Metrics};
@@ -90,7 +90,8 @@ pub enum Report<'a> {
         /// What.
         bytes: &'a [u8],
     },
-    /// A listener rests because the system has no descriptor or memory for another connection.
+    /// A listener rests because the system has no descriptor or memory for another connection. It is told once,
+    /// however often accepting is tried in vain.
     ListenerPaused {
         /// Where it listens.
         address: &'a Address,
@@ -127,6 +128,8 @@ pub(crate) struct State {
     pub topics: Topics,
     pub metrics: Metrics,
     pub observer: Option<Observer>,
+    /// Whether the observer wants to hear of bytes, which are many more than everything else.
+    pub observes_bytes: bool,
     /// Connections whose input is to be read or offered in the next pass.
     pub ready: VecDeque<ConnId>,
     /// Connections with something to flush, or whose interest may have changed.
@@ -160,6 +163,7 @@ pub(crate) struct State {
 
 impl State {
     pub fn new(limits: Limits, connections_max: usize) -> State {
+        let reply_policy = ReplyPolicy::new(&limits);
         State {
             limits,
             timeouts: Vec::new(),
@@ -171,6 +175,7 @@ impl State {
             topics: Topics::default(),
             metrics: Metrics::new(),
             observer: None,
+            observes_bytes: false,
             ready: VecDeque::new(),
             dirty: Vec::new(),
             ended: VecDeque::new(),
@@ -178,7 +183,7 @@ impl State {
             connects: Vec::new(),
             handed: Vec::new(),
             departures: Vec::new(),
-            reply_policy: ReplyPolicy::default(),
+            reply_policy,
             dirty_sockets: Vec::new(),
             per_ip: HashMap::new(),
             ips: ConnMap::new(),
@@ -203,65 +208,75 @@ impl State {
         }
     }
 
+    /// Reports bytes that came or went.
+    #[inline]
+    pub fn report_bytes(&mut self, report: &Report<'_>) {
+        if self.observes_bytes {
+            self.report(report);
+        }
+    }
+
+    /// The short way: a small send to an open connection that has nothing waiting goes into the arena.
     #[inline]
     pub fn send(&mut self, id: ConnId, bytes: &[u8], wire: &mut dyn Wire) {
+        if let Some(conn) = self.conns.get_mut(id)
+            && conn.marks.only(Marks::OF_INPUT)
+            && conn.output.is_empty()
+            && bytes.len() < DIRECT_BYTES_MIN
+            && !self.observes_bytes
+            && conn.output.begin(&mut self.arena, bytes)
+        {
+            conn.marks.set(Marks::DIRTY);
+            self.dirty.push(id);
+            self.metrics.messages_out += 1;
+        } else {
+            self.send_with_care(id, bytes, wire);
+        }
+    }
+
+    /// Any other send.
+    #[cold]
+    fn send_with_care(&mut self, id: ConnId, bytes: &[u8], wire: &mut dyn Wire) {
         let Some(conn) = self.conns.get_mut(id) else {
             self.metrics.stale_effects += 1;
             return;
         };
-        if let Some(observer) = &mut self.observer {
-            observer(&Report::Output { conn: id, bytes });
-        }
-        self.metrics.messages_out += 1;
-        if conn.phase == Phase::Open && !conn.half_close && bytes.len() < DIRECT_BYTES_MIN {
-            let before = conn.output.tail_bytes();
-            conn.output.push(&mut self.arena, bytes);
-            self.spilled += conn.output.tail_bytes() - before;
-            if !conn.dirty {
-                conn.dirty = true;
-                self.dirty.push(id);
-            }
+        if bytes.is_empty() || conn.marks.any(Marks::HALF_CLOSE) {
             return;
         }
-        self.send_with_care(id, bytes, wire);
-    }
-
-    /// Large sends, and sends to connections that are not simply open.
-    #[cold]
-    fn send_with_care(&mut self, id: ConnId, bytes: &[u8], wire: &mut dyn Wire) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
-        match conn.phase {
-            Phase::Connecting => {
-                conn.output.push_unsent(bytes);
-                self.spilled += bytes.len();
-            }
-            Phase::Open if !conn.half_close => {
-                let mut rest = bytes;
-                if conn.output.pending() == 0 && !conn.write_blocked {
-                    match wire.write(id, bytes) {
-                        Ok(count) => {
-                            self.metrics.bytes_out += count as u64;
-                            conn.active_at = self.now;
-                            rest = &bytes[count..];
+        let before = conn.output.tail_bytes();
+        match conn.phase() {
+            Phase::Open if bytes.len() >= DIRECT_BYTES_MIN && conn.output.is_empty() => {
+                match wire.write(id, bytes) {
+                    Ok(count) => {
+                        self.metrics.bytes_out += count as u64;
+                        conn.active_at = self.now;
+                        if count < bytes.len() {
+                            conn.output.push_unsent(&bytes[count..]);
                         }
-                        Err(error)
-                            if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-                        Err(error) => return self.kill(id, reason_of(&error)),
                     }
-                    if rest.is_empty() {
-                        return;
+                    Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                        conn.output.push_unsent(bytes);
                     }
-                    conn.write_blocked = true;
-                    conn.stalled_since = self.now;
-                    conn.output.push_unsent(rest);
-                } else {
-                    conn.output.push(&mut self.arena, rest);
+                    Err(error) => return self.kill(id, reason_of(&error)),
                 }
-                self.spilled += rest.len();
-                self.touch(id);
+                if !conn.output.is_empty() {
+                    conn.marks.set(Marks::WRITE_BLOCKED);
+                }
             }
-            _ => {}
+            Phase::Open => conn.output.push(&mut self.arena, bytes),
+            Phase::Connecting => conn.output.push_unsent(bytes),
+            Phase::Closing | Phase::Lingering | Phase::Dead => return,
         }
+        self.metrics.messages_out += 1;
+        self.spilled += conn.output.tail_bytes() - before;
+        if conn.output.tail_bytes() > 0 {
+            self.touch(id);
+        } else if !conn.output.is_empty() && !conn.marks.any(Marks::DIRTY) {
+            conn.marks.set(Marks::DIRTY);
+            self.dirty.push(id);
+        }
+        self.report_bytes(&Report::Output { conn: id, bytes });
     }
 
     #[inline]
@@ -278,20 +293,19 @@ impl State {
             self.metrics.stale_effects += 1;
             return;
         };
-        if matches!(conn.phase, Phase::Open | Phase::Connecting) && !conn.half_close {
-            if let Some(observer) = &mut self.observer {
-                observer(&Report::Output { conn: id, bytes });
-            }
-            self.metrics.messages_out += 1;
+        let takes = matches!(conn.phase(), Phase::Open | Phase::Connecting);
+        if takes && !bytes.is_empty() && !conn.marks.any(Marks::HALF_CLOSE) {
             conn.output.push_shared(&self.arena, bytes);
+            self.metrics.messages_out += 1;
             self.touch(id);
+            self.report_bytes(&Report::Output { conn: id, bytes });
         }
     }
 
     #[inline]
     pub fn room(&self, id: ConnId) -> usize {
         match self.conns.get(id) {
-            Some(conn) if conn.phase == Phase::Open && !conn.blocked => {
+            Some(conn) if !conn.marks.any(Marks::NOT_OPEN | Marks::BLOCKED) => {
                 self.limits.output_high_water_bytes.saturating_sub(conn.output.pending())
             }
             _ => 0,
@@ -302,30 +316,26 @@ impl State {
     /// changed.
     pub fn touch(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get_mut(id) {
-            conn.unsettled = true;
-            if !conn.dirty {
-                conn.dirty = true;
+            if !conn.marks.any(Marks::DIRTY) {
                 self.dirty.push(id);
             }
+            conn.marks.set(Marks::DIRTY | Marks::UNSETTLED);
         }
     }
 
     /// Notes that a connection's input is to be read or offered in the next pass.
     pub fn queue(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get_mut(id)
-            && !conn.queued
+            && !conn.marks.any(Marks::QUEUED)
         {
-            conn.queued = true;
+            conn.marks.set(Marks::QUEUED);
             self.ready.push_back(id);
         }
     }
 
     /// Makes sure that the connection is looked at when `at` has come.
     pub fn arm(&mut self, id: ConnId, at: Instant) {
-        if let Some(conn) = self.conns.get_mut(id)
-            && at < conn.timer_at
-        {
-            conn.timer_at = at;
+        if at < self.timers.at(id) {
             self.timers.set(id, at);
         }
     }
@@ -344,9 +354,9 @@ impl State {
             self.metrics.stale_effects += 1;
             return;
         };
-        match conn.phase {
+        match conn.phase() {
             Phase::Open => {
-                conn.phase = Phase::Closing;
+                conn.set_phase(Phase::Closing);
                 conn.reason = reason;
                 self.ended.push_back(id);
                 self.touch(id);
@@ -367,8 +377,8 @@ impl State {
         self.metrics.bytes_unsent += unsent as u64;
         self.tail_bytes -= std::mem::take(&mut conn.counted_tail) as usize;
         conn.kept = None;
-        conn.reset = unsent > 0 || reason == CloseReason::Aborted;
-        match std::mem::replace(&mut conn.phase, Phase::Dead) {
+        conn.marks.put(Marks::RESET, unsent > 0 || reason == CloseReason::Aborted);
+        match conn.set_phase(Phase::Dead) {
             Phase::Open | Phase::Connecting => {
                 conn.reason = reason;
                 self.ended.push_back(id);
@@ -384,27 +394,27 @@ impl State {
     }
 
     pub fn close(&mut self, id: ConnId) {
-        let peer_closed = self.conns.get(id).is_some_and(|conn| conn.ended);
+        let peer_closed = self.conns.get(id).is_some_and(|conn| conn.marks.any(Marks::ENDED));
         self.finish(id, if peer_closed { CloseReason::PeerClosed } else { CloseReason::Service });
     }
 
     pub fn half_close(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get_mut(id) {
-            conn.half_close = true;
+            conn.marks.set(Marks::HALF_CLOSE);
         }
         self.touch(id);
     }
 
     pub fn pause(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get_mut(id) {
-            conn.paused = true;
+            conn.marks.set(Marks::PAUSED);
         }
         self.touch(id);
     }
 
     pub fn resume(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get_mut(id)
-            && std::mem::replace(&mut conn.paused, false)
+            && conn.marks.take(Marks::PAUSED)
         {
             self.queue(id);
             self.touch(id);
@@ -413,7 +423,7 @@ impl State {
 
     pub fn set_deadline(&mut self, id: ConnId, at: Instant) {
         if let Some(conn) = self.conns.get_mut(id)
-            && conn.phase == Phase::Open
+            && conn.phase() == Phase::Open
         {
             conn.deadline = at;
             self.arm(id, at);
@@ -422,7 +432,7 @@ impl State {
 
     pub fn notify_writable(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get_mut(id) {
-            conn.wants_writable = true;
+            conn.marks.set(Marks::WANTS_WRITABLE);
         }
         self.touch(id);
     }
@@ -450,10 +460,11 @@ impl State {
             self.metrics.stale_effects += 1;
             return;
         };
-        if conn.phase == Phase::Open {
+        if conn.phase() == Phase::Open {
             conn.service = service.0;
             conn.deadline = Instant::NEVER;
-            if !std::mem::replace(&mut conn.moving, true) {
+            if !conn.marks.any(Marks::MOVING) {
+                conn.marks.set(Marks::MOVING);
                 self.handed.push(id);
             }
         }
@@ -461,7 +472,7 @@ impl State {
 
     pub fn subscribe(&mut self, topic: TopicId, id: ConnId) {
         match self.conns.get(id) {
-            Some(conn) if conn.phase == Phase::Open => self.topics.subscribe(topic, id),
+            Some(conn) if conn.phase() == Phase::Open => self.topics.subscribe(topic, id),
             _ => self.metrics.stale_effects += 1,
         }
     }
@@ -487,7 +498,10 @@ impl State {
         if bytes.len() > DATAGRAM_BYTES_MAX {
             return self.metrics.count_drop(DropCause::TooLarge);
         }
-        self.report(&Report::DatagramOut { to: datagram.from, bytes });
+        if let Err(cause) = self.reply_policy.charge(datagram.from, self.now) {
+            return self.metrics.count_drop(cause);
+        }
+        self.report_bytes(&Report::DatagramOut { to: datagram.from, bytes });
         self.metrics.messages_out += 1;
         let departures = &mut self.departures[datagram.socket as usize];
         departures.out.push(datagram.from.clone(), datagram.local, bytes);

@@ -33,10 +33,6 @@ impl Instant {
     pub fn since(self, earlier: Instant) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
-
-    pub(crate) fn nanos(self) -> u64 {
-        self.0
-    }
 }
 
 impl Add<Duration> for Instant {
@@ -79,6 +75,16 @@ impl Timers {
     /// The earliest deadline.
     pub fn next(&self) -> Option<Instant> {
         self.heap.first().map(|&(at, _)| at)
+    }
+
+    /// When the entry of a connection fires; `NEVER` if it has none.
+    pub fn at(&self, id: ConnId) -> Instant {
+        match self.positions.get(id.slot()) {
+            Some(&position) if position != ABSENT && self.heap[position as usize].1 == id => {
+                self.heap[position as usize].0
+            }
+            _ => Instant::NEVER,
+        }
     }
 
     /// Sets or moves the entry of a connection.

@@ -10,14 +10,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use mio::net::{TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixListener, UnixStream};
+use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Events, Interest, Token};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
+use self::datagram::DatagramSocket;
 use super::{Address, Flags, Net, Peer, Readiness, WAKER, Wake, Wire, source_token};
-use crate::datagram::{Inbound, Outbound, Received};
+use crate::datagram::{Inbound, Outbound};
 use crate::slots::ConnId;
 use crate::timer::Instant;
+
+mod datagram;
 
 /// Events taken from the system in one turn.
 const EVENTS_PER_POLL: usize = 1024;
@@ -50,8 +53,7 @@ enum Stream {
 enum Source {
     Tcp(TcpListener),
     Unix(UnixListener, SocketFile),
-    Udp(UdpSocket),
-    UnixDatagram(UnixDatagram, SocketFile),
+    Datagram(DatagramSocket),
 }
 
 impl Os {
@@ -75,6 +77,13 @@ impl Os {
 
     fn source(&self, source: u32) -> &Source {
         self.sources[source as usize].as_ref().expect("the reactor names only sources that it opened")
+    }
+
+    fn datagram_socket(&mut self, source: u32) -> &mut DatagramSocket {
+        match self.sources[source as usize].as_mut() {
+            Some(Source::Datagram(socket)) => socket,
+            _ => unreachable!("the reactor receives and transmits only where it opened a datagram socket"),
+        }
     }
 
     fn keep_stream(&mut self, id: ConnId, mut stream: Stream, interest: Flags) -> io::Result<()> {
@@ -173,11 +182,8 @@ impl Net for Os {
                 (Source::Tcp(listener), bound)
             }
             Address::Udp(at) => {
-                let socket = inet_socket(at, Type::DGRAM, Protocol::UDP, reuse_port)?;
-                socket.bind(&(*at).into())?;
-                let socket = UdpSocket::from_std(socket.into());
-                let bound = Address::Udp(socket.local_addr()?);
-                (Source::Udp(socket), bound)
+                let (socket, bound) = DatagramSocket::udp(at, reuse_port)?;
+                (Source::Datagram(socket), Address::Udp(bound))
             }
             Address::Unix(path) => {
                 let socket = unix_socket(path, Type::STREAM)?;
@@ -185,18 +191,13 @@ impl Net for Os {
                 socket.listen(BACKLOG)?;
                 (Source::Unix(UnixListener::from_std(socket.into()), file), address.clone())
             }
-            Address::UnixDatagram(path) => {
-                let socket = unix_socket(path, Type::DGRAM)?;
-                let file = SocketFile::new(path)?;
-                (Source::UnixDatagram(UnixDatagram::from_std(socket.into()), file), address.clone())
-            }
+            Address::UnixDatagram(path) => (Source::Datagram(DatagramSocket::unix(path)?), address.clone()),
         };
         let (registry, token) = (self.poll.registry(), Token(source_token(source) as usize));
         match &mut opened {
             Source::Tcp(listener) => registry.register(listener, token, Interest::READABLE)?,
             Source::Unix(listener, _) => registry.register(listener, token, Interest::READABLE)?,
-            Source::Udp(socket) => registry.register(socket, token, Interest::READABLE)?,
-            Source::UnixDatagram(socket, _) => registry.register(socket, token, Interest::READABLE)?,
+            Source::Datagram(socket) => socket.register(registry, token)?,
         }
         if source as usize >= self.sources.len() {
             self.sources.resize_with(source as usize + 1, || None);
@@ -219,9 +220,7 @@ impl Net for Os {
                 let (stream, from) = listener.accept()?;
                 (Stream::Unix(stream), Peer::Unix(from.as_pathname().map(Path::to_owned)))
             }
-            Source::Udp(_) | Source::UnixDatagram(..) => {
-                unreachable!("datagram sockets have nothing to accept")
-            }
+            Source::Datagram(_) => unreachable!("datagram sockets have nothing to accept"),
         };
         self.keep_stream(id, stream, Flags::READ)?;
         Ok(peer)
@@ -318,44 +317,28 @@ impl Net for Os {
     }
 
     fn receive(&mut self, source: u32, batch: &mut Inbound) -> io::Result<usize> {
-        let buffer = batch.buffers().next().expect("a batch has buffers");
-        let (len, from) = match self.source(source) {
-            Source::Udp(socket) => {
-                socket.recv_from(buffer).map(|(len, from)| (len, Peer::Inet(canonical(from))))?
-            }
-            Source::UnixDatagram(socket, _) => {
-                let (len, from) = socket.recv_from(buffer)?;
-                (len, Peer::Unix(from.as_pathname().map(Path::to_owned)))
-            }
-            Source::Tcp(_) | Source::Unix(..) => unreachable!("listeners receive no datagrams"),
-        };
-        batch.push(Received { from, local: None, to_many: false, truncated: false, len });
-        Ok(1)
+        self.datagram_socket(source).receive(batch)
     }
 
     fn transmit(&mut self, source: u32, batch: &Outbound, first: usize) -> io::Result<usize> {
-        let (departure, bytes) = batch.get(first);
-        match (self.source(source), &departure.to) {
-            (Source::Udp(socket), Peer::Inet(to)) => socket.send_to(bytes, *to)?,
-            (Source::UnixDatagram(socket, _), Peer::Unix(Some(path))) => socket.send_to(bytes, path)?,
-            _ => return Err(io::Error::from(io::ErrorKind::InvalidInput)),
-        };
-        Ok(1)
+        self.datagram_socket(source).transmit(batch, first)
     }
 
     fn rearm_datagram(&mut self, source: u32, write: bool) -> io::Result<()> {
         let interest = if write { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-        let (registry, token) = (self.poll.registry(), Token(source_token(source) as usize));
         match self.sources[source as usize].as_mut() {
-            Some(Source::Udp(socket)) => registry.reregister(socket, token, interest),
-            Some(Source::UnixDatagram(socket, _)) => registry.reregister(socket, token, interest),
-            _ => unreachable!("only datagram sockets are rearmed as such"),
+            Some(Source::Datagram(socket)) => {
+                socket.reregister(self.poll.registry(), Token(source_token(source) as usize), interest)
+            }
+            _ => unreachable!("the reactor rearms only datagram sockets as such"),
         }
     }
 
     fn is_local(&mut self, ip: IpAddr) -> bool {
-        // The kernel lets nobody bind to an address of another machine.
-        std::net::UdpSocket::bind((ip, 0)).is_ok()
+        // The kernel lets nobody bind to an address of another machine. Where it says something else (there may be no
+        // descriptor left) the careful answer is yes.
+        !std::net::UdpSocket::bind((ip, 0))
+            .is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
     }
 }
 

@@ -1,1 +1,414 @@
-//! The simulated system.
+//! A simulated system: your own protocol on a hostile network, in ten lines, with nothing left to chance.
+//!
+//! A [`Sim`] is a [`Reactor`] on a simulated system, and the peers that a scenario plays. Reads and writes are
+//! short, buffers are tiny, events are late, doubled or wrong, connections break, descriptors run out and clocks
+//! step, as [`Faults`] says. The reactor, the limits and the services are the real ones. Everything follows from the
+//! seed: the same seed gives the same [`Trace`], so a failure can be replayed exactly ([`check`]). No time passes
+//! but virtual time.
+//!
+//! ```
+//! use tidewheel::sim::{self, Faults, Sim};
+//! use tidewheel::{ConnId, Context, Service};
+//!
+//! struct Shout;
+//!
+//! impl Service for Shout {
+//!     fn input(&mut self, conn: ConnId, bytes: &[u8], cx: &mut Context<'_>) -> usize {
+//!         cx.send_some(conn, &bytes.to_ascii_uppercase())
+//!     }
+//! }
+//!
+//! sim::check(0..50, |seed| {
+//!     let mut sim = Sim::new(seed, Faults::hostile());
+//!     let shout = sim.listen("127.0.0.1:7", Shout);
+//!     let peer = sim.connect(shout);
+//!     sim.send(peer, b"hello\n");
+//!     sim.finish(peer);
+//!     sim.run();
+//!     assert_eq!(sim.received(peer), b"HELLO\n");
+//!     assert_eq!(sim.reactor().connections(), 0);
+//! });
+//! ```
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+mod agenda;
+mod errno;
+mod faults;
+mod peer;
+mod random;
+mod seeds;
+mod socket;
+mod system;
+mod trace;
+
+pub use faults::Faults;
+pub use peer::{PeerId, PeerState};
+pub use random::Random;
+pub use seeds::check;
+pub use system::{Reach, SimNet};
+pub use trace::Trace;
+
+use super::{Address, Peer};
+use crate::limits::Limits;
+use crate::reactor::{ListenerId, Reactor};
+use crate::service::{Options, Service, ServiceId};
+use crate::timer::Instant;
+
+/// How long, in virtual time, [`Sim::run`] goes on at most.
+const RUN_MAX: Duration = Duration::from_secs(3600);
+
+/// Turns without waiting, and without anything moving, after which the reactor is said to spin.
+const IDLE_TURNS_MAX: u32 = 10_000;
+
+/// A listener or datagram socket of a simulated reactor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Its service, for [`Reactor::with`] and [`Reactor::mailbox`].
+    pub service: ServiceId,
+    /// Its name in the reactor, for [`Reactor::unlisten`].
+    pub id: ListenerId,
+    source: u32,
+}
+
+/// A reactor on a simulated system, and the peers that talk to it.
+///
+/// What a peer is told to do begins in the next run: [`Sim::run`], [`Sim::settle`] or [`Sim::run_for`]. When a
+/// scenario panics, the seed and the last steps are printed to standard error.
+pub struct Sim {
+    reactor: Reactor<SimNet>,
+    seed: u64,
+    sources: u32,
+}
+
+impl Sim {
+    /// A reactor with the default limits on a simulated system.
+    pub fn new(seed: u64, faults: Faults) -> Sim {
+        Sim::with_limits(seed, faults, Limits::default())
+    }
+
+    /// A reactor with these limits on a simulated system. Where they name no `connections_max` it is unlimited,
+    /// so that [`Faults::descriptors_max`] can be reached.
+    pub fn with_limits(seed: u64, faults: Faults, limits: Limits) -> Sim {
+        let reactor = Reactor::with_net(SimNet::new(seed, faults), limits, usize::MAX);
+        Sim { reactor, seed, sources: 0 }
+    }
+
+    // ---- the reactor ----
+
+    /// Adds a service and listens for it on an address, in the form that addresses are printed in:
+    /// `tcp://127.0.0.1:7` (or `127.0.0.1:7`), `udp://127.0.0.1:7`, `unix:/path`, `unix-dgram:/path`.
+    ///
+    /// # Panics
+    /// If the text is not an address, or the address is in use.
+    pub fn listen(&mut self, address: &str, service: impl Service) -> Listener {
+        self.listen_with(address, service, Options::new("simulated"))
+    }
+
+    /// Like [`Sim::listen`], with options.
+    ///
+    /// # Panics
+    /// As [`Sim::listen`].
+    pub fn listen_with(&mut self, address: &str, service: impl Service, options: Options) -> Listener {
+        let service = self.reactor.add_service(service, options);
+        self.listen_for(address, service)
+    }
+
+    /// Listens for a service that the reactor has already.
+    ///
+    /// # Panics
+    /// As [`Sim::listen`].
+    pub fn listen_for(&mut self, address: &str, service: ServiceId) -> Listener {
+        let address = parse(address);
+        let source = self.sources;
+        match self.reactor.listen(&address, service) {
+            Ok((id, _)) => {
+                self.sources += 1;
+                Listener { service, id, source }
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// The reactor: its metrics, its services, its mailboxes.
+    ///
+    /// Listen with [`Sim::listen`], not with the reactor, for peers to be able to connect.
+    pub fn reactor(&mut self) -> &mut Reactor<SimNet> {
+        &mut self.reactor
+    }
+
+    /// Descriptors that are open: listeners, datagram sockets and connections.
+    pub fn descriptors(&mut self) -> usize {
+        self.net().descriptors()
+    }
+
+    /// What goes wrong from here on.
+    pub fn faults(&mut self) -> &mut Faults {
+        &mut self.net().faults
+    }
+
+    fn net(&mut self) -> &mut SimNet {
+        self.reactor.net_mut()
+    }
+
+    // ---- peers ----
+
+    /// A peer that connects to a stream listener, from an address of its own.
+    ///
+    /// # Panics
+    /// If it is not a stream listener, or not open.
+    pub fn connect(&mut self, listener: Listener) -> PeerId {
+        self.net().connect_peer(listener.source, None)
+    }
+
+    /// A peer that connects to a TCP listener from this IP address.
+    ///
+    /// # Panics
+    /// As [`Sim::connect`].
+    pub fn connect_from(&mut self, listener: Listener, from: IpAddr) -> PeerId {
+        self.net().connect_peer(listener.source, Some(from))
+    }
+
+    /// Says what is at an address that services connect to. Where nothing is said, connections are refused,
+    /// except to the reactor's own listeners.
+    ///
+    /// # Panics
+    /// If the text is not an address.
+    pub fn remote(&mut self, address: &str, reach: Reach) {
+        let address = parse(address);
+        let remotes = &mut self.net().remotes;
+        match remotes.iter_mut().find(|remote| remote.address == address) {
+            Some(remote) => remote.reach = reach,
+            None => remotes.push(system::Remote { address, reach, callers: Vec::new() }),
+        }
+    }
+
+    /// The peers that services have connected to at an address that answers, in the order of the attempts.
+    ///
+    /// # Panics
+    /// If the text is not an address.
+    pub fn callers(&mut self, address: &str) -> Vec<PeerId> {
+        let address = parse(address);
+        let found = self.net().remotes.iter().find(|remote| remote.address == address);
+        found.map_or(Vec::new(), |remote| remote.callers.clone())
+    }
+
+    /// A peer sends bytes, behind everything it has to send.
+    pub fn send(&mut self, peer: PeerId, bytes: &[u8]) {
+        self.net().peers[peer.0].to_send.extend(bytes);
+        self.net().attend_soon(peer);
+    }
+
+    /// A peer's urgent byte arrives, at once and behind what has arrived: reads stop short there. The byte itself is
+    /// no part of the stream. Does nothing on unix sockets and before the connection is established.
+    pub fn send_urgent(&mut self, peer: PeerId) {
+        self.net().urge(peer);
+    }
+
+    /// A peer ends its side once everything it has to send is sent, and goes on reading (a half-close).
+    ///
+    /// Otherwise it ends its side when the server has ended the other; see [`Sim::stay`].
+    pub fn finish(&mut self, peer: PeerId) {
+        self.net().peers[peer.0].finishes = true;
+        self.net().attend_soon(peer);
+    }
+
+    /// A peer does not end its side when the server ends the other.
+    pub fn stay(&mut self, peer: PeerId) {
+        self.net().peers[peer.0].stays = true;
+    }
+
+    /// A peer closes both sides, as programs do that exit: what comes later is answered with a reset.
+    pub fn close(&mut self, peer: PeerId) {
+        self.net().close_peer(peer, false);
+    }
+
+    /// A peer resets its connection: what it has not sent yet is lost.
+    pub fn reset(&mut self, peer: PeerId) {
+        self.net().close_peer(peer, true);
+    }
+
+    /// A peer vanishes without a word: nothing reaches it any more, and nothing comes from it.
+    pub fn cut_off(&mut self, peer: PeerId) {
+        self.net().cut_off(peer);
+    }
+
+    /// A peer stops reading: what is sent to it piles up.
+    pub fn stop_reading(&mut self, peer: PeerId) {
+        self.net().peers[peer.0].reads = false;
+    }
+
+    /// A peer reads again.
+    pub fn resume_reading(&mut self, peer: PeerId) {
+        self.net().peers[peer.0].reads = true;
+        self.net().attend_soon(peer);
+    }
+
+    /// A peer reads at most so many bytes at a time and then rests for so long.
+    pub fn read_slowly(&mut self, peer: PeerId, bytes: usize, rest: Duration) {
+        self.net().peers[peer.0].pace = Some((bytes, rest));
+    }
+
+    /// Everything that a peer has read.
+    pub fn received(&mut self, peer: PeerId) -> &[u8] {
+        &self.net().peers[peer.0].received
+    }
+
+    /// How a peer sees its connection.
+    pub fn state(&mut self, peer: PeerId) -> PeerState {
+        self.net().peers[peer.0].state
+    }
+
+    // ---- datagrams ----
+
+    /// Sends a datagram to a datagram socket, from an address: `10.0.0.1:5000`, or a path for a unix socket, or
+    /// nothing for one without a path.
+    ///
+    /// # Panics
+    /// If the text is not an address.
+    pub fn send_datagram(&mut self, socket: Listener, from: &str, bytes: &[u8]) {
+        self.net().send_datagram(socket.source, parse_peer(from), false, bytes);
+    }
+
+    /// Sends a datagram that arrives by broadcast or multicast.
+    ///
+    /// # Panics
+    /// If the text is not an address.
+    pub fn broadcast(&mut self, socket: Listener, from: &str, bytes: &[u8]) {
+        self.net().send_datagram(socket.source, parse_peer(from), true, bytes);
+    }
+
+    /// The datagrams that have come to an address, in order.
+    ///
+    /// # Panics
+    /// If the text is not an address.
+    pub fn replies(&mut self, to: &str) -> &[Vec<u8>] {
+        self.net().replies.get(&parse_peer(to)).map_or(&[], Vec::as_slice)
+    }
+
+    // ---- time ----
+
+    /// The virtual monotonic time.
+    pub fn now(&mut self) -> Instant {
+        self.net().time()
+    }
+
+    /// The virtual wall clock.
+    pub fn wall(&mut self) -> SystemTime {
+        self.net().wall_time()
+    }
+
+    /// Steps the wall clock; the monotonic clock does not notice.
+    pub fn step_wall(&mut self, seconds: i64) {
+        self.net().step_wall(seconds);
+    }
+
+    /// Lets time pass on the network while the reactor does not turn, as when its machine or its process is
+    /// stopped.
+    pub fn sleep(&mut self, duration: Duration) {
+        self.net().sleep(duration);
+    }
+
+    /// Runs until nothing can happen any more, deadlines included, but no longer than an hour of virtual time.
+    /// Returns whether nothing is left.
+    ///
+    /// # Panics
+    /// If the reactor turns again and again without waiting and without doing anything.
+    pub fn run(&mut self) -> bool {
+        let end = self.now() + RUN_MAX;
+        self.run_while(end, |net, timeout| !net.is_quiet() || timeout.is_some())
+    }
+
+    /// Runs until nothing is under way: what would happen next is a deadline. A connection that idles until its
+    /// timeout, or a listener that rests, is not waited for.
+    ///
+    /// # Panics
+    /// As [`Sim::run`].
+    pub fn settle(&mut self) {
+        let end = self.now() + RUN_MAX;
+        self.run_while(end, |net, timeout| !net.is_quiet() || timeout == Some(Duration::ZERO));
+    }
+
+    /// Runs for so much virtual time.
+    ///
+    /// # Panics
+    /// As [`Sim::run`].
+    pub fn run_for(&mut self, duration: Duration) {
+        let end = self.now() + duration;
+        self.run_while(end, |_, _| true);
+    }
+
+    /// Turns until `end`, or until `goes_on` says no. Returns whether that was why.
+    fn run_while(&mut self, end: Instant, goes_on: impl Fn(&SimNet, Option<Duration>) -> bool) -> bool {
+        let mut idle_turns = 0;
+        loop {
+            let timeout = self.reactor.next_timeout();
+            if !goes_on(self.net(), timeout) {
+                return true;
+            }
+            let now = self.now();
+            if now >= end {
+                return false;
+            }
+            let progress = self.net().progress;
+            if let Err(error) = self.reactor.turn(Some(end - now)) {
+                panic!("{error}");
+            }
+            let still = self.net().progress == progress && timeout == Some(Duration::ZERO);
+            idle_turns = if still { idle_turns + 1 } else { 0 };
+            assert!(
+                idle_turns < IDLE_TURNS_MAX,
+                "the reactor spins: it does not wait, and in {idle_turns} turns nothing moved"
+            );
+        }
+    }
+
+    // ---- what happened ----
+
+    /// Keeps every step of the trace from here on, not only the last ones.
+    pub fn keep_trace(&mut self) {
+        self.net().trace.keep_all();
+    }
+
+    /// What has happened: a fingerprint to compare, and the steps to read.
+    pub fn trace(&mut self) -> &Trace {
+        &self.net().trace
+    }
+}
+
+impl Drop for Sim {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let seed = self.seed;
+            eprint!("the last steps of the simulation with seed {seed}:\n{}", self.trace());
+        }
+    }
+}
+
+/// An address in the form that it is printed in; without a transport it is TCP.
+fn parse(text: &str) -> Address {
+    let inet = |text: &str| text.parse::<SocketAddr>().ok();
+    let address = if let Some(path) = text.strip_prefix("unix:") {
+        Some(Address::Unix(PathBuf::from(path)))
+    } else if let Some(path) = text.strip_prefix("unix-dgram:") {
+        Some(Address::UnixDatagram(PathBuf::from(path)))
+    } else if let Some(at) = text.strip_prefix("udp://") {
+        inet(at).map(Address::Udp)
+    } else {
+        inet(text.strip_prefix("tcp://").unwrap_or(text)).map(Address::Tcp)
+    };
+    address.unwrap_or_else(|| {
+        panic!("{text:?} is no address: write 127.0.0.1:7, udp://127.0.0.1:7, unix:/path or unix-dgram:/path")
+    })
+}
+
+fn parse_peer(text: &str) -> Peer {
+    match text.parse() {
+        Ok(address) => Peer::Inet(address),
+        Err(_) if text.is_empty() => Peer::Unix(None),
+        Err(_) if text.starts_with('/') => Peer::Unix(Some(PathBuf::from(text))),
+        Err(_) => panic!("{text:?} is no address of a datagram's sender: write 10.0.0.1:5000, or a path"),
+    }
+}

@@ -1,0 +1,258 @@
+//! The command line: what it says, and how mistakes in it are told.
+//!
+//! Exit codes: 0 ended in order, 1 the loop failed, 2 the command line or an address was no good. A second SIGTERM
+//! or SIGINT ends the program by that signal, which a shell shows as 128 + its number.
+
+mod address;
+mod limits;
+mod outlet;
+mod serve;
+mod services;
+mod show;
+mod units;
+
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use tracing::level_filters::LevelFilter;
+
+use address::Request;
+use limits::LimitOptions;
+
+/// The exit code for a bad command line or an address that cannot be served.
+const EXIT_USAGE: u8 = 2;
+
+/// An event-loop server: one thread, one epoll, thousands of connections.
+///
+/// Start all services with `tidewheel serve`, then talk to one from another terminal: `nc 127.0.0.1 7007`
+/// echoes what you type.
+#[derive(Parser)]
+#[command(name = "tidewheel", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(ServeOptions),
+}
+
+/// Serve the built-in services until SIGTERM or SIGINT (Ctrl-C)
+#[derive(clap::Args)]
+pub struct ServeOptions {
+    /// What to serve where, as often as wanted; without any, all services at their default addresses
+    #[arg(value_name = "SERVICE=ADDRESS", value_parser = address::request)]
+    requests: Vec<Request>,
+
+    /// The host or IP address for the defaults instead of loopback; beware: it makes them reachable by others
+    #[arg(long, value_name = "HOST", conflicts_with = "requests")]
+    bind: Option<String>,
+
+    /// The language of the services' texts [default: from LC_ALL, LC_MESSAGES, LANG]
+    #[arg(long, value_enum)]
+    lang: Option<Lang>,
+
+    /// Print each connection, message (->) and answer (<-) on standard output, control characters escaped
+    #[arg(long)]
+    show: bool,
+
+    /// How much to log on standard error
+    #[arg(long, value_enum, value_name = "LEVEL", env = "TIDEWHEEL_LOG", default_value = "info")]
+    log_level: LogLevel,
+
+    /// Threads, each with its own event loop; the kernel spreads connections and datagrams among them
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    reactors: u16,
+
+    #[command(flatten)]
+    limits: LimitOptions,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Lang {
+    En,
+    Zh,
+}
+
+impl Lang {
+    /// The language that the environment asks for: the first of the three variables that is set decides.
+    fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Lang {
+        let locale = ["LC_ALL", "LC_MESSAGES", "LANG"]
+            .into_iter()
+            .filter_map(variable)
+            .find(|locale| !locale.is_empty())
+            .unwrap_or_default();
+        // `zh`, `zh_CN.UTF-8`, `zh-Hans`, but not a language whose name begins alike.
+        match locale.split(['_', '-', '.', '@']).next() {
+            Some("zh") => Lang::Zh,
+            _ => Lang::En,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Lang::En => "English",
+            Lang::Zh => "Chinese",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogLevel {
+    /// Nothing
+    Off,
+    /// What ends the program
+    Error,
+    /// What needs attention, such as a listener that rests because descriptors ran out
+    Warn,
+    /// Start and stop
+    Info,
+    /// Each connection
+    Debug,
+}
+
+impl LogLevel {
+    fn filter(self) -> LevelFilter {
+        match self {
+            LogLevel::Off => LevelFilter::OFF,
+            LogLevel::Error => LevelFilter::ERROR,
+            LogLevel::Warn => LevelFilter::WARN,
+            LogLevel::Info => LevelFilter::INFO,
+            LogLevel::Debug => LevelFilter::DEBUG,
+        }
+    }
+}
+
+/// Everything from the arguments to the exit code.
+pub fn run() -> ExitCode {
+    match parse() {
+        Ok(Cli { command: Command::Serve(options) }) => serve::serve(&options),
+        Err(error) if !is_mistake(&error) => error.exit(),
+        Err(error) => {
+            // The stream may be closed; the exit code tells all the same.
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), one_line(&error).as_bytes());
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+fn parse() -> Result<Cli, clap::Error> {
+    let matches = command().try_get_matches()?;
+    Cli::from_arg_matches(&matches)
+}
+
+fn command() -> clap::Command {
+    // The table of services belongs into the help, and is known only when the program runs.
+    Cli::command().mut_subcommand("serve", |serve| {
+        serve
+            .after_help(format!("{}\n{SERVE_HELP_SHORT}", services::describe()))
+            .after_long_help(format!("{}\n{SERVE_HELP_LONG}", services::describe()))
+    })
+}
+
+fn is_mistake(error: &clap::Error) -> bool {
+    !matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    )
+}
+
+/// The mistake and the remedy that clap tells on several lines, as one, without the usage.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let parts: Vec<_> = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
+        .filter(|line| !line.is_empty())
+        .collect();
+    let line = parts.join("; ");
+    let line = line.strip_prefix("error: ").unwrap_or(&line);
+    format!("tidewheel: {line} (see tidewheel serve --help)\n")
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tidewheel serve                           all services, reachable from this machine only
+  tidewheel serve --show                    the same, and show what comes and goes
+  tidewheel serve echo=:7007                echo alone; in another terminal: nc 127.0.0.1 7007
+  tidewheel serve echo=[::]:7007 echo=unix:/tmp/echo.sock time=udp://0.0.0.0:8081
+  tidewheel serve --bind 0.0.0.0 --max-connections-per-ip 100
+  tidewheel serve --reactors 4 echo=0.0.0.0:7007
+
+ADDRESS:
+  tcp://HOST:PORT, udp://HOST:PORT, unix:PATH, unix-dgram:PATH
+  HOST:PORT   on the service's first transport
+  :PORT       the same, on loopback
+  HOST is an IP address or a name; [::] is every address of both families.
+  Port 0 lets the system choose.
+";
+
+// Paragraphs are one line each: clap wraps them to the terminal.
+const BEHAVIOUR: &str = "\
+Start: when everything is bound, standard output says `listening SERVICE ADDRESS` for each address, then `ready`. \
+A default whose port is busy is left out with a line on standard error; an address that you name must work, or \
+nothing starts. A stale unix socket is replaced, and removed at exit.
+
+Reactors: with several, each has a socket of its own on every tcp and udp port, and connections stay where the \
+kernel put them; unix sockets are served by the first one alone. --max-connections and --output-total-limit are \
+divided among them.
+
+Output: whoever reads standard output or standard error slowly, or not at all, never stops the server: lines that \
+find no room are lost and counted.
+
+Signals:
+  SIGTERM, SIGINT   stop accepting, deliver what is on its way, exit; a second one ends at once
+  SIGUSR1           print all counters on standard error as `name value` lines, then `end`
+
+Exit codes:
+  0    ended in order after SIGTERM or SIGINT
+  1    the event loop failed
+  2    a bad command line, or an address that cannot be served
+  143  ended at once by a second SIGTERM (SIGINT: 130), as a shell shows it";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clap_finds_the_definition_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn the_first_variable_that_is_set_decides_the_language() {
+        let lang = |set: &[(&str, &str)]| {
+            Lang::from_environment(|name| {
+                set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+            })
+        };
+        assert_eq!(lang(&[]), Lang::En);
+        assert_eq!(lang(&[("LANG", "zh_CN.UTF-8")]), Lang::Zh);
+        assert_eq!(lang(&[("LC_ALL", "en_US"), ("LANG", "zh_CN")]), Lang::En);
+        assert_eq!(lang(&[("LC_ALL", ""), ("LC_MESSAGES", "zh"), ("LANG", "C")]), Lang::Zh);
+        assert_eq!(lang(&[("LANG", "zha_CN")]), Lang::En);
+    }
+
+    #[test]
+    fn a_mistake_is_told_in_one_line_with_its_remedy() {
+        for (words, expected) in [
+            (&["serve", "--idle-timout", "3s"][..], "a similar argument exists: '--idle-timeout'"),
+            (&["serv"], "a similar subcommand exists: 'serve'"),
+            (&["serve", "--lang", "fr"], "[possible values: en, zh]"),
+            (&["serve", "--reactors", "0"], "0 is not in 1..=1024"),
+            (&["serve", "ecco=:1"], "did you mean 'echo'?"),
+            (&["serve", "echo=:1", "--bind", "::1"], "--bind"),
+            (&["serve", "--max-line"], "--max-line"),
+        ] {
+            let words = std::iter::once("tidewheel").chain(words.iter().copied());
+            let line = one_line(&command().try_get_matches_from(words).expect_err(expected));
+            assert!(line.contains(expected), "{line}");
+            assert_eq!(line.matches('\n').count(), 1, "{line}");
+        }
+    }
+}

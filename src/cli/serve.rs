@@ -1,0 +1,359 @@
+//! `tidewheel serve`: from the options to listening sockets, through signals, to the end.
+//!
+//! ```text
+//!  resolve ─► bind all, or nothing ─► announce ─► run ──SIGTERM──► drain ─► exit 0
+//!                                                  └─ SIGUSR1: counters
+//! ```
+
+use std::collections::HashSet;
+use std::io;
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level;
+use tidewheel::metrics::Metrics;
+use tidewheel::net::os;
+use tidewheel::reactor::{Drained, Remote};
+use tidewheel::{Address, Error, Limits, Reactor, ServiceId};
+use tracing::info;
+
+use super::address::{self, Listener};
+use super::outlet::Outlet;
+use super::units::Time;
+use super::{EXIT_USAGE, Lang, ServeOptions, show};
+
+/// The exit code for a loop that failed.
+const EXIT_FAILED: u8 = 1;
+
+/// How long a reactor may take to tell its counters. A turn is a matter of milliseconds.
+const COUNTERS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the last lines may take to be written. Whoever has stopped reading does not keep the program alive.
+const FLUSH_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Why the program ends otherwise than in order.
+struct Failure {
+    exit_code: u8,
+    line: String,
+}
+
+impl Failure {
+    /// Of the command line or an address.
+    fn usage(line: String) -> Failure {
+        Failure { exit_code: EXIT_USAGE, line }
+    }
+}
+
+/// Where the program writes.
+#[derive(Clone)]
+struct Streams {
+    out: Outlet,
+    err: Outlet,
+    show: bool,
+}
+
+/// Serves until it is told to stop.
+pub fn serve(options: &ServeOptions) -> ExitCode {
+    let streams = match open_streams(options) {
+        Ok(streams) => streams,
+        // There is nothing left to write on.
+        Err(_) => return ExitCode::from(EXIT_FAILED),
+    };
+    let exit = match serve_on(options, &streams) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { exit_code, line }) => {
+            streams.err.put(format!("tidewheel: {line}\n").as_bytes());
+            ExitCode::from(exit_code)
+        }
+    };
+    streams.out.flush(FLUSH_PATIENCE);
+    streams.err.flush(FLUSH_PATIENCE);
+    exit
+}
+
+fn open_streams(options: &ServeOptions) -> io::Result<Streams> {
+    let out = Outlet::open(io::stdout(), "standard output")?;
+    let err = Outlet::open(io::stderr(), "standard error")?;
+    let log = err.clone();
+    tracing_subscriber::fmt()
+        .with_max_level(options.log_level.filter())
+        .with_target(false)
+        .with_ansi(false)
+        .with_writer(move || log.clone())
+        .init();
+    Ok(Streams { out, err, show: options.show })
+}
+
+fn serve_on(options: &ServeOptions, streams: &Streams) -> Result<(), Failure> {
+    let mut wanted = resolve(options).map_err(Failure::usage)?;
+    let descriptors = os::raise_descriptor_limit()
+        .map_err(|error| Failure::usage(format!("cannot tell the limit of open descriptors: {error}")))?;
+    let limits = options
+        .limits
+        .limits(usize::from(options.reactors), wanted.len(), descriptors)
+        .map_err(Failure::usage)?;
+    // From here on a signal waits for its thread instead of ending the program with its socket files in place.
+    let signals = Signals::new([SIGTERM, SIGINT, SIGUSR1])
+        .map_err(|error| Failure::usage(format!("cannot receive signals: {error}")))?;
+
+    if limits.len() > 1 {
+        wanted = free_addresses(&limits[0], wanted, streams)?;
+    }
+    let (reactor, bound) = open_reactor(&limits[0], &wanted, limits.len() > 1, streams)?;
+    if bound.is_empty() {
+        return Err(Failure::usage(
+            "nothing to serve: every default address is busy (name others: tidewheel serve echo=:0)"
+                .to_owned(),
+        ));
+    }
+    // No deadline at all is one that never comes.
+    let deadline = options.limits.drain_deadline.limit().unwrap_or(Duration::MAX);
+    thread::scope(|scope| {
+        let mut remotes = vec![reactor.remote()];
+        let mut others = Vec::new();
+        for limits in &limits[1..] {
+            // The first reactor alone serves unix sockets.
+            let shared: Vec<Listener> = bound
+                .iter()
+                .filter(|listener| is_inet(&listener.address))
+                .cloned()
+                .collect();
+            let (ready, is_ready) = mpsc::channel();
+            // When the start fails elsewhere the sender is dropped, and the reactor with it.
+            let (start, started) = mpsc::channel::<Vec<Remote>>();
+            let work = move || {
+                let reactor = match open_reactor(limits, &shared, true, streams) {
+                    Ok((reactor, _)) => reactor,
+                    Err(failure) => {
+                        // Whoever waits for it reports it.
+                        let _ = ready.send(Err(failure));
+                        return Ok(None);
+                    }
+                };
+                let _ = ready.send(Ok(reactor.remote()));
+                match started.recv() {
+                    Ok(all) => turn_until_told(reactor, deadline, all).map(Some),
+                    Err(_) => Ok(None),
+                }
+            };
+            let thread = thread::Builder::new()
+                .name(format!("reactor {}", remotes.len()))
+                .spawn_scoped(scope, work)
+                .map_err(|error| Failure::usage(format!("cannot start another reactor: {error}")))?;
+            remotes.push(
+                is_ready.recv().unwrap_or_else(|_| {
+                    Err(Failure::usage("a reactor ended before it was ready".to_owned()))
+                })?,
+            );
+            others.push((thread, start));
+        }
+
+        announce(&bound, &streams.out);
+        info!(
+            "serving {} addresses with {}, texts in {}",
+            bound.len(),
+            counted(remotes.len(), "reactor"),
+            options.lang.unwrap_or_else(|| Lang::from_environment(|name| std::env::var(name).ok())).name()
+        );
+        watch_signals(signals, remotes.clone(), streams.clone(), options.limits.drain_deadline)
+            .map_err(|error| Failure::usage(format!("cannot start the thread for signals: {error}")))?;
+        let mut threads = Vec::new();
+        for (thread, start) in others {
+            // A reactor that is gone has told why through its thread.
+            let _ = start.send(remotes.clone());
+            threads.push(thread);
+        }
+        let mut total = turn_until_told(reactor, deadline, remotes)?;
+        for thread in threads {
+            let ended = thread.join().map_err(|_| Failure {
+                exit_code: EXIT_FAILED,
+                line: "a reactor panicked: please report it".to_owned(),
+            })?;
+            if let Some(drained) = ended? {
+                total.closed += drained.closed;
+                total.aborted += drained.aborted;
+            }
+        }
+        info!(
+            "stopped: {} closed in order, {} broken off",
+            counted(total.closed, "connection"),
+            total.aborted
+        );
+        Ok(())
+    })
+}
+
+/// All that is to be listened on, in order, with names looked up and nothing twice.
+fn resolve(options: &ServeOptions) -> Result<Vec<Listener>, String> {
+    if options.requests.is_empty() {
+        let host = options.bind.as_deref().map_or(Ok(address::loopback()), address::look_up)?;
+        return Ok(address::defaults(host));
+    }
+    let wanted = options.requests.iter().map(|request| request.resolve()).collect::<Result<Vec<_>, _>>()?;
+    let mut seen = HashSet::new();
+    for Listener { service, address, .. } in &wanted {
+        let any_port = matches!(address, Address::Tcp(at) | Address::Udp(at) if at.port() == 0);
+        if !any_port && !seen.insert(address) {
+            return Err(format!("{address} is asked for twice: give {} another address", service.name));
+        }
+    }
+    Ok(wanted)
+}
+
+/// What of `wanted` nobody else listens on. Reactors that share their ports would also share them with another
+/// program that does, and each would see half of the connections: so it is tried without sharing first.
+fn free_addresses(
+    limits: &Limits,
+    wanted: Vec<Listener>,
+    streams: &Streams,
+) -> Result<Vec<Listener>, Failure> {
+    // The system gives a free port for port 0 in any case.
+    let in_doubt = |listener: &Listener| match listener.address {
+        Address::Tcp(at) | Address::Udp(at) => at.port() != 0,
+        Address::Unix(_) | Address::UnixDatagram(_) => false,
+    };
+    let doubtful: Vec<_> = wanted.iter().filter(|listener| in_doubt(listener)).cloned().collect();
+    let (probe, free) = open_reactor(limits, &doubtful, false, streams)?;
+    drop(probe);
+    Ok(wanted
+        .into_iter()
+        .filter(|listener| !in_doubt(listener) || free.iter().any(|free| free.address == listener.address))
+        .collect())
+}
+
+/// Makes a reactor that listens on all of `wanted`, less the defaults that are busy, and returns it with the
+/// addresses that it got.
+fn open_reactor(
+    limits: &Limits,
+    wanted: &[Listener],
+    share_ports: bool,
+    streams: &Streams,
+) -> Result<(Reactor, Vec<Listener>), Failure> {
+    let failed = |error: Error| Failure::usage(error.to_string());
+    let mut reactor = Reactor::new(limits.clone()).map_err(failed)?;
+    show::watch(&mut reactor, streams.show.then(|| streams.out.clone()));
+    let mut services: Vec<(&str, ServiceId)> = Vec::new();
+    let mut bound = Vec::new();
+    for listener in wanted {
+        let name = listener.service.name;
+        let id = match services.iter().find(|(known, _)| *known == name) {
+            Some(&(_, id)) => id,
+            None => {
+                let id = (listener.service.add)(&mut reactor);
+                services.push((name, id));
+                id
+            }
+        };
+        let opened = if share_ports && is_inet(&listener.address) {
+            reactor.listen_shared(&listener.address, id)
+        } else {
+            reactor.listen(&listener.address, id)
+        };
+        match opened {
+            Ok((_, address)) => bound.push(Listener { address, ..listener.clone() }),
+            Err(Error::Listen { address, source })
+                if listener.is_default && source.kind() == io::ErrorKind::AddrInUse =>
+            {
+                streams.err.put(
+                    format!("tidewheel: {name} is left out: {address} is busy (try {name}=:0)\n").as_bytes(),
+                );
+            }
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok((reactor, bound))
+}
+
+/// Whether several sockets can share an address; a unix path belongs to one.
+fn is_inet(address: &Address) -> bool {
+    matches!(address, Address::Tcp(_) | Address::Udp(_))
+}
+
+fn announce(bound: &[Listener], out: &Outlet) {
+    let mut lines: String = bound
+        .iter()
+        .map(|Listener { service, address, .. }| format!("listening {} {address}\n", service.name))
+        .collect();
+    lines.push_str("ready\n");
+    out.put(lines.as_bytes());
+}
+
+/// Runs a reactor and drains it. However it ends, in a panic too, all others end with it.
+fn turn_until_told(mut reactor: Reactor, deadline: Duration, all: Vec<Remote>) -> Result<Drained, Failure> {
+    struct StopAll(Vec<Remote>);
+    impl Drop for StopAll {
+        fn drop(&mut self) {
+            self.0.iter().for_each(Remote::stop);
+        }
+    }
+
+    let _stop_all = StopAll(all);
+    reactor
+        .run()
+        .and_then(|()| reactor.drain(deadline))
+        .map_err(|error| Failure { exit_code: EXIT_FAILED, line: error.to_string() })
+}
+
+/// Starts the thread that answers signals. It ends with the program.
+fn watch_signals(
+    mut signals: Signals,
+    remotes: Vec<Remote>,
+    streams: Streams,
+    drain_deadline: Time,
+) -> io::Result<()> {
+    let answer = move || {
+        let mut stopping = false;
+        for signal in signals.forever() {
+            match signal {
+                SIGUSR1 => streams.err.put(counters(&remotes, &streams).as_bytes()),
+                _ if stopping => {
+                    // As the signal would have done without us, so that a shell sees what ended the program.
+                    let _ = low_level::emulate_default_handler(signal);
+                    std::process::exit(128 + signal);
+                }
+                _ => {
+                    stopping = true;
+                    let name = low_level::signal_name(signal).unwrap_or("signal");
+                    match drain_deadline.limit() {
+                        Some(_) => info!("{name}: draining for at most {drain_deadline}"),
+                        None => info!("{name}: draining"),
+                    }
+                    remotes.iter().for_each(Remote::stop);
+                }
+            }
+        }
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(answer).map(drop)
+}
+
+/// The counters of all reactors, as lines.
+fn counters(remotes: &[Remote], streams: &Streams) -> String {
+    let mut sum: Option<Metrics> = None;
+    let mut silent = 0;
+    for remote in remotes {
+        match (remote.metrics(COUNTERS_PATIENCE), &mut sum) {
+            (Some(metrics), Some(sum)) => sum.add(&metrics),
+            (Some(metrics), None) => sum = Some(metrics),
+            // It has drained already.
+            (None, _) => silent += 1,
+        }
+    }
+    let mut all = sum.map_or_else(Vec::new, |sum| sum.counters());
+    all.extend([
+        ("reactors".to_owned(), remotes.len() as u64),
+        ("reactors_silent".to_owned(), silent),
+        ("output_lines_lost".to_owned(), streams.out.lines_lost()),
+        ("log_lines_lost".to_owned(), streams.err.lines_lost()),
+    ]);
+    let mut lines: String = all.into_iter().map(|(name, value)| format!("{name} {value}\n")).collect();
+    lines.push_str("end\n");
+    lines
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}

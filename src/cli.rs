@@ -23,12 +23,15 @@ use limits::LimitOptions;
 /// The exit code for a bad command line or an address that cannot be served.
 const EXIT_USAGE: u8 = 2;
 
-/// An event-loop server: one thread, one epoll, thousands of connections.
-///
-/// Start all services with `tidewheel serve`, then talk to one from another terminal: `nc 127.0.0.1 7007`
-/// echoes what you type.
+/// An event-loop server: one thread, one epoll, thousands of connections
 #[derive(Parser)]
-#[command(name = "tidewheel", version, arg_required_else_help = true)]
+#[command(
+    name = "tidewheel",
+    version,
+    arg_required_else_help = true,
+    after_help = "Try `tidewheel serve`, and in another terminal `nc 127.0.0.1 7007`: what you type comes back.\n\
+                  All about serving: tidewheel serve --help"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -144,11 +147,14 @@ fn parse() -> Result<Cli, clap::Error> {
 }
 
 fn command() -> clap::Command {
-    // The table of services belongs into the help, and is known only when the program runs.
+    // The table of services belongs in the help, and is known only when the program runs.
     Cli::command().mut_subcommand("serve", |serve| {
+        let about = serve.get_about().cloned().unwrap_or_default();
+        let services = services::describe();
         serve
-            .after_help(format!("{}\n{SERVE_HELP_SHORT}", services::describe()))
-            .after_long_help(format!("{}\n{SERVE_HELP_LONG}", services::describe()))
+            .after_help(format!("{services}\n{MORE_HELP}"))
+            .long_about(format!("{about}\n\n{services}\n{EXAMPLES}"))
+            .after_long_help(BEHAVIOUR)
     })
 }
 
@@ -174,6 +180,8 @@ fn one_line(error: &clap::Error) -> String {
     let line = line.strip_prefix("error: ").unwrap_or(&line);
     format!("tidewheel: {line} (see tidewheel serve --help)\n")
 }
+
+const MORE_HELP: &str = "See --help for examples, the forms of ADDRESS, signals and exit codes.";
 
 const EXAMPLES: &str = "\
 Examples:

@@ -124,19 +124,20 @@ pub(crate) enum Phase {
     Dead,
 }
 
-/// What is out of the ordinary about a connection, as a set of marks: an open connection without any, whose output
-/// is at most dirty, takes the short way through the turn.
+/// What is out of the ordinary about a connection, as a set of marks: an open connection without any takes the short
+/// way through the turn.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Marks(u32);
 
 impl Marks {
-    /// On the list of connections to flush.
-    pub const DIRTY: Marks = Marks(1);
+    /// On the list of connections to settle in this turn.
+    pub const TOUCHED: Marks = Marks(1);
     /// Not in the phase Open.
     pub const NOT_OPEN: Marks = Marks(1 << 1);
     /// On the ready list.
     pub const QUEUED: Marks = Marks(1 << 2);
-    /// More than plain output may follow from its state: the flush phase must settle it.
+    /// It has a tail, or its input rests, or its service wants to hear of room: so it is out of the ordinary until
+    /// it is settled again.
     pub const UNSETTLED: Marks = Marks(1 << 3);
     /// The service has paused its input.
     pub const PAUSED: Marks = Marks(1 << 4);
@@ -166,6 +167,8 @@ impl Marks {
     pub const WRITABLE_DUE: Marks = Marks(1 << 16);
     /// It was refused because of a limit.
     pub const REFUSED: Marks = Marks(1 << 17);
+    /// Somebody wants to see its bytes.
+    pub const OBSERVED: Marks = Marks(1 << 19);
     /// It is to be closed with a reset.
     pub const RESET: Marks = Marks(1 << 18);
 
@@ -183,7 +186,13 @@ impl Marks {
         self.0 & of.0 != 0
     }
 
-    /// Whether there are no marks but these.
+    /// Whether there are none.
+    #[inline]
+    pub fn none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether there are none but these.
     #[inline]
     pub fn only(self, of: Marks) -> bool {
         self.0 & !of.0 == 0
@@ -295,7 +304,7 @@ impl Connection {
             Phase::Lingering => true,
             Phase::Connecting | Phase::Closing | Phase::Dead => false,
         };
-        let write = self.phase == Phase::Connecting || self.output.pending() > 0;
+        let write = self.phase == Phase::Connecting || self.output.tail_bytes() > 0;
         Flags::READ.when(read) | Flags::WRITE.when(write)
     }
 

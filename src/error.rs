@@ -28,9 +28,14 @@ impl fmt::Display for Error {
             Error::Listen { address, source } => {
                 write!(f, "cannot listen on {address}: {source}")?;
                 match source.kind() {
-                    io::ErrorKind::AddrInUse => f.write_str(
-                        " (another program listens there: choose another address, or port 0 for any)",
-                    ),
+                    io::ErrorKind::AddrInUse => f.write_str(match address {
+                        Address::Tcp(_) | Address::Udp(_) => {
+                            " (another program listens there: choose another address, or port 0 for any)"
+                        }
+                        Address::Unix(_) | Address::UnixDatagram(_) => {
+                            " (a program listens there, or it is no socket: choose another path, or remove it)"
+                        }
+                    }),
                     io::ErrorKind::PermissionDenied => match address {
                         Address::Tcp(at) | Address::Udp(at) if at.port() < 1024 => f.write_str(
                             " (ports below 1024 need root or CAP_NET_BIND_SERVICE: choose a higher one)",

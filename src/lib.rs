@@ -9,6 +9,7 @@ compile_error!(
 
 pub mod connection;
 pub mod datagram;
+mod drive;
 pub mod error;
 pub mod limits;
 pub mod mailbox;

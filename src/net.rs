@@ -59,7 +59,8 @@ impl fmt::Display for Address {
 pub enum Peer {
     /// An address of the internet families. IPv4 peers of a dual-stack socket appear as IPv4.
     Inet(SocketAddr),
-    /// A unix socket, with its path if it has one.
+    /// A unix socket, with its path if it has one. A path that begins with a NUL is a name of Linux's own kind, which
+    /// is no file.
     Unix(Option<PathBuf>),
 }
 
@@ -77,7 +78,10 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Peer::Inet(address) => address.fmt(f),
-            Peer::Unix(Some(path)) => write!(f, "unix:{}", path.display()),
+            Peer::Unix(Some(path)) => match path.to_string_lossy().strip_prefix('\0') {
+                Some(name) => write!(f, "unix:@{name}"),
+                None => write!(f, "unix:{}", path.display()),
+            },
             Peer::Unix(None) => f.write_str("unix peer"),
         }
     }
@@ -157,6 +161,17 @@ pub struct Readiness {
     pub flags: Flags,
 }
 
+/// Makes a call again for as long as a signal interrupts it: nothing would tell that it is to be repeated.
+#[inline]
+pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 /// The token of a listener or datagram socket: its index, with the generation that no connection has.
 pub fn source_token(index: u32) -> u64 {
     u64::from(index)
@@ -171,13 +186,16 @@ pub trait Wake: Send + Sync {
     fn wake(&self);
 }
 
-/// The part of the system that a service reaches while it runs: writing at once what is too large to be copied.
+/// The part of the system that a service reaches while it runs: the clocks, and writing at once what is large.
 pub trait Wire {
     /// Writes to a connection without blocking and returns how many bytes were taken.
     ///
     /// # Errors
     /// `WouldBlock` when no byte could be taken; else the connection has failed.
     fn write(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize>;
+
+    /// The monotonic clock.
+    fn now(&mut self) -> Instant;
 
     /// The wall clock. It may step.
     fn wall(&mut self) -> SystemTime;
@@ -186,17 +204,26 @@ pub trait Wire {
 /// What the reactor asks of the system.
 ///
 /// Readiness is edge-triggered: it is told once, and told again after something new has happened or after
-/// [`Net::rearm`]. No call blocks, except [`Net::poll`] for as long as it is allowed to.
-pub trait Net: Wire {
-    /// The monotonic clock.
-    fn now(&mut self) -> Instant;
+/// [`Net::rearm`]. No call blocks, except [`Net::wait`] for as long as it is allowed to.
+pub trait Net: Wire + 'static {
+    /// What a wait returns.
+    type Events;
 
-    /// Replaces `events` by what is ready, waiting up to `max_wait` (`None`: for ever) until there is something.
-    /// An interrupted wait gives no events and no error.
+    /// What events say, one after the other.
+    type Readiness<'a>: Iterator<Item = Readiness>;
+
+    /// Waits up to `max_wait` (`None`: for ever) until something is ready, and returns what is. An interrupted wait
+    /// gives no events and no error.
     ///
     /// # Errors
     /// Only what leaves the reactor unable to go on.
-    fn poll(&mut self, events: &mut Vec<Readiness>, max_wait: Option<Duration>) -> io::Result<()>;
+    fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<Self::Events>;
+
+    /// What these events say, in order.
+    fn readiness(events: &Self::Events) -> Self::Readiness<'_>;
+
+    /// Takes events back after use, so that their memory serves the next wait.
+    fn recycle(&mut self, events: Self::Events);
 
     /// What other threads wake this system with.
     fn waker(&self) -> Arc<dyn Wake>;

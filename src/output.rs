@@ -1,90 +1,106 @@
-//! What waits to be written: the turn's arena, and per connection a range of it and an owned tail.
+//! What waits to be written: the pieces that a turn brings, and per connection what its peer has not taken yet.
 //!
 //! ```text
-//!   arena of this turn   ┊ a's replies ┊ b's ┊ c's replies ┊ free ...
-//!                          ▲                   ▲
-//!   connection a: range ───┘        c: range ──┘
+//!   input of this turn    ┊ a's request ┊ b's request ┊ free ...       read here, shown to services in place
+//!   arena of this turn    ┊ c's reply ┊ free ...                       what services made
+//!   shared messages       [ m ]
 //!
-//!   connection d: tail ─► [ owned bytes │ shared message │ owned bytes ]    what its peer has not taken yet
+//!   pieces, in order:     a: input 0..64 │ b: input 64..128 │ c: arena 0..20 ─┐ │ d: m │ ┌► c: m
+//!                                                                             └────────┘
+//!   connection e: tail ─► [ owned bytes │ shared message │ owned bytes ]       what its peer has not taken yet
 //! ```
 //!
-//! A reply costs one copy into the arena, which is written in the flush phase and then empty. Only what a peer
-//! does not take becomes memory of the connection's own. A tail always goes out before the range, because it is
-//! older.
+//! A reply that is a part of the turn's input (an echo, a relayed line) is sent from where it was read; any other
+//! costs one copy into the arena. In the flush phase each connection's pieces go out in one write. Only what its
+//! peer does not take becomes memory of the connection's own, its tail; from then on everything goes behind the tail.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::rc::Rc;
 
+use crate::net::uninterrupted;
+use crate::slots::ConnId;
 use crate::timer::Instant;
 
 /// Bytes that several connections send, stored once.
 pub type Shared = Rc<[u8]>;
 
-/// The arena's size in bytes. It is reserved once; when it is full the read phase ends.
-pub(crate) const ARENA_BYTES: usize = 1 << 20;
+/// Bytes that one turn may bring, in round figures, before its read phase ends so that they can be flushed.
+pub(crate) const TURN_BYTES: usize = 1 << 20;
 
-/// Free bytes in the arena below which the read phase ends.
-const ARENA_RESERVE: usize = 128 << 10;
+/// Pieces that an outbox has memory for from the beginning: one for each event of a turn.
+const PIECES_RESERVED: usize = 1024;
 
 /// How many pieces one vectored write takes at most.
-const PIECES_MAX: usize = 64;
+const WRITE_PIECES_MAX: usize = 64;
 
-/// An owned piece grows up to this size in bytes; then a new one begins, so that growing never copies much.
+/// An owned piece of a tail grows up to this size in bytes; then a new one begins, so that growing never copies much.
 const OWNED_BYTES_MAX: usize = 64 << 10;
 
-/// The replies of one turn, one after the other.
-pub(crate) struct Arena {
-    bytes: Box<[u8]>,
-    len: usize,
+const NONE: u32 = u32::MAX;
+
+/// Set in [`Piece::start`] where the bytes are in the turn's input.
+const IN_INPUT: u32 = 1 << 31;
+/// Set in [`Piece::start`] where it is the index of a shared message.
+const IS_SHARED: u32 = 1 << 30;
+
+/// Bytes that one connection sends in this turn.
+pub(crate) struct Piece {
+    /// Whose; `None` for pieces that follow another one of their connection, and for those taken back.
+    id: Option<ConnId>,
+    start: u32,
+    len: u32,
+    /// The connection's next piece.
+    next: u32,
 }
 
-impl Arena {
-    pub fn new() -> Arena {
-        Arena { bytes: vec![0; ARENA_BYTES].into(), len: 0 }
-    }
+/// Everything that the connections send in one turn.
+pub(crate) struct Outbox {
+    pieces: Vec<Piece>,
+    arena: Box<[u8]>,
+    arena_len: usize,
+    shared: Vec<Shared>,
+    /// Where the turn's input is, as a number: to tell whether bytes to be sent are a part of it.
+    input_address: usize,
+    input_len: usize,
+    /// Input below this offset is being sent and must not be overwritten.
+    input_held: usize,
+    /// Bytes that this turn has brought: never less than `input_held`.
+    load: usize,
+    /// The number of this turn, from 1.
+    turn: u64,
+}
 
-    /// Whether the read phase should end so that the flush phase can empty the arena.
-    #[inline]
-    pub fn is_full(&self) -> bool {
-        self.len > ARENA_BYTES - ARENA_RESERVE
-    }
-
-    /// Called when every range has been written or moved to a tail.
-    pub fn clear(&mut self) {
-        self.len = 0;
-    }
-
-    /// Adds bytes at the end, if there is room.
-    #[inline]
-    fn push(&mut self, bytes: &[u8]) -> bool {
-        let Some(free) = self.bytes.get_mut(self.len..).and_then(|free| free.get_mut(..bytes.len())) else {
-            return false;
-        };
-        free.copy_from_slice(bytes);
-        self.len += bytes.len();
-        true
-    }
+/// What one connection has to send.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    /// The turn in which it has pieces in the outbox.
+    turn: u64,
+    first: u32,
+    last: u32,
+    tail: Option<Box<Tail>>,
+    /// Bytes of its pieces.
+    queued: u32,
 }
 
 #[derive(Debug)]
-enum Piece {
+enum TailPiece {
     Owned(Vec<u8>),
     Shared(Shared),
 }
 
-impl Piece {
+impl TailPiece {
     fn bytes(&self) -> &[u8] {
         match self {
-            Piece::Owned(bytes) => bytes,
-            Piece::Shared(bytes) => bytes,
+            TailPiece::Owned(bytes) => bytes,
+            TailPiece::Shared(bytes) => bytes,
         }
     }
 }
 
 #[derive(Debug, Default)]
 struct Tail {
-    pieces: VecDeque<Piece>,
+    pieces: VecDeque<TailPiece>,
     /// How much of the first piece has been written.
     written: usize,
     bytes: usize,
@@ -97,13 +113,18 @@ struct Tail {
 impl Tail {
     fn push(&mut self, bytes: &[u8]) {
         self.bytes += bytes.len();
-        if let Some(Piece::Owned(last)) = self.pieces.back_mut()
+        if let Some(TailPiece::Owned(last)) = self.pieces.back_mut()
             && last.len() + bytes.len() <= OWNED_BYTES_MAX
         {
             last.extend_from_slice(bytes);
         } else {
-            self.pieces.push_back(Piece::Owned(bytes.to_vec()));
+            self.pieces.push_back(TailPiece::Owned(bytes.to_vec()));
         }
+    }
+
+    fn push_shared(&mut self, bytes: Shared) {
+        self.bytes += bytes.len();
+        self.pieces.push_back(TailPiece::Shared(bytes));
     }
 
     /// Drops the first `count` bytes, which have been written.
@@ -119,25 +140,254 @@ impl Tail {
     }
 }
 
-/// What one connection has to send.
-#[derive(Debug, Default)]
-pub(crate) struct Output {
-    start: u32,
-    len: u32,
-    tail: Option<Box<Tail>>,
+impl Outbox {
+    pub fn new() -> Outbox {
+        Outbox {
+            pieces: Vec::with_capacity(PIECES_RESERVED),
+            arena: vec![0; TURN_BYTES].into(),
+            arena_len: 0,
+            shared: Vec::new(),
+            input_address: 0,
+            input_len: 0,
+            input_held: 0,
+            load: 0,
+            turn: 1,
+        }
+    }
+
+    /// Says where the turn's input is read to. It must stay there, and below [`Outbox::input_held`] be left as it is
+    /// until the end of the turn.
+    pub fn set_input(&mut self, input: &[u8]) {
+        assert!(input.len() < IS_SHARED as usize, "offsets in the input leave room for the flags");
+        self.input_address = input.as_ptr() as usize;
+        self.input_len = input.len();
+    }
+
+    /// Where the next read may begin.
+    #[inline]
+    pub fn input_held(&self) -> usize {
+        self.input_held
+    }
+
+    /// Whether the read phase should end so that what waits can be flushed.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.load >= TURN_BYTES
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Adds bytes of a connection that has nothing waiting, if they are a part of the turn's input that is not held
+    /// yet, and if it takes no memory.
+    #[inline]
+    pub fn begin_with_input(&mut self, id: ConnId, output: &mut Output, bytes: &[u8]) -> bool {
+        debug_assert!(output.tail.is_none() && output.turn != self.turn);
+        let offset = (bytes.as_ptr() as usize).wrapping_sub(self.input_address);
+        if offset < self.input_held || offset >= self.input_len || self.pieces.len() == self.pieces.capacity() {
+            return false;
+        }
+        let held = offset + bytes.len();
+        self.load += held - self.input_held;
+        self.input_held = held;
+        self.begin(id, output, offset as u32 | IN_INPUT, bytes.len());
+        true
+    }
+
+    #[inline]
+    fn begin(&mut self, id: ConnId, output: &mut Output, start: u32, len: usize) {
+        let index = self.pieces.len() as u32;
+        self.pieces.push(Piece { id: Some(id), start, len: len as u32, next: NONE });
+        output.turn = self.turn;
+        output.first = index;
+        output.last = index;
+        output.queued = len as u32;
+    }
+
+    /// Adds bytes behind everything else that the connection sends.
+    pub fn push(&mut self, id: ConnId, output: &mut Output, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        if let Some(tail) = &mut output.tail {
+            self.load += bytes.len();
+            return tail.push(bytes);
+        }
+        let offset = (bytes.as_ptr() as usize).wrapping_sub(self.input_address);
+        self.load += bytes.len();
+        if offset < self.input_len {
+            let held = self.input_held.max(offset + bytes.len());
+            self.load += held - self.input_held;
+            self.input_held = held;
+            return self.append(id, output, offset as u32 | IN_INPUT, bytes.len());
+        }
+        let free = self.arena_len..self.arena_len + bytes.len();
+        if let Some(place) = self.arena.get_mut(free) {
+            place.copy_from_slice(bytes);
+            let start = self.arena_len as u32;
+            self.arena_len += bytes.len();
+            self.append(id, output, start, bytes.len());
+        } else {
+            self.append_shared(id, output, &Shared::from(bytes));
+        }
+    }
+
+    /// Adds bytes that other connections send too, without copying them.
+    pub fn push_shared(&mut self, id: ConnId, output: &mut Output, bytes: &Shared) {
+        if bytes.is_empty() {
+            return;
+        }
+        if let Some(tail) = &mut output.tail {
+            self.load += bytes.len();
+            return tail.push_shared(bytes.clone());
+        }
+        self.load += bytes.len();
+        self.append_shared(id, output, bytes);
+    }
+
+    fn append_shared(&mut self, id: ConnId, output: &mut Output, bytes: &Shared) {
+        // The same message to many connections in a row is one entry.
+        if !self.shared.last().is_some_and(|last| Rc::ptr_eq(last, bytes)) {
+            self.shared.push(bytes.clone());
+        }
+        self.append(id, output, (self.shared.len() - 1) as u32 | IS_SHARED, bytes.len());
+    }
+
+    fn append(&mut self, id: ConnId, output: &mut Output, start: u32, len: usize) {
+        if output.turn != self.turn {
+            return self.begin(id, output, start, len);
+        }
+        output.queued += len as u32;
+        let last = &mut self.pieces[output.last as usize];
+        if last.start & IS_SHARED == 0 && last.start + last.len == start {
+            last.len += len as u32;
+            return;
+        }
+        let index = self.pieces.len() as u32;
+        self.pieces[output.last as usize].next = index;
+        self.pieces.push(Piece { id: None, start, len: len as u32, next: NONE });
+        output.last = index;
+    }
+
+    /// Takes back what a connection would send, and returns how many bytes that was, its tail included.
+    pub fn discard(&mut self, output: &mut Output) -> usize {
+        let discarded = output.pending(self);
+        if output.turn == self.turn {
+            self.pieces[output.first as usize].id = None;
+        }
+        *output = Output::default();
+        discarded
+    }
+
+    /// What the connections send, from the piece with index `from` on: the index of the piece that begins the output
+    /// of one, whose it is, and its bytes where they are all of it.
+    #[inline]
+    pub fn outputs<'a>(
+        &'a self,
+        from: usize,
+        input: &'a [u8],
+    ) -> impl Iterator<Item = (usize, ConnId, Option<&'a [u8]>)> {
+        self.pieces[from..].iter().enumerate().filter_map(move |(offset, piece)| {
+            let whole = if piece.next == NONE { Some(self.bytes_of(piece, input)) } else { None };
+            Some((from + offset, piece.id?, whole))
+        })
+    }
+
+    #[inline]
+    fn bytes_of<'a>(&'a self, piece: &Piece, input: &'a [u8]) -> &'a [u8] {
+        let (start, len) = (piece.start as usize, piece.len as usize);
+        if piece.start & IN_INPUT != 0 {
+            &input[start & !(IN_INPUT as usize)..][..len]
+        } else if piece.start & IS_SHARED != 0 {
+            &self.shared[start & !(IS_SHARED as usize)]
+        } else {
+            &self.arena[start..][..len]
+        }
+    }
+
+    fn chain<'a>(&'a self, index: usize) -> impl Iterator<Item = &'a Piece> {
+        let mut next = index as u32;
+        std::iter::from_fn(move || {
+            let piece = self.pieces.get(next as usize)?;
+            next = piece.next;
+            Some(piece)
+        })
+    }
+
+    /// Writes the pieces of one connection, beginning with the one at `index`, until they are gone, or `write` takes
+    /// less than it was offered or would block. Returns how many bytes were taken.
+    ///
+    /// # Errors
+    /// What else `write` said: the connection has failed.
+    pub fn write_chain(
+        &self,
+        index: usize,
+        input: &[u8],
+        write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let mut chain = self.chain(index).map(|piece| self.bytes_of(piece, input));
+        write_all(|| chain.next(), write)
+    }
+
+    /// Moves the pieces of one connection, beginning with the one at `index`, to its tail, without the first
+    /// `written` bytes, which its peer took.
+    pub fn keep_chain(&self, index: usize, output: &mut Output, input: &[u8], mut written: usize) {
+        output.turn = 0;
+        for piece in self.chain(index) {
+            let bytes = self.bytes_of(piece, input);
+            let cut = written.min(bytes.len());
+            written -= cut;
+            if cut == bytes.len() {
+                continue;
+            }
+            let tail = output.tail.get_or_insert_default();
+            if cut == 0 && piece.start & (IS_SHARED | IN_INPUT) == IS_SHARED {
+                tail.push_shared(self.shared[(piece.start & !IS_SHARED) as usize].clone());
+            } else {
+                tail.push(&bytes[cut..]);
+            }
+        }
+    }
+
+    /// The turn is over: everything has been written or moved to a tail.
+    pub fn end_turn(&mut self) {
+        self.pieces.clear();
+        self.shared.clear();
+        self.arena_len = 0;
+        self.input_held = 0;
+        self.load = 0;
+        self.turn += 1;
+    }
 }
 
 impl Output {
     /// Bytes not yet handed to the system.
+    pub fn pending(&self, outbox: &Outbox) -> usize {
+        let queued = if self.turn == outbox.turn { self.queued as usize } else { 0 };
+        queued + self.tail_bytes()
+    }
+
+    /// Whether nothing waits.
     #[inline]
-    pub fn pending(&self) -> usize {
-        self.len as usize + self.tail_bytes()
+    pub fn is_empty(&self, outbox: &Outbox) -> bool {
+        self.tail.is_none() && !self.is_queued(outbox)
+    }
+
+    /// Whether there are pieces of this turn.
+    #[inline]
+    pub fn is_queued(&self, outbox: &Outbox) -> bool {
+        self.turn == outbox.turn
     }
 
     /// Bytes of this connection's own memory, which the peer was offered and did not take.
-    #[inline]
     pub fn tail_bytes(&self) -> usize {
         self.tail.as_ref().map_or(0, |tail| tail.bytes)
+    }
+
+    /// Adds bytes to the tail: what was written at once and not taken, or what waits for a connection.
+    pub fn push_unsent(&mut self, bytes: &[u8]) {
+        self.tail.get_or_insert_default().push(bytes);
     }
 
     /// Since when the peer has taken nothing of the tail; `NEVER` when there is none.
@@ -161,138 +411,56 @@ impl Output {
         }
     }
 
-    /// Whether nothing waits.
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0 && self.tail.is_none()
-    }
-
-    /// Adds bytes where nothing waits yet, if the arena has room for them.
-    #[inline]
-    pub fn begin(&mut self, arena: &mut Arena, bytes: &[u8]) -> bool {
-        debug_assert!(self.is_empty());
-        let start = arena.len;
-        if !arena.push(bytes) {
-            return false;
-        }
-        self.start = start as u32;
-        self.len = bytes.len() as u32;
-        true
-    }
-
-    /// Adds bytes behind everything else.
-    pub fn push(&mut self, arena: &mut Arena, bytes: &[u8]) {
-        let end = arena.len;
-        let contiguous = self.len == 0 || (self.start + self.len) as usize == end;
-        if self.tail.is_none() && contiguous && arena.push(bytes) {
-            if self.len == 0 {
-                self.start = end as u32;
-            }
-            self.len += bytes.len() as u32;
-        } else if !bytes.is_empty() {
-            self.own(arena).push(bytes);
-        }
-    }
-
-    /// Adds bytes that other connections send too, without copying them.
-    pub fn push_shared(&mut self, arena: &Arena, bytes: &Shared) {
-        if !bytes.is_empty() {
-            let tail = self.own(arena);
-            tail.bytes += bytes.len();
-            tail.pieces.push_back(Piece::Shared(bytes.clone()));
-        }
-    }
-
-    /// Adds bytes to the tail, where no arena is at hand: the rest of what was written at once.
-    pub fn push_unsent(&mut self, bytes: &[u8]) {
-        debug_assert_eq!(self.len, 0, "bytes are written at once only when nothing else waits");
-        self.tail.get_or_insert_default().push(bytes);
-    }
-
-    /// The tail, with the range at its end.
-    #[cold]
-    fn own(&mut self, arena: &Arena) -> &mut Tail {
-        let range = self.start as usize..(self.start + self.len) as usize;
-        self.len = 0;
-        let tail = self.tail.get_or_insert_default();
-        if !range.is_empty() {
-            tail.push(&arena.bytes[range]);
-        }
-        tail
-    }
-
-    /// Moves the range into the tail, for the arena is about to be cleared.
-    pub fn keep(&mut self, arena: &Arena) {
-        if self.len > 0 {
-            self.own(arena);
-        }
-    }
-
-    /// The range, when there is nothing else to write.
-    #[inline]
-    pub fn range<'a>(&self, arena: &'a Arena) -> Option<&'a [u8]> {
-        if self.tail.is_some() {
-            return None;
-        }
-        Some(&arena.bytes[self.start as usize..(self.start + self.len) as usize])
-    }
-
-    /// Everything has been written.
-    #[inline]
-    pub fn written(&mut self) {
-        self.len = 0;
-    }
-
-    /// Of the range `count` bytes have been written; the rest is moved to the tail. Does nothing when the range is
-    /// in the tail already.
-    #[cold]
-    pub fn cut(&mut self, arena: &Arena, count: usize) {
-        if self.len > 0 {
-            self.start += count as u32;
-            self.len -= count as u32;
-            self.keep(arena);
-        }
-    }
-
-    /// Writes the tail, and the range behind it, until everything is gone, or `write` takes less than it was
-    /// offered or would block. Returns how many bytes were taken.
+    /// Writes the tail until it is gone, or `write` takes less than it was offered or would block. Returns how many
+    /// bytes were taken.
     ///
     /// # Errors
     /// What else `write` said: the connection has failed.
     pub fn write_tail(
         &mut self,
-        arena: &Arena,
         mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        let tail = self.own(arena);
-        let mut taken = 0;
-        while tail.bytes > 0 {
-            let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
-            let mut offered = 0;
-            let mut count = 0;
-            for (slot, piece) in pieces.iter_mut().zip(&tail.pieces) {
-                let bytes = if count == 0 { &piece.bytes()[tail.written..] } else { piece.bytes() };
-                *slot = IoSlice::new(bytes);
-                offered += bytes.len();
-                count += 1;
-            }
-            let written = match write(&pieces[..count]) {
-                Ok(written) => written,
-                Err(error)
-                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) =>
-                {
+        let Some(tail) = &mut self.tail else { return Ok(0) };
+        let mut pieces = tail.pieces.iter().map(TailPiece::bytes);
+        let mut first = pieces.next().map(|first| &first[tail.written..]);
+        let taken = write_all(|| first.take().or_else(|| pieces.next()), &mut write)?;
+        tail.advance(taken);
+        if tail.bytes == 0 {
+            self.tail = None;
+        }
+        Ok(taken)
+    }
+}
+
+/// Writes what `next` gives, in groups, until there is no more, or less is taken than was offered.
+fn write_all<'a>(
+    mut next: impl FnMut() -> Option<&'a [u8]>,
+    mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+) -> io::Result<usize> {
+    let mut taken = 0;
+    loop {
+        let mut slices = [IoSlice::new(&[]); WRITE_PIECES_MAX];
+        let (mut count, mut offered) = (0, 0);
+        while count < WRITE_PIECES_MAX
+            && let Some(bytes) = next()
+        {
+            slices[count] = IoSlice::new(bytes);
+            count += 1;
+            offered += bytes.len();
+        }
+        if count == 0 {
+            return Ok(taken);
+        }
+        match uninterrupted(|| write(&slices[..count])) {
+            Ok(written) => {
+                taken += written;
+                if written < offered {
                     return Ok(taken);
                 }
-                Err(error) => return Err(error),
-            };
-            tail.advance(written);
-            taken += written;
-            if written < offered {
-                return Ok(taken);
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(taken),
+            Err(error) => return Err(error),
         }
-        self.tail = None;
-        Ok(taken)
     }
 }
 
@@ -300,78 +468,111 @@ impl Output {
 mod tests {
     use super::*;
 
-    /// A peer that takes at most `chunk` bytes a call and `total` in all.
-    fn drain(output: &mut Output, arena: &Arena, chunk: usize, mut total: usize) -> Vec<u8> {
+    fn id(slot: u64) -> ConnId {
+        ConnId::from_token(1 << 32 | slot).unwrap()
+    }
+
+    /// Flushes one connection to a peer that takes at most `room` bytes in all, and returns what it got.
+    fn flush(outbox: &Outbox, output: &mut Output, who: ConnId, input: &[u8], room: usize) -> Vec<u8> {
         let mut seen = Vec::new();
-        let result = output.write_tail(arena, |pieces| {
-            let offered: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
-            let count = offered.len().min(chunk).min(total);
-            total -= count;
+        let mut write = |slices: &[IoSlice<'_>]| {
+            let offered: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+            let count = offered.len().min(room - seen.len());
             seen.extend_from_slice(&offered[..count]);
             Ok(count)
-        });
-        assert_eq!(result.unwrap(), seen.len());
+        };
+        for (index, owner, _) in outbox.outputs(0, input) {
+            if owner == who {
+                let written = outbox.write_chain(index, input, &mut write).unwrap();
+                outbox.keep_chain(index, output, input, written);
+            }
+        }
+        output.write_tail(write).unwrap();
         seen
     }
 
     #[test]
-    fn replies_of_one_connection_are_one_range() {
-        let mut arena = Arena::new();
+    fn a_part_of_the_input_is_sent_from_where_it_is() {
+        let input = b"one two three".to_vec();
+        let mut outbox = Outbox::new();
+        outbox.set_input(&input);
         let mut output = Output::default();
-        output.push(&mut arena, b"one ");
-        output.push(&mut arena, b"two");
-        assert_eq!(output.range(&arena), Some(&b"one two"[..]));
-        assert_eq!((output.pending(), output.tail_bytes()), (7, 0));
-        output.written();
-        assert_eq!(output.pending(), 0);
+        assert!(outbox.begin_with_input(id(1), &mut output, &input[4..7]));
+        assert_eq!(outbox.outputs(0, &input).collect::<Vec<_>>(), [(0, id(1), Some(&b"two"[..]))]);
+        assert_eq!((outbox.input_held(), outbox.arena_len), (7, 0));
+        assert!(!outbox.begin_with_input(id(2), &mut Output::default(), b"elsewhere"));
     }
 
     #[test]
-    fn order_is_kept_when_ranges_interleave() {
-        let mut arena = Arena::new();
+    fn order_is_kept_when_connections_and_kinds_interleave() {
+        let input = b"<input>".to_vec();
+        let mut outbox = Outbox::new();
+        outbox.set_input(&input);
         let (mut a, mut b) = (Output::default(), Output::default());
-        for round in 0..3 {
-            a.push(&mut arena, format!("a{round}").as_bytes());
-            b.push(&mut arena, format!("b{round}").as_bytes());
+        let shared = Shared::from(&b"(shared)"[..]);
+        for round in 0..2 {
+            outbox.push(id(1), &mut a, format!("a{round}").as_bytes());
+            outbox.push_shared(id(1), &mut a, &shared);
+            outbox.push_shared(id(2), &mut b, &shared);
+            outbox.push(id(2), &mut b, &input);
+            outbox.push(id(1), &mut a, b"!");
+            outbox.push(id(1), &mut a, b"?");
         }
-        a.push_shared(&arena, &Shared::from(&b"shared"[..]));
-        a.push(&mut arena, b"!");
-        assert_eq!(drain(&mut a, &arena, usize::MAX, usize::MAX), b"a0a1a2shared!");
-        assert_eq!(drain(&mut b, &arena, usize::MAX, usize::MAX), b"b0b1b2");
-        assert_eq!((a.pending(), b.pending()), (0, 0));
+        assert_eq!(a.pending(&outbox), 2 * (2 + 8 + 2));
+        assert_eq!(flush(&outbox, &mut a, id(1), &input, usize::MAX), b"a0(shared)!?a1(shared)!?");
+        assert_eq!(flush(&outbox, &mut b, id(2), &input, usize::MAX), b"(shared)<input>(shared)<input>");
+        outbox.end_turn();
+        assert!(a.is_empty(&outbox) && b.is_empty(&outbox));
     }
 
     #[test]
     fn nothing_is_lost_or_repeated_at_any_cut() {
-        let text: Vec<u8> = (0..200_u8).collect();
-        for cut in 0..text.len() {
-            let mut arena = Arena::new();
+        let input: Vec<u8> = (0..50).collect();
+        let shared = Shared::from(&[50; 10][..]);
+        let mut all = input.clone();
+        all.extend_from_slice(&shared);
+        all.extend(60..90);
+        for cut in 0..all.len() + 10 {
+            let mut outbox = Outbox::new();
+            outbox.set_input(&input);
             let mut output = Output::default();
-            output.push(&mut arena, &text[..120]);
-            output.cut(&arena, cut.min(120));
-            let mut seen = text[..cut.min(120)].to_vec();
-            arena.clear();
-            output.push(&mut arena, &text[120..]);
-            seen.extend(drain(&mut output, &arena, cut + 1, cut));
-            arena.clear();
-            seen.extend(drain(&mut output, &arena, usize::MAX, usize::MAX));
-            assert_eq!(seen, text, "cut at {cut}");
-            assert_eq!(output.pending(), 0);
+            outbox.push(id(1), &mut output, &input);
+            outbox.push_shared(id(1), &mut output, &shared);
+            outbox.push(id(1), &mut output, &all[60..]);
+            let mut seen = flush(&outbox, &mut output, id(1), &input, cut);
+            outbox.end_turn();
+            assert_eq!(output.pending(&outbox), all.len().saturating_sub(cut));
+            outbox.push(id(1), &mut output, b"more");
+            seen.extend(flush(&outbox, &mut output, id(1), &input, usize::MAX));
+            let expected: Vec<u8> = all.iter().copied().chain(*b"more").collect();
+            assert_eq!(seen, expected, "cut at {cut}");
+            outbox.end_turn();
+            assert_eq!(output.pending(&outbox), 0);
         }
     }
 
     #[test]
-    fn a_full_arena_spills_into_the_tail() {
-        let mut arena = Arena::new();
+    fn a_full_arena_does_not_lose_order() {
+        let mut outbox = Outbox::new();
         let mut output = Output::default();
         let block = vec![7; 300 << 10];
         for _ in 0..4 {
-            output.push(&mut arena, &block);
+            outbox.push(id(1), &mut output, &block);
         }
-        assert!(arena.is_full());
-        assert_eq!(output.pending(), 4 * block.len());
-        assert_eq!(drain(&mut output, &arena, 1000, usize::MAX).len(), 1000);
-        assert_eq!(drain(&mut output, &arena, usize::MAX, usize::MAX).len(), 4 * block.len() - 1000);
-        assert_eq!(output.pending(), 0);
+        outbox.push(id(1), &mut output, b"end");
+        assert!(outbox.is_full());
+        let seen = flush(&outbox, &mut output, id(1), &[], usize::MAX);
+        assert_eq!((seen.len(), &seen[seen.len() - 3..]), (4 * block.len() + 3, &b"end"[..]));
+    }
+
+    #[test]
+    fn what_is_discarded_is_not_sent() {
+        let mut outbox = Outbox::new();
+        let (mut a, mut b) = (Output::default(), Output::default());
+        outbox.push(id(1), &mut a, b"unwanted");
+        outbox.push(id(2), &mut b, b"wanted");
+        assert_eq!(outbox.discard(&mut a), 8);
+        assert_eq!(flush(&outbox, &mut a, id(1), &[], usize::MAX), b"");
+        assert_eq!(flush(&outbox, &mut b, id(2), &[], usize::MAX), b"wanted");
     }
 }

@@ -26,20 +26,22 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::connection::{CloseReason, Connection, Due, Marks, Phase, Timeouts};
+use crate::drive::{Drive, First, Parts, Stop};
 use crate::datagram::{BATCH_MAX, Datagram, Inbound, Outbound};
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::mailbox::{self, Inbox, Mailbox};
 use crate::metrics::{DropCause, Metrics};
 use crate::net::os::{self, Os};
-use crate::net::{Address, Flags, Net, Peer, Readiness, WAKER, Wake};
+use crate::net::{Address, Flags, Net, Peer, WAKER, Wake, uninterrupted};
+use crate::output::TURN_BYTES;
 use crate::service::{Arrival, Context, Options, Receive, Service, ServiceId};
 use crate::slots::ConnId;
-use crate::state::{Departures, Observer, Report, State, reason_of};
+use crate::state::{Departures, Observer, READ_BYTES, Report, State, reason_of};
 use crate::timer::Instant;
 
-/// Bytes that one read asks for.
-const READ_BYTES: usize = 64 << 10;
+/// Busy time is measured in one turn of so many: reading the clock twice in each would cost a lone echo 2 %.
+const BUSY_SAMPLE: u64 = 8;
 
 /// Descriptors that are not for connections: the event queue, the waker, standard streams, what the program opens.
 const DESCRIPTOR_RESERVE: u64 = 64;
@@ -50,23 +52,22 @@ const DESCRIPTOR_RESERVE: u64 = 64;
 pub struct Reactor<N: Net = Os> {
     net: N,
     state: State,
-    services: Vec<Registered>,
+    services: Vec<Registered<N>>,
     sources: Vec<Source>,
     inboxes: Vec<(ServiceId, Box<dyn Inbox>)>,
     remote: Remote,
-    events: Vec<Readiness>,
-    /// Kept input of one connection and, behind it, what is read now.
+    /// The turn's input. What is being sent on from it stays until the flush; behind it the next read begins.
     buffer: Box<[u8]>,
     /// Made with the first datagram socket.
     inbound: Option<Box<Inbound>>,
-    /// The end of the last turn.
-    turned_at: Instant,
+    /// An earlier turn has left something to read or to accept.
+    left_over: bool,
     /// Another thread has woken us, or has left more than one turn takes.
     mail: bool,
 }
 
-struct Registered {
-    service: Box<dyn Service>,
+struct Registered<N: Net> {
+    service: Box<dyn Drive<N>>,
     options: Options,
 }
 
@@ -83,6 +84,13 @@ struct Source {
     exhausted: bool,
     /// A datagram socket that had no room to send rests until it has.
     write_blocked: bool,
+}
+
+impl Source {
+    /// Whether it is to be served without further readiness.
+    fn is_waiting(&self) -> bool {
+        self.open && self.ready && !self.write_blocked
+    }
 }
 
 /// A listener or datagram socket of a reactor.
@@ -157,17 +165,20 @@ impl<N: Net> Reactor<N> {
     pub fn with_net(net: N, limits: Limits, connections_max: usize) -> Reactor<N> {
         let remote = Remote { shared: Arc::default(), wake: net.waker() };
         let connections_max = limits.connections_max.unwrap_or(connections_max);
+        // Whoever begins to read below TURN_BYTES has room for kept input and for two reads behind it.
+        let buffer: Box<[u8]> = vec![0; TURN_BYTES + limits.input_bytes_max + 3 * READ_BYTES].into();
+        let mut state = State::new(limits, connections_max);
+        state.outbox.set_input(&buffer);
         Reactor {
             net,
-            buffer: vec![0; limits.input_bytes_max + READ_BYTES].into(),
-            state: State::new(limits, connections_max),
+            buffer,
+            state,
             services: Vec::new(),
             sources: Vec::new(),
             inboxes: Vec::new(),
             remote,
-            events: Vec::new(),
             inbound: None,
-            turned_at: Instant::default(),
+            left_over: false,
             mail: false,
         }
     }
@@ -180,6 +191,7 @@ impl<N: Net> Reactor<N> {
     pub fn add_service(&mut self, service: impl Service, options: Options) -> ServiceId {
         let id = ServiceId(u16::try_from(self.services.len()).expect("a reactor takes 65,535 services"));
         let idle = options.idle_timeout.or(self.state.limits.idle_timeout);
+        self.state.keeps_time |= idle.is_some();
         self.state.timeouts.push(Timeouts::new(&self.state.limits, idle, options.messages));
         self.services.push(Registered { service: Box::new(service), options });
         id
@@ -279,14 +291,14 @@ impl<N: Net> Reactor<N> {
     /// Sees everything that happens; see [`Report`]. Costs nothing when there is none.
     pub fn observe(&mut self, observer: Observer) {
         self.state.observer = Some(observer);
-        self.state.observes_bytes = true;
+        self.state.observe_bytes(true);
     }
 
     /// Like [`Reactor::observe`], but does not see what comes and goes: no [`Report::Input`], [`Report::Output`],
     /// [`Report::DatagramIn`] and [`Report::DatagramOut`]. So it costs nothing per message.
     pub fn observe_events(&mut self, observer: Observer) {
         self.state.observer = Some(observer);
-        self.state.observes_bytes = false;
+        self.state.observe_bytes(false);
     }
 
     /// What reaches this reactor from other threads.
@@ -315,7 +327,7 @@ impl<N: Net> Reactor<N> {
     /// [`Error::Poll`]: the system no longer tells readiness.
     pub fn run(&mut self) -> Result<(), Error> {
         while !self.remote.shared.stop.load(Ordering::Acquire) {
-            self.turn_from(self.turned_at, None)?;
+            self.turn(None)?;
         }
         Ok(())
     }
@@ -325,73 +337,78 @@ impl<N: Net> Reactor<N> {
     /// # Errors
     /// [`Error::Poll`]: the system no longer tells readiness.
     pub fn turn(&mut self, max_wait: Option<Duration>) -> Result<(), Error> {
-        let now = self.net.now();
-        self.turn_from(now, max_wait)
+        let wait = match (self.next_timeout(), max_wait) {
+            (Some(wait), Some(max)) => Some(wait.min(max)),
+            (wait, max) => wait.or(max),
+        };
+        let events = self.net.wait(wait).map_err(Error::Poll)?;
+        let begun = self.begin_turn();
+        if self.left_over {
+            self.take_left_over();
+        }
+        let count = self.take_events(&events);
+        self.net.recycle(events);
+        if self.state.timers.next().is_some() {
+            self.fire_deadlines();
+        }
+        if self.mail {
+            self.deliver_messages();
+        }
+        if self.state.attention {
+            self.apply_effects();
+        }
+        self.flush();
+        if self.state.attention {
+            self.settle_and_free();
+        }
+        self.state.metrics.count_turn(count);
+        if let Some(begun) = begun {
+            self.state.metrics.busy_ns.saturating_record((self.net.now() - begun).as_nanos() as u64);
+        }
+        Ok(())
     }
 
     /// How long [`Reactor::turn`] would wait if nothing came: `None` for ever, zero when there is something to do.
     pub fn next_timeout(&mut self) -> Option<Duration> {
-        let now = self.net.now();
-        self.wait(now)
-    }
-
-    fn turn_from(&mut self, now: Instant, max_wait: Option<Duration>) -> Result<(), Error> {
-        let wait = match (self.wait(now), max_wait) {
-            (Some(wait), Some(max)) => Some(wait.min(max)),
-            (wait, max) => wait.or(max),
-        };
-        self.net.poll(&mut self.events, wait).map_err(Error::Poll)?;
-        let begun = self.net.now();
-        self.state.now = begun;
-        self.state.wall = None;
-        self.take_left_over();
-        self.take_events();
-        self.fire_deadlines();
-        if self.mail {
-            self.deliver_messages();
-        }
-        self.apply_effects();
-        self.flush();
-        self.free();
-        self.turned_at = self.net.now();
-        self.state.metrics.count_turn(self.events.len(), self.turned_at - begun);
-        Ok(())
-    }
-
-    /// How long to wait, by what is left to do and by the next deadline.
-    fn wait(&self, now: Instant) -> Option<Duration> {
         let state = &self.state;
-        let idle = state.ready.is_empty()
-            && state.dirty.is_empty()
-            && state.ended.is_empty()
-            && state.freed.is_empty()
-            && state.connects.is_empty()
-            && state.dirty_sockets.is_empty()
-            && !self.mail;
-        if !idle {
+        if state.attention || self.mail || !state.outbox.is_empty() {
             return Some(Duration::ZERO);
         }
         let mut next = state.timers.next();
-        for source in &self.sources {
-            if source.open && source.ready && !source.write_blocked {
-                let at = source.rests_until.unwrap_or(now);
+        if self.left_over {
+            for source in self.sources.iter().filter(|source| source.is_waiting()) {
+                let at = source.rests_until.unwrap_or_default();
                 next = Some(next.map_or(at, |next| next.min(at)));
             }
         }
-        next.map(|at| at.since(now))
+        next.map(|at| at.since(self.net.now()))
+    }
+
+    /// Forgets the time of the last turn. Returns when this one began, if its busy time is to be measured.
+    fn begin_turn(&mut self) -> Option<Instant> {
+        let Reactor { net, state, .. } = self;
+        state.time_known = false;
+        state.wall = None;
+        let measured = state.metrics.turns % BUSY_SAMPLE == 0;
+        if measured || state.keeps_time || state.timers.next().is_some() {
+            state.time(net);
+        }
+        measured.then_some(state.now)
     }
 
     // ---- 2 and 3: what earlier turns left, then what is new ----
 
     /// What earlier turns left comes first, in its order, so that nobody who waits is passed over for ever.
+    #[inline(never)]
     fn take_left_over(&mut self) {
+        self.left_over = false;
         for index in 0..self.sources.len() {
             if self.sources[index].ready {
                 self.serve_source(index);
             }
         }
         for _ in 0..self.state.ready.len() {
-            if self.state.is_full() {
+            if self.state.outbox.is_full() {
                 break;
             }
             let Some(id) = self.state.ready.pop_front() else { break };
@@ -405,30 +422,48 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    fn take_events(&mut self) {
-        for index in 0..self.events.len() {
-            let Readiness { token, flags } = self.events[index];
-            let Some(id) = ConnId::from_token(token) else {
-                self.source_event(token, flags);
-                continue;
-            };
-            let Some(conn) = self.state.conns.get(id) else {
-                self.state.metrics.stale_events += 1;
-                continue;
-            };
-            if flags == Flags::READ && conn.marks.only(Marks::DIRTY) && !self.state.is_full() {
-                self.read_plain(id);
-            } else {
-                self.unusual_event(id, flags);
+    /// Takes up each event and returns how many there were.
+    fn take_events(&mut self, events: &N::Events) -> usize {
+        let mut rest = N::readiness(events);
+        let mut count = 0;
+        let mut next = rest.next();
+        while let Some(event) = next.take() {
+            match self.state.conns.get_by_token(event.token) {
+                Some((_, conn)) if event.flags == Flags::READ && conn.marks.none() => {
+                    let own = conn.service;
+                    let Reactor { net, state, services, buffer, .. } = self;
+                    let service = &mut services[own as usize].service;
+                    let (read, stop) = service.read_run(own, event, &mut rest, Parts { net, state, buffer });
+                    count += read;
+                    match stop {
+                        Stop::End => break,
+                        Stop::Other(event) => next = Some(event),
+                        Stop::Unusual(id, first) => self.read(id, first),
+                    }
+                }
+                Some((id, _)) => {
+                    count += 1;
+                    self.unusual_event(id, event.flags);
+                }
+                None => {
+                    count += 1;
+                    self.source_event(event.token, event.flags);
+                }
+            }
+            if next.is_none() {
+                next = rest.next();
             }
         }
+        count
     }
 
+    #[inline(never)]
     fn source_event(&mut self, token: u64, flags: Flags) {
         if token == WAKER {
             self.mail = true;
             return;
         }
+        // The token of a connection is no index of a source: such a connection is gone.
         let Some(source) = self.sources.get_mut(token as usize).filter(|source| source.open) else {
             self.state.metrics.stale_events += 1;
             return;
@@ -437,6 +472,7 @@ impl<N: Net> Reactor<N> {
         if flags.intersects(Flags::WRITE) && source.write_blocked {
             source.write_blocked = false;
             self.state.dirty_sockets.push(token as u32);
+            self.state.attention = true;
             // From now on each datagram that leaves would be told. If this fails, that is all that happens.
             let _ = self.net.rearm_datagram(token as u32, false);
         }
@@ -449,12 +485,14 @@ impl<N: Net> Reactor<N> {
             return;
         }
         if let Some(until) = source.rests_until {
-            if self.state.now < until {
+            if self.state.time(&mut self.net) < until {
+                self.left_over = true;
                 return;
             }
             source.rests_until = None;
         }
         if source.address.is_stream() { self.accept(index) } else { self.receive(index) }
+        self.left_over |= self.sources[index].is_waiting();
     }
 
     /// Anything but plain input on an open connection.
@@ -481,7 +519,7 @@ impl<N: Net> Reactor<N> {
         if conn.takes_input() {
             if conn.marks.any(Marks::QUEUED) {
                 // Its turn comes with those that are left over.
-            } else if self.state.is_full() {
+            } else if self.state.outbox.is_full() {
                 self.state.queue(id);
             } else {
                 self.read(id, First::Read);
@@ -512,8 +550,9 @@ impl<N: Net> Reactor<N> {
                     _ if os::is_exhausted(&error) => {
                         // Edge-triggered readiness would never tell again, and trying at once would spin.
                         self.state.metrics.accepts_exhausted += 1;
+                        let now = self.state.time(&mut self.net);
                         let source = &mut self.sources[index];
-                        source.rests_until = Some(self.state.now + self.state.limits.accept_pause);
+                        source.rests_until = Some(now + self.state.limits.accept_pause);
                         if !std::mem::replace(&mut source.exhausted, true) {
                             let address = &source.address;
                             self.state.report(&Report::ListenerPaused { address, error: &error });
@@ -562,8 +601,10 @@ impl<N: Net> Reactor<N> {
             conn.marks.set(Marks::REFUSED);
             conn.set_phase(Phase::Closing);
             conn.reason = reason;
-            conn.output.push(&mut state.arena, &entry.service.refusal(reason));
-            state.conns.insert(conn);
+            let id = state.insert(conn);
+            if let Some(conn) = state.conns.get_mut(id) {
+                state.outbox.push(id, &mut conn.output, &entry.service.refusal(reason));
+            }
             state.touch(id);
             return;
         }
@@ -573,7 +614,7 @@ impl<N: Net> Reactor<N> {
         }
         state.admitted += 1;
         state.metrics.connections_accepted += 1;
-        state.conns.insert(conn);
+        state.insert(conn);
         state.report(&Report::Opened { conn: id, service: &entry.options.name, peer: &peer });
         state.arm_next(id);
         entry.service.open(id, Arrival::Accepted(peer), &mut Context { state, wire: &mut self.net });
@@ -618,55 +659,47 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// The short way of input: one read that drains an ordinary connection, shown to the service in place.
-    /// Whatever turns out to be different is left to [`Reactor::read`].
-    #[inline]
-    fn read_plain(&mut self, id: ConnId) {
-        let Reactor { net, state, services, buffer, .. } = self;
-        let read = net.read(id, &mut buffer[..READ_BYTES]);
-        let Some(conn) = state.conns.get_mut(id) else { return };
-        if let Ok(count) = read
-            && count > 0
-            && count < READ_BYTES
-            && !state.observes_bytes
-        {
-            conn.active_at = state.now;
-            state.metrics.bytes_in += count as u64;
-            let service = &mut *services[conn.service as usize].service;
-            let consumed = service.input(id, &buffer[..count], &mut Context { state, wire: net });
-            if consumed != count || state.conns.get(id).is_none_or(|conn| !conn.marks.only(Marks::DIRTY)) {
-                self.read(id, First::Offered { end: count, consumed });
-            }
-        } else {
-            self.read(id, First::Got(read));
-        }
-    }
-
     /// Reads a connection until it is drained, its budget is spent, the turn is full or its input rests, and shows
     /// the service what came. `first` says what has been done already.
-    #[cold]
-    fn read(&mut self, id: ConnId, mut first: First) {
+    #[inline(never)]
+    fn read(&mut self, id: ConnId, first: First) {
+        self.read_on(id, first);
+        self.state.look_again = false;
+    }
+
+    fn read_on(&mut self, id: ConnId, mut first: First) {
         let Reactor { net, state, services, buffer, .. } = self;
+        let held = state.outbox.input_held();
         let Some(conn) = state.conns.get_mut(id) else { return };
+        if state.outbox.is_full() && matches!(first, First::Read | First::Offer) {
+            conn.marks.set(Marks::READABLE);
+            conn.marks.put(Marks::OFFER_AGAIN, matches!(first, First::Offer));
+            return state.queue(id);
+        }
+        // Unconsumed input is in buffer[begin..end]; the next read goes behind it.
+        let (mut begin, mut end) = (held, held);
+        if let First::Offered { begin: from, end: to, .. } = first {
+            (begin, end) = (from, to);
+        }
         let spare = conn.kept.take();
         conn.marks.clear(Marks::KEPT);
-        let mut kept = 0;
-        if let Some(left) = &spare {
-            kept = left.len();
-            buffer[..kept].copy_from_slice(left);
+        if let Some(kept) = &spare {
+            end = begin + kept.len();
+            buffer[begin..end].copy_from_slice(kept);
         }
         let mut budget = state.limits.read_bytes_per_turn;
         loop {
+            let now = state.time(net);
             let Some(conn) = state.conns.get_mut(id) else { return };
             let service = &mut *services[conn.service as usize].service;
             let drains = |count| count < READ_BYTES && !conn.marks.any(Marks::READ_ON);
-            let (end, drained, consumed) = match std::mem::replace(&mut first, First::Read) {
-                First::Offered { end, consumed } => (end, drains(end), Some(consumed)),
-                First::Offer => (kept, false, None),
+            let (drained, consumed) = match std::mem::replace(&mut first, First::Read) {
+                First::Offered { consumed, .. } => (drains(end - begin), Some(consumed)),
+                First::Offer => (false, None),
                 step => {
                     let read = match step {
                         First::Got(read) => read,
-                        _ => net.read(id, &mut buffer[kept..kept + READ_BYTES]),
+                        _ => net.read(id, &mut buffer[end..end + READ_BYTES]),
                     };
                     match read {
                         Ok(0) => {
@@ -674,17 +707,18 @@ impl<N: Net> Reactor<N> {
                             conn.marks.clear(Marks::READABLE);
                             conn.message_since = Instant::NEVER;
                             state.touch(id);
-                            service.eof(id, &buffer[..kept], &mut Context { state, wire: net });
+                            service.eof(id, &buffer[begin..end], &mut Context { state, wire: net });
                             return;
                         }
                         Ok(count) => {
                             let drained = drains(count);
-                            conn.active_at = state.now;
+                            conn.active_at = now;
                             state.metrics.bytes_in += count as u64;
                             budget = budget.saturating_sub(count);
-                            let bytes = &buffer[kept..kept + count];
+                            end += count;
+                            let bytes = &buffer[end - count..end];
                             state.report_bytes(&Report::Input { conn: id, bytes });
-                            (kept + count, drained, None)
+                            (drained, None)
                         }
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                             conn.marks.clear(Marks::READABLE);
@@ -696,53 +730,52 @@ impl<N: Net> Reactor<N> {
                     }
                 }
             };
+            let offered = end - begin;
             let consumed = match consumed {
                 Some(consumed) => consumed,
-                None => service.input(id, &buffer[..end], &mut Context { state, wire: net }),
+                None => service.input(id, &buffer[begin..end], &mut Context { state, wire: net }),
             };
-            assert!(consumed <= end, "a service consumed {consumed} of {end} bytes of input");
+            assert!(consumed <= offered, "a service consumed {consumed} of {offered} bytes of input");
+            begin += consumed;
 
             let Some(conn) = state.conns.get_mut(id) else { return };
-            kept = end - consumed;
-            if kept == 0 {
+            if begin == end {
                 conn.message_since = Instant::NEVER;
-            } else {
-                buffer.copy_within(consumed..end, 0);
-                if consumed > 0 || conn.message_since == Instant::NEVER {
-                    conn.message_since = state.now;
-                }
+                begin = state.outbox.input_held();
+                end = begin;
+            } else if consumed > 0 || conn.message_since == Instant::NEVER {
+                conn.message_since = now;
             }
-            if conn.output.pending() >= state.limits.output_high_water_bytes {
-                conn.marks.set(Marks::BLOCKED);
-                state.touch(id);
-            }
-            let Some(conn) = state.conns.get_mut(id) else { return };
             conn.marks.put(Marks::READABLE, !drained);
             if !conn.takes_input() {
                 conn.marks.set(Marks::OFFER_AGAIN);
                 break;
             }
-            if kept > state.limits.input_bytes_max {
+            if end - begin > state.limits.input_bytes_max {
                 return state.finish(id, CloseReason::InputLimit);
             }
             if drained {
                 break;
             }
-            if budget == 0 || state.is_full() {
+            if budget == 0 || state.outbox.is_full() || end > TURN_BYTES {
                 state.queue(id);
                 break;
             }
         }
-        if kept > 0 {
-            keep(state, id, spare, &buffer[..kept]);
+        if begin < end {
+            keep(state, id, spare, &buffer[begin..end]);
         }
     }
 
     /// Reads and drops what a peer still sends after our side has ended, until its side ends too.
     fn discard(&mut self, id: ConnId) {
+        let held = self.state.outbox.input_held();
+        if held > TURN_BYTES {
+            return self.state.queue(id);
+        }
         loop {
             let Some(conn) = self.state.conns.get_mut(id) else { return };
-            match self.net.read(id, &mut self.buffer) {
+            match self.net.read(id, &mut self.buffer[held..]) {
                 Ok(count)
                     if count > 0 && conn.discarded as usize + count <= self.state.limits.linger_bytes_max =>
                 {
@@ -812,7 +845,9 @@ impl<N: Net> Reactor<N> {
 
     // ---- 4: deadlines and messages ----
 
+    #[inline(never)]
     fn fire_deadlines(&mut self) {
+        self.state.time(&mut self.net);
         while let Some(id) = self.state.timers.pop_due(self.state.now) {
             let state = &mut self.state;
             let Some(conn) = state.conns.get_mut(id) else { continue };
@@ -860,6 +895,7 @@ impl<N: Net> Reactor<N> {
 
     // ---- 5: effects ----
 
+    #[inline(never)]
     fn apply_effects(&mut self) {
         if !self.state.handed.is_empty() {
             self.open_handed_over();
@@ -899,8 +935,17 @@ impl<N: Net> Reactor<N> {
     fn begin_connects(&mut self) {
         for (id, address) in std::mem::take(&mut self.state.connects) {
             let dead = self.state.conns.get(id).is_none_or(|conn| conn.phase() != Phase::Connecting);
-            if !dead && self.net.connect(&address, id).is_err() {
+            if dead {
+                continue;
+            }
+            if self.net.connect(&address, id).is_err() {
                 self.state.kill(id, CloseReason::ConnectFailed);
+            } else if let Some(timeout) = self.state.limits.connect_timeout {
+                let at = self.state.time(&mut self.net) + timeout;
+                if let Some(conn) = self.state.conns.get_mut(id) {
+                    conn.deadline = at;
+                }
+                self.state.arm(id, at);
             }
         }
     }
@@ -921,64 +966,60 @@ impl<N: Net> Reactor<N> {
     // ---- 6: flush ----
 
     fn flush(&mut self) {
-        for index in 0..self.state.dirty.len() {
-            self.flush_one(self.state.dirty[index]);
+        let mut from = 0;
+        while let Some((index, id, written)) = self.write_run(from) {
+            self.keep_unwritten(id, index, written);
+            from = index + 1;
         }
-        self.state.dirty.clear();
+        self.state.outbox.end_turn();
+    }
+
+    /// Writes what each connection has, until something does not go out as one piece and whole. Returns where that
+    /// was, whose output it is, and how writing it went.
+    #[inline]
+    fn write_run(&mut self, from: usize) -> Option<(usize, ConnId, io::Result<usize>)> {
+        let Reactor { net, state: State { outbox, metrics, .. }, buffer, .. } = self;
+        for (index, id, whole) in outbox.outputs(from, buffer) {
+            let Some(bytes) = whole else {
+                let written = outbox.write_chain(index, buffer, |pieces| net.write_vectored(id, pieces));
+                return Some((index, id, written));
+            };
+            match uninterrupted(|| net.write(id, bytes)) {
+                Ok(count) if count == bytes.len() => metrics.bytes_out += count as u64,
+                written => return Some((index, id, written)),
+            }
+        }
+        None
+    }
+
+    /// Sees to everything about connections and sockets that is more than reading and writing.
+    #[inline(never)]
+    fn settle_and_free(&mut self) {
+        for index in 0..self.state.touched.len() {
+            self.settle(self.state.touched[index]);
+        }
+        self.state.touched.clear();
         for index in std::mem::take(&mut self.state.dirty_sockets) {
             self.transmit(index);
         }
-        self.state.arena.clear();
-        self.state.spilled = 0;
         if self.state.limits.output_total_bytes.is_some_and(|max| self.state.tail_bytes > max) {
             self.evict_largest();
         }
+        self.free();
+        let state = &mut self.state;
+        self.left_over |= !state.ready.is_empty();
+        state.look_again = false;
+        state.attention = !state.ready.is_empty()
+            || !state.ended.is_empty()
+            || !state.freed.is_empty()
+            || !state.connects.is_empty()
+            || !state.dirty_sockets.is_empty();
     }
 
-    /// Writes what one connection has, once, and takes up what follows from it. The short way: an open connection
-    /// whose peer takes all of it.
-    #[inline]
-    fn flush_one(&mut self, id: ConnId) {
-        let Reactor { net, state, .. } = self;
-        let Some(conn) = state.conns.get_mut(id) else { return };
-        if conn.marks.only(Marks::DIRTY | Marks::OF_INPUT)
-            && let Some(range) = conn.output.range(&state.arena)
-        {
-            let written = net.write(id, range);
-            if matches!(written, Ok(count) if count == range.len()) {
-                state.metrics.bytes_out += range.len() as u64;
-                conn.active_at = state.now;
-                conn.output.written();
-                conn.marks.clear(Marks::DIRTY);
-            } else {
-                self.flushed_in_part(id, written);
-            }
-        } else {
-            self.flush_with_care(id);
-        }
-    }
-
-    #[cold]
-    fn flush_with_care(&mut self, id: ConnId) {
-        let Reactor { net, state, .. } = self;
-        let Some(conn) = state.conns.get_mut(id) else { return };
-        if !matches!(conn.phase(), Phase::Open | Phase::Closing) || conn.output.is_empty() {
-            return self.settle(id, false);
-        }
-        let written = if conn.marks.any(Marks::WRITE_BLOCKED) {
-            Ok(0)
-        } else if let Some(range) = conn.output.range(&state.arena) {
-            net.write(id, range)
-        } else {
-            conn.output.write_tail(&state.arena, |pieces| net.write_vectored(id, pieces))
-        };
-        self.flushed_in_part(id, written);
-    }
-
-    /// A write took some of what it was offered, or none, or failed: the rest waits until the system says that
-    /// there is room.
-    #[cold]
-    fn flushed_in_part(&mut self, id: ConnId, written: io::Result<usize>) {
+    /// A write of several pieces, or one that failed or took less than it was offered: what is left becomes the
+    /// connection's tail.
+    #[inline(never)]
+    fn keep_unwritten(&mut self, id: ConnId, index: usize, written: io::Result<usize>) {
         let state = &mut self.state;
         let Some(conn) = state.conns.get_mut(id) else { return };
         let count = match written {
@@ -986,23 +1027,39 @@ impl<N: Net> Reactor<N> {
             Err(error) if would_block(&error) => 0,
             Err(error) => return state.kill(id, reason_of(&error)),
         };
-        conn.output.cut(&state.arena, count);
-        conn.marks.put(Marks::WRITE_BLOCKED, !conn.output.is_empty());
-        if count > 0 {
-            state.metrics.bytes_out += count as u64;
-            conn.active_at = state.now;
+        state.metrics.bytes_out += count as u64;
+        state.outbox.keep_chain(index, &mut conn.output, &self.buffer, count);
+        if conn.output.tail_bytes() > 0 {
+            conn.marks.set(Marks::WRITE_BLOCKED);
+            state.touch(id);
         }
-        self.settle(id, count > 0);
     }
 
     /// Brings a connection in line with what its output and phase have become: limits, deadlines, what comes after
     /// the flush, and what we want to hear from the system.
-    fn settle(&mut self, id: ConnId, progress: bool) {
+    #[inline(never)]
+    fn settle(&mut self, id: ConnId) {
         let Reactor { net, state, .. } = self;
+        let now = state.time(net);
         let Some(conn) = state.conns.get_mut(id) else { return };
-        conn.marks.clear(Marks::DIRTY | Marks::UNSETTLED);
+        conn.marks.clear(Marks::TOUCHED | Marks::UNSETTLED);
+        let mut progress = false;
+        let flushes = matches!(conn.phase(), Phase::Open | Phase::Closing);
+        if flushes && conn.output.tail_bytes() > 0 && !conn.marks.any(Marks::WRITE_BLOCKED) {
+            match conn.output.write_tail(|pieces| net.write_vectored(id, pieces)) {
+                Ok(count) => {
+                    progress = count > 0;
+                    state.metrics.bytes_out += count as u64;
+                    conn.marks.put(Marks::WRITE_BLOCKED, conn.output.tail_bytes() > 0);
+                }
+                Err(error) => return state.kill(id, reason_of(&error)),
+            }
+            if progress {
+                conn.active_at = now;
+            }
+        }
         let limits = &state.limits;
-        let pending = conn.output.pending();
+        let pending = conn.output.tail_bytes();
         state.tail_bytes = state.tail_bytes + pending - conn.counted_tail as usize;
         conn.counted_tail = pending as u32;
         if matches!(conn.phase(), Phase::Connecting | Phase::Dead) {
@@ -1012,7 +1069,7 @@ impl<N: Net> Reactor<N> {
         if over(limits.output_hard_bytes) && conn.phase() == Phase::Open {
             return state.kill(id, CloseReason::OutputHardLimit);
         }
-        conn.output.note(state.now, progress, over(limits.output_soft_bytes));
+        conn.output.note(now, progress, over(limits.output_soft_bytes));
 
         let below_low_water = pending <= limits.output_low_water_bytes;
         let mut again = false;
@@ -1036,7 +1093,7 @@ impl<N: Net> Reactor<N> {
             }
             if closing {
                 conn.set_phase(Phase::Lingering);
-                conn.deadline = state.now + limits.linger_timeout;
+                conn.deadline = now + limits.linger_timeout;
                 again = true;
             }
         }
@@ -1081,7 +1138,7 @@ impl<N: Net> Reactor<N> {
         departures.dirty = false;
         let mut sent = 0;
         while sent < departures.out.len() && !source.write_blocked {
-            match self.net.transmit(index, &departures.out, sent) {
+            match uninterrupted(|| self.net.transmit(index, &departures.out, sent)) {
                 Ok(count) => {
                     self.state.metrics.datagrams_out += count as u64;
                     sent += count;
@@ -1106,6 +1163,7 @@ impl<N: Net> Reactor<N> {
             let id = state.freed[index];
             let Some(conn) = state.conns.remove(id) else { continue };
             state.timers.cancel(id);
+            state.metrics.connections_open -= 1;
             self.net.close(id, conn.marks.any(Marks::RESET));
             if conn.marks.any(Marks::REFUSED) {
                 state.refusals -= 1;
@@ -1124,7 +1182,6 @@ impl<N: Net> Reactor<N> {
             state.report(&Report::Closed { conn: id, reason: conn.reason });
         }
         self.state.freed.clear();
-        self.state.metrics.connections_open = self.state.conns.len() as u64;
     }
 
     // ---- the end ----
@@ -1136,7 +1193,7 @@ impl<N: Net> Reactor<N> {
     /// [`Error::Poll`]: the system no longer tells readiness.
     pub fn drain(&mut self, deadline: Duration) -> Result<Drained, Error> {
         self.turn(Some(Duration::ZERO))?;
-        let until = self.turned_at + deadline;
+        let until = self.net.now() + deadline;
         for index in 0..self.sources.len() {
             if self.sources[index].address.is_stream() {
                 self.unlisten(ListenerId(index as u32));
@@ -1146,11 +1203,12 @@ impl<N: Net> Reactor<N> {
         for &id in &open {
             self.state.finish(id, CloseReason::Drained);
         }
-        while (self.connections() > 0 || self.wait(self.turned_at) == Some(Duration::ZERO))
-            && self.turned_at < until
-        {
-            let left = until - self.turned_at;
-            self.turn(Some(left))?;
+        while self.connections() > 0 || self.next_timeout() == Some(Duration::ZERO) {
+            let now = self.net.now();
+            if now >= until {
+                break;
+            }
+            self.turn(Some(until - now))?;
         }
         let left: Vec<ConnId> = self.state.conns.iter().map(|(id, _)| id).collect();
         let aborted = left
@@ -1170,21 +1228,9 @@ impl<N: Net> Reactor<N> {
     }
 }
 
-/// What [`Reactor::read`] begins with.
-enum First {
-    /// Read.
-    Read,
-    /// Offer the kept input before anything is read.
-    Offer,
-    /// Go on with what a read gave.
-    Got(io::Result<usize>),
-    /// Go on after the service was offered `end` bytes, without any kept, and consumed some.
-    Offered { end: usize, consumed: usize },
-}
-
-/// Whether a write is to be tried again when the system says so; an interrupted one took nothing either.
+/// Whether a write is to be tried again when the system says so.
 fn would_block(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+    error.kind() == io::ErrorKind::WouldBlock
 }
 
 /// Keeps the input that a service has left, in the memory that held it before if there is any.

@@ -135,8 +135,8 @@ pub struct Context<'a> {
 
 impl Context<'_> {
     /// The monotonic time of this turn.
-    pub fn now(&self) -> Instant {
-        self.state.now
+    pub fn now(&mut self) -> Instant {
+        self.state.time(self.wire)
     }
 
     /// The wall-clock time. It may step; deadlines go by [`Context::now`].
@@ -271,6 +271,6 @@ impl Context<'_> {
     /// Answers a datagram. The answer is dropped, and counted by its cause, where answering could be abused (see
     /// [`DropCause`](crate::metrics::DropCause)) or where it fits no datagram.
     pub fn reply(&mut self, datagram: &Datagram<'_>, bytes: &[u8]) {
-        self.state.reply(datagram, bytes);
+        self.state.reply(datagram, bytes, self.wire);
     }
 }

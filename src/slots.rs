@@ -111,6 +111,15 @@ impl<T> Slots<T> {
         }
     }
 
+    /// What a token of the system names, if it is a connection and still there.
+    #[inline]
+    pub fn get_by_token(&mut self, token: u64) -> Option<(ConnId, &mut T)> {
+        match self.entries.get_mut(token as u32 as usize) {
+            Some((owner, entry)) if owner.token() == token => Some((*owner, entry)),
+            _ => None,
+        }
+    }
+
     /// Frees the slot; from here on the id finds nothing, also when the slot is taken again.
     pub fn remove(&mut self, id: ConnId) -> Option<T> {
         self.get(id)?;
@@ -122,6 +131,12 @@ impl<T> Slots<T> {
 
     pub fn iter(&self) -> impl Iterator<Item = (ConnId, &T)> {
         self.entries.iter().map(|(_, (id, entry))| (*id, entry))
+    }
+}
+
+impl<T> Slots<T> {
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (ConnId, &mut T)> {
+        self.entries.iter_mut().map(|(_, (id, entry))| (*id, entry))
     }
 }
 

@@ -13,23 +13,22 @@ use crate::connection::{CloseReason, Connection, Marks, Phase, Timeouts};
 use crate::datagram::{DATAGRAM_BYTES_MAX, Datagram, Outbound, ReplyPolicy};
 use crate::limits::Limits;
 use crate::metrics::{DropCause, Metrics};
-use crate::net::{Address, Flags, Peer, Wire};
-use crate::output::{Arena, Shared};
+use crate::net::{Address, Flags, Peer, Wire, uninterrupted};
+use crate::output::{Outbox, Shared};
 use crate::service::ServiceId;
 use crate::slots::{ConnId, ConnMap, Slots};
 use crate::timer::{Instant, Timers};
 use crate::topic::{TopicId, Topics};
 
-/// From this size on, in bytes, a send is tried at once from where the bytes are instead of being copied into the
-/// arena.
+/// Bytes that one read asks for.
+pub(crate) const READ_BYTES: usize = 64 << 10;
+
+/// From this size on, in bytes, a send is tried at once from where the bytes are instead of waiting for the flush
+/// phase.
 const DIRECT_BYTES_MIN: usize = 4 << 10;
 
 /// From this size on, in bytes, a published message is referred to instead of being copied to each receiver.
 const SHARED_BYTES_MIN: usize = 512;
-
-/// Bytes copied into tails in one turn above which the read phase ends, so that what a turn brings is bounded also
-/// where receivers do not keep up.
-const SPILL_BYTES_MAX: usize = 4 << 20;
 
 /// Something that happened, for logs and for showing traffic. Bytes are as they came: whoever prints them must
 /// escape them.
@@ -119,11 +118,13 @@ pub(crate) struct State {
     pub limits: Limits,
     /// By service.
     pub timeouts: Vec<Timeouts>,
+    /// The monotonic time of this turn, if `time_known`; else of an earlier one.
     pub now: Instant,
+    pub time_known: bool,
     /// The wall clock of this turn, once somebody has asked for it.
     pub wall: Option<SystemTime>,
     pub conns: Slots<Connection>,
-    pub arena: Arena,
+    pub outbox: Outbox,
     pub timers: Timers,
     pub topics: Topics,
     pub metrics: Metrics,
@@ -132,8 +133,14 @@ pub(crate) struct State {
     pub observes_bytes: bool,
     /// Connections whose input is to be read or offered in the next pass.
     pub ready: VecDeque<ConnId>,
-    /// Connections with something to flush, or whose interest may have changed.
-    pub dirty: Vec<ConnId>,
+    /// Connections to settle in the flush phase.
+    pub touched: Vec<ConnId>,
+    /// One of the lists above or below may have an entry: the turn must go through them.
+    pub attention: bool,
+    /// A connection was touched, ended or handed over: whoever is in the middle of reading one must look again.
+    pub look_again: bool,
+    /// The time is read in each turn, because some service's connections have an idle timeout.
+    pub keeps_time: bool,
     /// Connections whose service has yet to hear `closed`.
     pub ended: VecDeque<ConnId>,
     /// Connections to be freed at the end of the turn.
@@ -157,8 +164,6 @@ pub(crate) struct State {
     pub connections_max: usize,
     /// Bytes in all tails, as of the last flush of each.
     pub tail_bytes: usize,
-    /// Bytes copied into tails in this turn.
-    pub spilled: usize,
 }
 
 impl State {
@@ -168,16 +173,20 @@ impl State {
             limits,
             timeouts: Vec::new(),
             now: Instant::default(),
+            time_known: false,
             wall: None,
             conns: Slots::new(),
-            arena: Arena::new(),
+            outbox: Outbox::new(),
             timers: Timers::default(),
             topics: Topics::default(),
             metrics: Metrics::new(),
             observer: None,
             observes_bytes: false,
             ready: VecDeque::new(),
-            dirty: Vec::new(),
+            touched: Vec::new(),
+            attention: false,
+            look_again: false,
+            keeps_time: false,
             ended: VecDeque::new(),
             freed: Vec::new(),
             connects: Vec::new(),
@@ -191,14 +200,7 @@ impl State {
             refusals: 0,
             connections_max,
             tail_bytes: 0,
-            spilled: 0,
         }
-    }
-
-    /// Whether the read phase must end so that what waits can be flushed.
-    #[inline]
-    pub fn is_full(&self) -> bool {
-        self.arena.is_full() || self.spilled > SPILL_BYTES_MAX
     }
 
     #[inline]
@@ -216,26 +218,32 @@ impl State {
         }
     }
 
-    /// The short way: a small send to an open connection that has nothing waiting goes into the arena.
+    /// The short way: a small part of the turn's input, sent to an open connection that has nothing waiting.
     #[inline]
     pub fn send(&mut self, id: ConnId, bytes: &[u8], wire: &mut dyn Wire) {
-        if let Some(conn) = self.conns.get_mut(id)
-            && conn.marks.only(Marks::OF_INPUT)
-            && conn.output.is_empty()
-            && bytes.len() < DIRECT_BYTES_MIN
-            && !self.observes_bytes
-            && conn.output.begin(&mut self.arena, bytes)
-        {
-            conn.marks.set(Marks::DIRTY);
-            self.dirty.push(id);
-            self.metrics.messages_out += 1;
-        } else {
+        if !self.send_input(id, bytes) {
             self.send_with_care(id, bytes, wire);
         }
     }
 
+    #[inline]
+    fn send_input(&mut self, id: ConnId, bytes: &[u8]) -> bool {
+        if let Some(conn) = self.conns.get_mut(id)
+            && conn.marks.only(Marks::OF_INPUT)
+            && !conn.output.is_queued(&self.outbox)
+            && !bytes.is_empty()
+            && bytes.len() < DIRECT_BYTES_MIN
+            && self.outbox.begin_with_input(id, &mut conn.output, bytes)
+        {
+            conn.active_at = self.now;
+            self.metrics.messages_out += 1;
+            return true;
+        }
+        false
+    }
+
     /// Any other send.
-    #[cold]
+    #[inline(never)]
     fn send_with_care(&mut self, id: ConnId, bytes: &[u8], wire: &mut dyn Wire) {
         let Some(conn) = self.conns.get_mut(id) else {
             self.metrics.stale_effects += 1;
@@ -244,47 +252,48 @@ impl State {
         if bytes.is_empty() || conn.marks.any(Marks::HALF_CLOSE) {
             return;
         }
-        let before = conn.output.tail_bytes();
         match conn.phase() {
-            Phase::Open if bytes.len() >= DIRECT_BYTES_MIN && conn.output.is_empty() => {
-                match wire.write(id, bytes) {
-                    Ok(count) => {
-                        self.metrics.bytes_out += count as u64;
-                        conn.active_at = self.now;
-                        if count < bytes.len() {
-                            conn.output.push_unsent(&bytes[count..]);
-                        }
-                    }
-                    Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
-                        conn.output.push_unsent(bytes);
-                    }
+            Phase::Open if bytes.len() >= DIRECT_BYTES_MIN && conn.output.is_empty(&self.outbox) => {
+                let count = match uninterrupted(|| wire.write(id, bytes)) {
+                    Ok(count) => count,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
                     Err(error) => return self.kill(id, reason_of(&error)),
-                }
-                if !conn.output.is_empty() {
+                };
+                self.metrics.bytes_out += count as u64;
+                if count < bytes.len() {
+                    conn.output.push_unsent(&bytes[count..]);
                     conn.marks.set(Marks::WRITE_BLOCKED);
                 }
             }
-            Phase::Open => conn.output.push(&mut self.arena, bytes),
+            Phase::Open => self.outbox.push(id, &mut conn.output, bytes),
             Phase::Connecting => conn.output.push_unsent(bytes),
             Phase::Closing | Phase::Lingering | Phase::Dead => return,
         }
+        conn.active_at = self.now;
         self.metrics.messages_out += 1;
-        self.spilled += conn.output.tail_bytes() - before;
-        if conn.output.tail_bytes() > 0 {
-            self.touch(id);
-        } else if !conn.output.is_empty() && !conn.marks.any(Marks::DIRTY) {
-            conn.marks.set(Marks::DIRTY);
-            self.dirty.push(id);
-        }
+        self.after_send(id);
         self.report_bytes(&Report::Output { conn: id, bytes });
+    }
+
+    /// Pauses the input of a connection whose output has become too much, and sees to what a tail entails.
+    #[inline]
+    fn after_send(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if conn.output.pending(&self.outbox) >= self.limits.output_high_water_bytes {
+            conn.marks.set(Marks::BLOCKED);
+            self.touch(id);
+        } else if conn.output.tail_bytes() > 0 {
+            self.touch(id);
+        }
     }
 
     #[inline]
     pub fn send_some(&mut self, id: ConnId, bytes: &[u8], wire: &mut dyn Wire) -> usize {
-        let count = bytes.len().min(self.room(id));
-        if count > 0 {
-            self.send(id, &bytes[..count], wire);
+        if self.send_input(id, bytes) {
+            return bytes.len();
         }
+        let count = bytes.len().min(self.room(id));
+        self.send_with_care(id, &bytes[..count], wire);
         count
     }
 
@@ -293,33 +302,64 @@ impl State {
             self.metrics.stale_effects += 1;
             return;
         };
-        let takes = matches!(conn.phase(), Phase::Open | Phase::Connecting);
-        if takes && !bytes.is_empty() && !conn.marks.any(Marks::HALF_CLOSE) {
-            conn.output.push_shared(&self.arena, bytes);
+        if conn.phase() == Phase::Open && !conn.marks.any(Marks::HALF_CLOSE) {
+            self.outbox.push_shared(id, &mut conn.output, bytes);
+            conn.active_at = self.now;
             self.metrics.messages_out += 1;
-            self.touch(id);
+            self.after_send(id);
             self.report_bytes(&Report::Output { conn: id, bytes });
         }
     }
 
-    #[inline]
     pub fn room(&self, id: ConnId) -> usize {
         match self.conns.get(id) {
             Some(conn) if !conn.marks.any(Marks::NOT_OPEN | Marks::BLOCKED) => {
-                self.limits.output_high_water_bytes.saturating_sub(conn.output.pending())
+                self.limits.output_high_water_bytes.saturating_sub(conn.output.pending(&self.outbox))
             }
             _ => 0,
         }
     }
 
+    /// Sets whether the observer wants to hear of bytes.
+    pub fn observe_bytes(&mut self, observes: bool) {
+        self.observes_bytes = observes;
+        for (_, conn) in self.conns.iter_mut() {
+            conn.marks.put(Marks::OBSERVED, observes);
+        }
+    }
+
+    /// Takes a connection in.
+    pub fn insert(&mut self, mut conn: Connection) -> ConnId {
+        conn.marks.put(Marks::OBSERVED, self.observes_bytes);
+        self.metrics.connections_open += 1;
+        self.conns.insert(conn)
+    }
+
+    /// The monotonic time of this turn, read when it is first wanted: most turns do without.
+    pub fn time(&mut self, wire: &mut (impl Wire + ?Sized)) -> Instant {
+        if !self.time_known {
+            self.now = wire.now();
+            self.time_known = true;
+        }
+        self.now
+    }
+
+    /// Notes that there is more to do in this turn than to read and to write.
+    #[inline]
+    fn attend(&mut self) {
+        self.attention = true;
+        self.look_again = true;
+    }
+
     /// Notes that a connection is to be settled in the flush phase: its phase, its input or its limits have
     /// changed.
     pub fn touch(&mut self, id: ConnId) {
+        self.attend();
         if let Some(conn) = self.conns.get_mut(id) {
-            if !conn.marks.any(Marks::DIRTY) {
-                self.dirty.push(id);
+            if !conn.marks.any(Marks::TOUCHED) {
+                self.touched.push(id);
             }
-            conn.marks.set(Marks::DIRTY | Marks::UNSETTLED);
+            conn.marks.set(Marks::TOUCHED | Marks::UNSETTLED);
         }
     }
 
@@ -329,6 +369,7 @@ impl State {
             && !conn.marks.any(Marks::QUEUED)
         {
             conn.marks.set(Marks::QUEUED);
+            self.attention = true;
             self.ready.push_back(id);
         }
     }
@@ -373,7 +414,9 @@ impl State {
             return;
         };
         // What is unsent is gone here and now: whoever is closed for holding too much must not go on holding it.
-        let unsent = std::mem::take(&mut conn.output).pending();
+        self.attention = true;
+        self.look_again = true;
+        let unsent = self.outbox.discard(&mut conn.output);
         self.metrics.bytes_unsent += unsent as u64;
         self.tail_bytes -= std::mem::take(&mut conn.counted_tail) as usize;
         conn.kept = None;
@@ -438,18 +481,14 @@ impl State {
     }
 
     pub fn connect(&mut self, address: Address, service: ServiceId) -> ConnId {
-        let mut conn = Connection::new(Phase::Connecting, service.0, Flags::WRITE, self.now);
-        if let Some(timeout) = self.limits.connect_timeout {
-            conn.deadline = self.now + timeout;
-        }
-        let at = conn.deadline;
-        let id = self.conns.insert(conn);
+        let conn = Connection::new(Phase::Connecting, service.0, Flags::WRITE, self.now);
+        let id = self.insert(conn);
         self.admitted += 1;
         self.metrics.connections_begun += 1;
         if self.admitted > self.connections_max {
             self.kill(id, CloseReason::RefusedFull);
         } else {
-            self.arm(id, at);
+            self.attention = true;
             self.connects.push((id, address));
         }
         id
@@ -462,10 +501,13 @@ impl State {
         };
         if conn.phase() == Phase::Open {
             conn.service = service.0;
+            // What the old service has asked for the new one does not expect.
             conn.deadline = Instant::NEVER;
+            conn.marks.clear(Marks::WANTS_WRITABLE | Marks::WRITABLE_DUE);
             if !conn.marks.any(Marks::MOVING) {
                 conn.marks.set(Marks::MOVING);
                 self.handed.push(id);
+                self.attend();
             }
         }
     }
@@ -491,14 +533,15 @@ impl State {
         }
     }
 
-    pub fn reply(&mut self, datagram: &Datagram<'_>, bytes: &[u8]) {
+    pub fn reply(&mut self, datagram: &Datagram<'_>, bytes: &[u8], wire: &mut dyn Wire) {
         if let Some(cause) = datagram.unanswerable {
             return self.metrics.count_drop(cause);
         }
         if bytes.len() > DATAGRAM_BYTES_MAX {
             return self.metrics.count_drop(DropCause::TooLarge);
         }
-        if let Err(cause) = self.reply_policy.charge(datagram.from, self.now) {
+        let now = self.time(wire);
+        if let Err(cause) = self.reply_policy.charge(datagram.from, now) {
             return self.metrics.count_drop(cause);
         }
         self.report_bytes(&Report::DatagramOut { to: datagram.from, bytes });
@@ -507,6 +550,7 @@ impl State {
         departures.out.push(datagram.from.clone(), datagram.local, bytes);
         if !departures.dirty {
             departures.dirty = true;
+            self.attention = true;
             self.dirty_sockets.push(datagram.socket);
         }
     }

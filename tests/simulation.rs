@@ -1,9 +1,22 @@
 //! The engine on the simulated system: what must hold whatever the network and the system do.
 
-use std::time::Duration;
+mod chaos;
+mod datagrams;
+mod effects;
+mod faults;
+mod limits;
+mod transcripts;
 
 use tidewheel::services::echo::Echo;
-use tidewheel::sim::{self, Faults, PeerState, Random, Sim};
+use tidewheel::sim::{self, Faults, Listener, PeerId, Sim};
+use tidewheel::{Arrival, CloseReason, ConnId, Context, Limits, Options, Service};
+
+/// Runs a scenario on a kind system and, with several seeds, on a hostile one that loses nothing.
+#[track_caller]
+fn kind_and_hostile(limits: &Limits, scenario: impl Fn(&mut Sim)) {
+    scenario(&mut Sim::with_limits(0, Faults::none(), limits.clone()));
+    sim::check(0..20, |seed| scenario(&mut Sim::with_limits(seed, Faults::hostile(), limits.clone())));
+}
 
 /// The slots, descriptors and counters are where they were before anybody connected.
 #[track_caller]
@@ -16,51 +29,66 @@ fn assert_nothing_leaks(sim: &mut Sim, descriptors_before: usize) {
     assert_eq!(metrics.connections_open, 0);
 }
 
-fn echo_scenario(seed: u64, faults: Faults, peers: usize, address: &str) -> (Vec<(Vec<u8>, PeerState)>, sim::Trace) {
-    let lossless = faults.reset == 0.0 && faults.accept_aborted == 0.0;
-    let mut sim = Sim::new(seed, faults);
-    let echo = sim.listen(address, Echo);
-    let descriptors = sim.descriptors();
-    let mut random = Random::new(!seed);
-    let mut said = Vec::new();
-    for number in 0..peers {
-        let peer = sim.connect(echo);
-        let count = random.below(if number % 10 == 0 { 20_000 } else { 300 });
-        let bytes = random.bytes(count);
-        // In parts, with pauses.
-        let cut = random.below(count + 1);
-        sim.send(peer, &bytes[..cut]);
-        if random.chance(0.1) {
-            sim.read_slowly(peer, 100, Duration::from_millis(3));
-        }
-        if random.chance(0.1) {
-            sim.run_for(Duration::from_millis(5));
-        }
-        sim.send(peer, &bytes[cut..]);
-        sim.finish(peer);
-        said.push((peer, bytes));
-    }
-    assert!(sim.run(), "nothing is left to do");
-    for (peer, bytes) in &said {
-        let received = sim.received(*peer);
-        if lossless {
-            assert!(received == bytes, "{peer:?} sent {} bytes, received {}", bytes.len(), received.len());
-            assert_eq!(sim.state(*peer), PeerState::Ended);
-        } else {
-            assert!(bytes.starts_with(received), "{peer:?} received what it did not send");
-        }
-    }
-    assert_nothing_leaks(&mut sim, descriptors);
-    let heard = said.iter().map(|(peer, _)| (sim.received(*peer).to_vec(), sim.state(*peer))).collect();
-    (heard, sim.trace().clone())
+/// An echo server, whose input is no message that comes to an end.
+fn listen_echo(sim: &mut Sim) -> Listener {
+    let options = Options { messages: false, ..Options::new("echo") };
+    sim.listen_with("127.0.0.1:7007", Echo, options)
 }
 
-#[test]
-fn echo_loses_no_byte_whatever_the_system_does() {
-    sim::check(0..40, |seed| {
-        echo_scenario(seed, Faults::none(), 50, "127.0.0.1:7007");
-        echo_scenario(seed, Faults::hostile(), 50, "127.0.0.1:7007");
-        echo_scenario(seed, Faults::hostile(), 50, "unix:/echo");
-        echo_scenario(seed, Faults::lossy(), 50, "127.0.0.1:7007");
-    });
+/// What a peer has read, as text, with long runs of one letter counted: `hellox*1000`.
+fn heard(sim: &mut Sim, peer: PeerId) -> String {
+    let mut text = String::new();
+    for run in sim.received(peer).chunk_by(|one, next| one == next) {
+        let letter = char::from(run[0]);
+        match run.len() {
+            1..4 => run.iter().for_each(|_| text.push(letter)),
+            count => text += &format!("{letter}*{count}"),
+        }
+    }
+    text
+}
+
+/// A service that remembers what it hears, and does nothing else.
+#[derive(Default)]
+struct Notebook {
+    notes: Vec<String>,
+    input: Vec<u8>,
+    last: Option<ConnId>,
+}
+
+impl Notebook {
+    fn of(sim: &mut Sim, service: tidewheel::ServiceId) -> (Vec<String>, String) {
+        sim.reactor().with(service, |notebook: &mut Notebook, _| {
+            (notebook.notes.clone(), String::from_utf8_lossy(&notebook.input).into_owned())
+        })
+    }
+}
+
+impl Service for Notebook {
+    fn open(&mut self, conn: ConnId, arrival: Arrival, _: &mut Context<'_>) {
+        self.last = Some(conn);
+        self.notes.push(match arrival {
+            Arrival::Accepted(_) => "accepted".to_owned(),
+            Arrival::Connected(peer) => format!("connected to {peer}"),
+            Arrival::HandedOver => "handed over".to_owned(),
+        });
+    }
+
+    fn input(&mut self, _: ConnId, bytes: &[u8], _: &mut Context<'_>) -> usize {
+        self.input.extend(bytes);
+        bytes.len()
+    }
+
+    fn eof(&mut self, conn: ConnId, _: &[u8], cx: &mut Context<'_>) {
+        self.notes.push("eof".to_owned());
+        cx.close(conn);
+    }
+
+    fn deadline(&mut self, _: ConnId, cx: &mut Context<'_>) {
+        self.notes.push(format!("deadline at {} ms", cx.now().since_start().as_millis()));
+    }
+
+    fn closed(&mut self, _: ConnId, reason: CloseReason, _: &mut Context<'_>) {
+        self.notes.push(format!("closed: {}", reason.name()));
+    }
 }

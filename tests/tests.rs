@@ -1,3 +1,7 @@
 //! What is visible from outside, in one binary: files are named for the behaviour that they show.
 
+#[cfg(feature = "cli")]
+mod command_line;
+mod datagrams;
 mod simulation;
+mod uppercase;

@@ -93,13 +93,14 @@ impl LimitOptions {
             }
         };
 
-        // Reading from a peer pauses well below the limits at which it would be closed.
+        // Reading from a peer pauses well below the limits at which it would be closed: what one piece of input
+        // adds to its output may be twice the mark.
         let lowest = [self.output_soft_limit, self.output_hard_limit, self.output_total_limit]
             .into_iter()
             .filter_map(Size::limit)
             .min()
             .unwrap_or(usize::MAX);
-        let high_water = defaults.output_high_water_bytes.min(lowest / 2);
+        let high_water = defaults.output_high_water_bytes.min(lowest / 4);
         let count = |count: usize| (count > 0).then_some(count);
         let common = Limits {
             connections_per_ip_max: count(self.max_connections_per_ip),
@@ -219,7 +220,7 @@ mod tests {
     fn input_pauses_below_the_limits_of_output() {
         let limits =
             parse("--output-soft-limit 4KiB --output-hard-limit 8KiB").expect("soft < hard").remove(0);
-        assert_eq!(limits.output_high_water_bytes, 2 << 10);
+        assert_eq!(limits.output_high_water_bytes, 1 << 10);
         assert!(limits.output_low_water_bytes < limits.output_high_water_bytes);
     }
 

@@ -158,3 +158,66 @@ fn write_all(file: &mut impl Write, mut text: &[u8]) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+
+    use super::*;
+
+    /// Longer than any test takes.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn whole_lines_arrive_in_order() {
+        let (reader, writer) = io::pipe().expect("a pipe for the test");
+        let outlet = Outlet::open(&writer, "the pipe").expect("a descriptor and a thread");
+        outlet.put(b"one\ntwo\n");
+        outlet.put(b"three\n");
+        let lines: Vec<_> =
+            BufReader::new(reader).lines().take(3).map(|line| line.expect("the pipe is open")).collect();
+        assert_eq!(lines, ["one", "two", "three"]);
+        outlet.flush(PATIENCE);
+        assert_eq!(outlet.lines_lost(), 0);
+    }
+
+    #[test]
+    fn a_stream_that_nobody_reads_loses_lines_and_says_so_later() {
+        let (reader, writer) = io::pipe().expect("a pipe for the test");
+        let outlet = Outlet::open(&writer, "the pipe").expect("a descriptor and a thread");
+        let line = [&[b'x'; 1023][..], b"\n"].concat();
+        // The pipe, what the writer has taken and what waits are less than this.
+        let count = 4 * (WAITING_BYTES_MAX / line.len()) as u64;
+        for _ in 0..count {
+            outlet.put(&line);
+        }
+        assert!(outlet.lines_lost() > 0);
+
+        // Every line arrives or is told of.
+        let mut lines = BufReader::new(reader).lines().map(|line| line.expect("the pipe is open"));
+        let (mut arrived, mut lost) = (0, 0);
+        while arrived + lost < count {
+            let line = lines.next().expect("the pipe is open");
+            match line.strip_prefix("tidewheel: ").and_then(|notice| notice.split_once(' ')) {
+                Some((number, "lines lost: the pipe was blocked")) => {
+                    lost += number.parse::<u64>().expect("a number of lines");
+                }
+                _ => {
+                    assert!(line.bytes().eq([b'x'; 1023]), "{line}");
+                    arrived += 1;
+                }
+            }
+        }
+        assert_eq!(lost, outlet.lines_lost());
+    }
+
+    #[test]
+    fn a_stream_whose_reader_is_gone_fails_nobody() {
+        let (reader, writer) = io::pipe().expect("a pipe for the test");
+        let outlet = Outlet::open(&writer, "the pipe").expect("a descriptor and a thread");
+        drop(reader);
+        outlet.put(b"one\ntwo\n");
+        outlet.flush(PATIENCE);
+        assert_eq!(outlet.lines_lost(), 2);
+    }
+}

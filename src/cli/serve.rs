@@ -8,8 +8,8 @@
 use std::collections::HashSet;
 use std::io;
 use std::process::ExitCode;
-use std::sync::mpsc;
-use std::thread;
+use std::sync::mpsc::{self, Sender};
+use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
@@ -113,78 +113,91 @@ fn serve_on(options: &ServeOptions, streams: &Streams) -> Result<(), Failure> {
     // No deadline at all is one that never comes.
     let deadline = options.limits.drain_deadline.limit().unwrap_or(Duration::MAX);
     thread::scope(|scope| {
-        let mut remotes = vec![reactor.remote()];
+        // The first reactor alone serves unix sockets.
+        let shared: Vec<Listener> =
+            bound.iter().filter(|listener| is_inet(&listener.address)).cloned().collect();
         let mut others = Vec::new();
         for limits in &limits[1..] {
-            // The first reactor alone serves unix sockets.
-            let shared: Vec<Listener> = bound
-                .iter()
-                .filter(|listener| is_inet(&listener.address))
-                .cloned()
-                .collect();
-            let (ready, is_ready) = mpsc::channel();
-            // When the start fails elsewhere the sender is dropped, and the reactor with it.
-            let (start, started) = mpsc::channel::<Vec<Remote>>();
-            let work = move || {
-                let reactor = match open_reactor(limits, &shared, true, streams) {
-                    Ok((reactor, _)) => reactor,
-                    Err(failure) => {
-                        // Whoever waits for it reports it.
-                        let _ = ready.send(Err(failure));
-                        return Ok(None);
-                    }
-                };
-                let _ = ready.send(Ok(reactor.remote()));
-                match started.recv() {
-                    Ok(all) => turn_until_told(reactor, deadline, all).map(Some),
-                    Err(_) => Ok(None),
-                }
-            };
-            let thread = thread::Builder::new()
-                .name(format!("reactor {}", remotes.len()))
-                .spawn_scoped(scope, work)
-                .map_err(|error| Failure::usage(format!("cannot start another reactor: {error}")))?;
-            remotes.push(
-                is_ready.recv().unwrap_or_else(|_| {
-                    Err(Failure::usage("a reactor ended before it was ready".to_owned()))
-                })?,
-            );
-            others.push((thread, start));
+            others.push(start_other(scope, limits, shared.clone(), deadline, streams)?);
         }
+        let remotes: Vec<Remote> = std::iter::once(reactor.remote())
+            .chain(others.iter().map(|other| other.remote.clone()))
+            .collect();
+        watch_signals(signals, remotes.clone(), streams.clone(), options.limits.drain_deadline)
+            .map_err(|error| Failure::usage(format!("cannot start the thread for signals: {error}")))?;
 
         announce(&bound, &streams.out);
         info!(
-            "serving {} addresses with {}, texts in {}",
-            bound.len(),
-            counted(remotes.len(), "reactor"),
+            "serving {} with {}, texts in {}",
+            counted(bound.len(), "address", "addresses"),
+            counted(remotes.len(), "reactor", "reactors"),
             options.lang.unwrap_or_else(|| Lang::from_environment(|name| std::env::var(name).ok())).name()
         );
-        watch_signals(signals, remotes.clone(), streams.clone(), options.limits.drain_deadline)
-            .map_err(|error| Failure::usage(format!("cannot start the thread for signals: {error}")))?;
-        let mut threads = Vec::new();
-        for (thread, start) in others {
-            // A reactor that is gone has told why through its thread.
-            let _ = start.send(remotes.clone());
-            threads.push(thread);
+        for other in &others {
+            // One that is gone tells why when it is joined.
+            let _ = other.start.send(remotes.clone());
         }
         let mut total = turn_until_told(reactor, deadline, remotes)?;
-        for thread in threads {
-            let ended = thread.join().map_err(|_| Failure {
+        for other in others {
+            let ended = other.thread.join().map_err(|_| Failure {
                 exit_code: EXIT_FAILED,
                 line: "a reactor panicked: please report it".to_owned(),
             })?;
-            if let Some(drained) = ended? {
-                total.closed += drained.closed;
-                total.aborted += drained.aborted;
-            }
+            let drained = ended?;
+            total.closed += drained.closed;
+            total.aborted += drained.aborted;
         }
         info!(
             "stopped: {} closed in order, {} broken off",
-            counted(total.closed, "connection"),
+            counted(total.closed, "connection", "connections"),
             total.aborted
         );
         Ok(())
     })
+}
+
+/// A reactor in a thread of its own: it is made there and stays there.
+struct Other<'scope> {
+    remote: Remote,
+    /// It turns once it is sent all reactors. When this is dropped instead, because the start failed elsewhere, it is
+    /// dropped too.
+    start: Sender<Vec<Remote>>,
+    thread: ScopedJoinHandle<'scope, Result<Drained, Failure>>,
+}
+
+/// Makes another reactor that listens on `shared`, beside the first.
+fn start_other<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    limits: &'scope Limits,
+    shared: Vec<Listener>,
+    deadline: Duration,
+    streams: &'scope Streams,
+) -> Result<Other<'scope>, Failure> {
+    let (ready, is_ready) = mpsc::channel();
+    let (start, started) = mpsc::channel();
+    let work = move || {
+        let reactor = match open_reactor(limits, &shared, true, streams) {
+            Ok((reactor, _)) => reactor,
+            Err(failure) => {
+                // Whoever waits for it reports it.
+                let _ = ready.send(Err(failure));
+                return Ok(Drained { closed: 0, aborted: 0 });
+            }
+        };
+        let _ = ready.send(Ok(reactor.remote()));
+        match started.recv() {
+            Ok(all) => turn_until_told(reactor, deadline, all),
+            Err(_) => Ok(Drained { closed: 0, aborted: 0 }),
+        }
+    };
+    let thread = thread::Builder::new()
+        .name("reactor".to_owned())
+        .spawn_scoped(scope, work)
+        .map_err(|error| Failure::usage(format!("cannot start another reactor: {error}")))?;
+    let remote = is_ready
+        .recv()
+        .unwrap_or_else(|_| Err(Failure::usage("a reactor ended before it was ready".to_owned())))?;
+    Ok(Other { remote, start, thread })
 }
 
 /// All that is to be listened on, in order, with names looked up and nothing twice.
@@ -354,6 +367,6 @@ fn counters(remotes: &[Remote], streams: &Streams) -> String {
     lines
 }
 
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }

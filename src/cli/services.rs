@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 
 use tidewheel::services::echo::Echo;
+use tidewheel::services::time::Time;
+use tidewheel::services::uppercase::Uppercase;
 use tidewheel::{Options, Reactor, ServiceId};
 
 use super::address::Transport;
@@ -25,13 +27,29 @@ const UDP: Transport = Transport::Udp;
 const UNIX: Transport = Transport::Unix;
 const UNIX_DGRAM: Transport = Transport::UnixDatagram;
 
-pub static TABLE: &[Entry] = &[Entry {
-    name: "echo",
-    about: "sends every byte back",
-    transports: &[TCP, UDP, UNIX, UNIX_DGRAM],
-    defaults: &[(TCP, 7007), (UDP, 7007)],
-    add: |reactor| reactor.add_service(Echo, bytes("echo")),
-}];
+pub static TABLE: &[Entry] = &[
+    Entry {
+        name: "echo",
+        about: "sends every byte back",
+        transports: &[TCP, UDP, UNIX, UNIX_DGRAM],
+        defaults: &[(TCP, 7007), (UDP, 7007)],
+        add: |reactor| reactor.add_service(Echo, bytes("echo")),
+    },
+    Entry {
+        name: "uppercase",
+        about: "sends everything back in upper case",
+        transports: &[TCP, UDP, UNIX, UNIX_DGRAM],
+        defaults: &[(TCP, 6666), (UDP, 6666)],
+        add: |reactor| reactor.add_service(Uppercase::default(), bytes("uppercase")),
+    },
+    Entry {
+        name: "time",
+        about: "sends each datagram back behind the local time",
+        transports: &[UDP, UNIX_DGRAM],
+        defaults: &[(UDP, 8081)],
+        add: |reactor| reactor.add_service(Time::local(), Options::new("time")),
+    },
+];
 
 /// The options of a service that knows no messages, only bytes: no read deadline applies to what has no end.
 fn bytes(name: &str) -> Options {
@@ -63,20 +81,14 @@ pub fn find(name: &str) -> Result<&'static Entry, String> {
 
 /// The table as `--help` shows it.
 pub fn describe() -> String {
-    let mut text = String::from("Services, where they listen by default, and what they do:\n");
+    let mut text = String::from("Services, their default ports, what they do:\n");
     for entry in TABLE {
-        let defaults: Vec<_> =
-            entry.defaults.iter().map(|(transport, port)| format!("{}:{port}", transport.name())).collect();
+        let ports: Vec<_> =
+            entry.defaults.iter().map(|(transport, port)| format!("{} {port}", transport.name())).collect();
         let transports: Vec<_> = entry.transports.iter().map(|transport| transport.name()).collect();
         // Writing to a string cannot fail.
-        let _ = writeln!(
-            text,
-            "  {:<10} {:<20} {} (on {})",
-            entry.name,
-            defaults.join(" "),
-            entry.about,
-            transports.join(", ")
-        );
+        let _ = writeln!(text, "  {:<10} {:<19} {}", entry.name, ports.join(", "), entry.about);
+        let _ = writeln!(text, "  {:<10} {:<19} on {}", "", "", transports.join(", "));
     }
     text
 }

@@ -41,7 +41,9 @@ impl Watcher {
     fn tell(&mut self, report: &Report<'_>) {
         match report {
             Report::ListenerPaused { address, error } => {
-                warn!("{address} rests, connections wait: {error} (raise the limit of open descriptors)");
+                warn!(
+                    "{address} rests, its connections wait: {error} (the system is short of descriptors or memory)"
+                );
             }
             Report::ListenerResumed { address } => warn!("{address} accepts again"),
             _ if !self.names_wanted => {}

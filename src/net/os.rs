@@ -52,7 +52,7 @@ enum Stream {
 
 enum Source {
     Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
+    Unix(UnixListener, #[expect(dead_code, reason = "removes the file when dropped")] SocketFile),
     Datagram(DatagramSocket),
 }
 
@@ -127,6 +127,10 @@ impl Wire for Os {
         }
     }
 
+    fn now(&mut self) -> Instant {
+        Instant::from_start(self.start.elapsed())
+    }
+
     #[allow(clippy::disallowed_methods, reason = "this is the one place that owns the clock")]
     fn wall(&mut self) -> SystemTime {
         SystemTime::now()
@@ -134,27 +138,25 @@ impl Wire for Os {
 }
 
 impl Net for Os {
-    #[inline]
-    fn now(&mut self) -> Instant {
-        Instant::from_start(self.start.elapsed())
-    }
+    type Events = Events;
+    type Readiness<'a> = OsReadiness<'a>;
 
-    fn poll(&mut self, events: &mut Vec<Readiness>, max_wait: Option<Duration>) -> io::Result<()> {
-        events.clear();
+    fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<Events> {
         match self.poll.poll(&mut self.events, max_wait) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
             Err(error) => return Err(error),
         }
-        events.extend(self.events.iter().map(|event| Readiness {
-            token: event.token().0 as u64,
-            flags: Flags::READ.when(event.is_readable())
-                | Flags::WRITE.when(event.is_writable())
-                | Flags::READ_CLOSED.when(event.is_read_closed())
-                | Flags::URGENT.when(event.is_priority())
-                | Flags::ERROR.when(event.is_error()),
-        }));
-        Ok(())
+        Ok(std::mem::replace(&mut self.events, Events::with_capacity(0)))
+    }
+
+    #[inline]
+    fn readiness(events: &Events) -> OsReadiness<'_> {
+        OsReadiness(events.iter())
+    }
+
+    fn recycle(&mut self, events: Events) {
+        self.events = events;
     }
 
     fn waker(&self) -> Arc<dyn Wake> {
@@ -340,6 +342,31 @@ impl Net for Os {
         !std::net::UdpSocket::bind((ip, 0))
             .is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
     }
+}
+
+/// What mio's events say.
+pub struct OsReadiness<'a>(mio::event::Iter<'a>);
+
+impl Iterator for OsReadiness<'_> {
+    type Item = Readiness;
+
+    #[inline]
+    fn next(&mut self) -> Option<Readiness> {
+        let event = self.0.next()?;
+        let only_input =
+            !event.is_writable() && !event.is_read_closed() && !event.is_priority() && !event.is_error();
+        let flags = if only_input { Flags::READ } else { flags_of(event) };
+        Some(Readiness { token: event.token().0 as u64, flags })
+    }
+}
+
+#[cold]
+fn flags_of(event: &mio::event::Event) -> Flags {
+    Flags::READ.when(event.is_readable())
+        | Flags::WRITE.when(event.is_writable())
+        | Flags::READ_CLOSED.when(event.is_read_closed())
+        | Flags::URGENT.when(event.is_priority())
+        | Flags::ERROR.when(event.is_error())
 }
 
 fn to_mio(interest: Flags) -> Interest {

@@ -195,10 +195,14 @@ impl Sim {
         found.map_or(Vec::new(), |remote| remote.callers.clone())
     }
 
-    /// A peer sends bytes, behind everything it has to send.
+    /// A peer sends bytes, behind everything it has to send. Once it has ended its side, by itself or with
+    /// [`Sim::finish`], this does nothing.
     pub fn send(&mut self, peer: PeerId, bytes: &[u8]) {
-        self.net().peers[peer.0].to_send.extend(bytes);
-        self.net().attend_soon(peer);
+        let played = &mut self.net().peers[peer.0];
+        if !played.finishes {
+            played.to_send.extend(bytes);
+            self.net().attend_soon(peer);
+        }
     }
 
     /// A peer's urgent byte arrives, at once and behind what has arrived: reads stop short there. The byte itself is
@@ -321,8 +325,8 @@ impl Sim {
         self.run_while(end, |net, timeout| !net.is_quiet() || timeout.is_some())
     }
 
-    /// Runs until nothing is under way: what would happen next is a deadline. A connection that idles until its
-    /// timeout, or a listener that rests, is not waited for.
+    /// Runs until nothing is under way: what would happen next is a deadline of the reactor, such as that of an
+    /// idle connection, and that is not waited for.
     ///
     /// # Panics
     /// As [`Sim::run`].

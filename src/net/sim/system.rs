@@ -139,8 +139,15 @@ impl SimNet {
         self.descriptors
     }
 
-    /// Whether nothing is under way: without a deadline of the reactor nothing would ever happen again.
+    /// Whether nothing is under way: without a deadline of the reactor nothing would ever happen again. A
+    /// connection that waits to be accepted is under way, unless there is no descriptor for it.
     pub(super) fn is_quiet(&self) -> bool {
+        let waits = |source: &Source| matches!(source, Source::Listener { backlog, .. } if !backlog.is_empty());
+        (self.is_out_of_descriptors() || !self.sources.iter().flatten().any(waits)) && self.is_still()
+    }
+
+    /// Whether nothing will happen and there is nothing to tell.
+    fn is_still(&self) -> bool {
         self.agenda.next_ns().is_none()
             && self.listed.is_empty()
             && self.told.is_empty()
@@ -750,7 +757,9 @@ impl SimNet {
         }
         let stuck = self.random.chance(self.faults.would_block);
         if stuck || self.random.chance(self.faults.short_write) {
-            room = if stuck { 0 } else { self.random.below(offered.min(room)) };
+            // Short is less than what it would be, but something.
+            let most = offered.min(room);
+            room = if stuck { 0 } else { 1 + self.random.below(most.saturating_sub(1)) };
             self.sockets[socket].choked = true;
             self.enter(Happening::Unchoke { socket });
         }
@@ -778,42 +787,44 @@ impl Wire for SimNet {
         self.write_some(id, &[IoSlice::new(bytes)])
     }
 
+    fn now(&mut self) -> Instant {
+        self.time()
+    }
+
     fn wall(&mut self) -> SystemTime {
         self.wall_time()
     }
 }
 
 impl Net for SimNet {
-    fn now(&mut self) -> Instant {
-        self.time()
-    }
+    type Events = Vec<Readiness>;
+    type Readiness<'a> = std::iter::Copied<std::slice::Iter<'a, Readiness>>;
 
     /// Without a `max_wait`, and with nothing that could ever happen, it returns no events.
-    fn poll(&mut self, events: &mut Vec<Readiness>, max_wait: Option<Duration>) -> io::Result<()> {
-        events.clear();
-        let until_ns = max_wait.map(|wait| self.now_ns.saturating_add(nanos(wait)));
+    fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<Vec<Readiness>> {
+        let mut events = Vec::new();
+        let mut until_ns = max_wait.map(|wait| self.now_ns.saturating_add(nanos(wait)));
+        let was_still = self.is_still();
         if self.call().is_err() {
             self.note("poll interrupted", 0, 0);
-            return Ok(());
+            until_ns = Some(0);
         }
-        let mut happened = false;
         loop {
             self.happen();
             if self.woken.swap(false, Ordering::AcqRel) {
                 events.push(Readiness { token: WAKER, flags: Flags::READ });
             }
-            self.harvest(events);
+            self.harvest(&mut events);
             if !events.is_empty() {
                 break;
             }
             match self.agenda.next_ns() {
                 Some(at_ns) if until_ns.is_none_or(|until_ns| at_ns <= until_ns) => {
                     self.now_ns = self.now_ns.max(at_ns);
-                    happened = true;
                 }
                 // As after an interruption: whoever drives the simulation wants to see that the network has
                 // become quiet before anything waits for a deadline.
-                None if happened => break,
+                None if !was_still => break,
                 _ => {
                     self.now_ns = self.now_ns.max(until_ns.unwrap_or(0));
                     break;
@@ -821,11 +832,17 @@ impl Net for SimNet {
             }
         }
         self.note("poll", 0, events.len());
-        for event in events.iter() {
+        for event in &events {
             self.note("event", event.token, usize::from(event.flags.0));
         }
-        Ok(())
+        Ok(events)
     }
+
+    fn readiness(events: &Vec<Readiness>) -> Self::Readiness<'_> {
+        events.iter().copied()
+    }
+
+    fn recycle(&mut self, _events: Vec<Readiness>) {}
 
     fn waker(&self) -> Arc<dyn Wake> {
         Arc::new(SimWaker(self.woken.clone()))

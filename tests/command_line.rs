@@ -1,0 +1,803 @@
+//! The program as a user meets it: what it prints, how it answers, how it ends.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// After this a test that hangs fails instead; nothing that works comes near it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+// ---- starting and ending the program ----
+
+/// The program, not yet started: everything it says is read by the test, and it is deaf to the test's environment.
+fn tidewheel<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidewheel"));
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for variable in ["LC_ALL", "LC_MESSAGES", "LANG", "TIDEWHEEL_LOG"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// A program that runs. It is killed when the test ends in whatever way, or takes too long.
+struct Server {
+    child: Child,
+    out: Option<BufReader<ChildStdout>>,
+    err: Option<BufReader<ChildStderr>>,
+    /// What it announced: service and address.
+    listening: Vec<(String, String)>,
+    /// Its watchman lives as long.
+    _alive: Sender<()>,
+}
+
+impl Server {
+    /// Starts `tidewheel serve` and waits until it is ready.
+    fn start<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Server {
+        let mut command = tidewheel(["serve"]);
+        command.args(args);
+        Server::spawn(command).ready()
+    }
+
+    fn spawn(mut command: Command) -> Server {
+        let mut child = command.spawn().expect("the program was built with the tests");
+        let (alive, gone) = mpsc::channel();
+        let pid = Pid::from_child(&child);
+        thread::spawn(move || {
+            if gone.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                // It was not waited for yet, so the number is still its own.
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        });
+        Server {
+            out: child.stdout.take().map(BufReader::new),
+            err: child.stderr.take().map(BufReader::new),
+            child,
+            listening: Vec::new(),
+            _alive: alive,
+        }
+    }
+
+    fn ready(mut self) -> Server {
+        loop {
+            let line = self.out_line();
+            match line.strip_prefix("listening ").and_then(|rest| rest.split_once(' ')) {
+                Some((service, address)) => self.listening.push((service.to_owned(), address.to_owned())),
+                None if line == "ready" => return self,
+                None => panic!("expected an announcement, got {line:?}, then {:?}", self.rest_of_err()),
+            }
+        }
+    }
+
+    /// The next line on standard output; empty at its end.
+    fn out_line(&mut self) -> String {
+        line_of(self.out.as_mut().expect("standard output is read by the test"))
+    }
+
+    /// The next line on standard error; empty at its end.
+    fn err_line(&mut self) -> String {
+        line_of(self.err.as_mut().expect("standard error is read by the test"))
+    }
+
+    fn rest_of_err(&mut self) -> String {
+        let mut text = String::new();
+        let err = self.err.as_mut().expect("standard error is read by the test");
+        err.read_to_string(&mut text).expect("what the program says is UTF-8");
+        text
+    }
+
+    /// Waits for a line on standard error that contains `part`.
+    fn await_err(&mut self, part: &str) {
+        loop {
+            let line = self.err_line();
+            assert!(!line.is_empty(), "standard error ended before {part:?}");
+            if line.contains(part) {
+                return;
+            }
+        }
+    }
+
+    /// The first announced address with this service and prefix, without the prefix.
+    fn address(&self, service: &str, prefix: &str) -> &str {
+        self.listening
+            .iter()
+            .filter(|(name, _)| name == service)
+            .find_map(|(_, address)| address.strip_prefix(prefix))
+            .unwrap_or_else(|| panic!("no {prefix} of {service} in {:?}", self.listening))
+    }
+
+    fn tcp(&self, service: &str) -> TcpStream {
+        tcp(self.address(service, "tcp://"))
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("the program has not been waited for yet");
+    }
+
+    /// Asks for the counters and reads them.
+    fn counters(&mut self) -> HashMap<String, u64> {
+        self.signal(Signal::USR1);
+        let mut counters = HashMap::new();
+        loop {
+            let line = self.err_line();
+            match line.split_once(' ').map(|(name, value)| (name, value.parse())) {
+                Some((name, Ok(value))) => drop(counters.insert(name.to_owned(), value)),
+                _ if line == "end" => return counters,
+                // A line of the log, perhaps.
+                _ => assert!(!line.is_empty(), "standard error ended before the counters did"),
+            }
+        }
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        self.child.wait().expect("the program is a child of the test")
+    }
+
+    /// Ends the program in order, which must succeed.
+    fn stop(mut self) {
+        self.signal(Signal::TERM);
+        assert_eq!(self.wait().code(), Some(0), "{}", self.rest_of_err());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Most have ended by themselves.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn line_of(reader: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    reader.read_line(&mut line).expect("what the program says is UTF-8");
+    line.trim_end_matches('\n').to_owned()
+}
+
+/// Runs a command line that is expected to end by itself.
+fn run<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
+    let mut server = Server::spawn(tidewheel(args));
+    // Neither is more than a pipe holds, so one can be read after the other.
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    server.out.take().expect("it is piped").read_to_end(&mut stdout).expect("a pipe can be read");
+    server.err.take().expect("it is piped").read_to_end(&mut stderr).expect("a pipe can be read");
+    Output { status: server.wait(), stdout, stderr }
+}
+
+/// Runs a command line that must be refused with one line, and returns that line.
+fn refused<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> String {
+    let args: Vec<_> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
+    let output = run(&args);
+    let line = String::from_utf8(output.stderr).expect("what the program says is UTF-8");
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {line}");
+    assert!(output.stdout.is_empty(), "{args:?} announced something");
+    assert_eq!(line.matches('\n').count(), 1, "{args:?}: {line}");
+    assert!(line.starts_with("tidewheel: ") && line.ends_with('\n'), "{args:?}: {line}");
+    line
+}
+
+// ---- peers ----
+
+fn tcp(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("the program listens there");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
+    stream
+}
+
+fn udp(address: &str) -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback has a free port");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
+    socket.connect(address).expect("an address of loopback");
+    socket
+}
+
+fn unix(path: &Path) -> UnixStream {
+    let stream = UnixStream::connect(path).expect("the program listens there");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
+    stream
+}
+
+/// Sends `question` and reads as many bytes as `answer` has, which they must be.
+fn ask(stream: &mut (impl Read + Write), question: &[u8], answer: &[u8]) {
+    stream.write_all(question).expect("the connection is open");
+    let mut got = vec![0; answer.len()];
+    stream.read_exact(&mut got).expect("the connection is open");
+    assert_eq!(got.escape_ascii().to_string(), answer.escape_ascii().to_string());
+}
+
+/// Reads to the end; a reset after the last byte is an end, too.
+fn read_to_end(stream: &mut impl Read) -> Vec<u8> {
+    let mut all = Vec::new();
+    match stream.read_to_end(&mut all) {
+        Ok(_) => {}
+        Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "after {} bytes", all.len()),
+    }
+    all
+}
+
+/// A folder for sockets, with a short path; removed at the end of the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("tidewheel-{}-{number}", std::process::id()));
+        fs::create_dir(&path).expect("the folder for temporary files takes another");
+        Folder(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// An address of loopback that no other test uses, for what needs fixed ports.
+fn lonely_ip(number: u8) -> IpAddr {
+    let [.., high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, high, low, number).into()
+}
+
+// ---- what it serves ----
+
+#[test]
+fn every_service_answers_on_every_transport() {
+    let folder = Folder::new();
+    let (stream, datagram) = (folder.path("echo.sock"), folder.path("echo.dgram"));
+    let args = [
+        "echo=127.0.0.1:0".to_owned(),
+        "echo=udp://:0".to_owned(),
+        format!("echo=unix:{}", stream.display()),
+        format!("echo=unix-dgram:{}", datagram.display()),
+        "uppercase=localhost:0".to_owned(),
+        "uppercase=udp://localhost:0".to_owned(),
+        "time=:0".to_owned(),
+    ];
+    let server = Server::start(&args);
+
+    let announced: Vec<_> =
+        server.listening.iter().map(|(service, address)| format!("{service} {address}")).collect();
+    let expected = [
+        "echo tcp://127.0.0.1:",
+        "echo udp://127.0.0.1:",
+        &format!("echo unix:{}", stream.display()),
+        &format!("echo unix-dgram:{}", datagram.display()),
+        "uppercase tcp://127.0.0.1:",
+        "uppercase udp://127.0.0.1:",
+        "time udp://127.0.0.1:",
+    ];
+    assert_eq!(announced.len(), expected.len(), "{announced:?}");
+    for (announced, expected) in announced.iter().zip(expected) {
+        assert!(announced.starts_with(expected) && !announced.ends_with(":0"), "{announced:?}");
+    }
+
+    ask(&mut server.tcp("echo"), b"over tcp\n", b"over tcp\n");
+    ask(&mut unix(&stream), b"over unix\n", b"over unix\n");
+    ask(&mut server.tcp("uppercase"), "straße\n".as_bytes(), "STRASSE\n".as_bytes());
+
+    let mut buffer = [0; 100];
+    let mut exchange = |socket: &UdpSocket, question: &str| {
+        socket.send(question.as_bytes()).expect("loopback takes it");
+        let len = socket.recv(&mut buffer).expect("an answer comes");
+        String::from_utf8(buffer[..len].to_vec()).expect("the question was UTF-8")
+    };
+    assert_eq!(exchange(&udp(server.address("echo", "udp://")), "over udp"), "over udp");
+    assert_eq!(exchange(&udp(server.address("echo", "udp://")), ""), "");
+    assert_eq!(exchange(&udp(server.address("uppercase", "udp://")), "grün"), "GRÜN");
+    let told = exchange(&udp(server.address("time", "udp://")), "hello");
+    assert!(
+        told.starts_with('[') && told.ends_with("]hello") && told.len() == "[]hello".len() + 24,
+        "{told}"
+    );
+
+    let socket = UnixDatagram::bind(folder.path("peer")).expect("the folder is there");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
+    socket.send_to(b"over unix-dgram", &datagram).expect("the program listens there");
+    let len = socket.recv(&mut buffer).expect("an answer comes");
+    assert_eq!(&buffer[..len], b"over unix-dgram");
+
+    server.stop();
+    assert!(!stream.exists() && !datagram.exists(), "socket files are left");
+}
+
+#[test]
+fn the_help_names_every_service_and_every_limit() {
+    let nothing = run::<&str>([]);
+    assert_eq!(nothing.status.code(), Some(2));
+    assert!(nothing.stdout.is_empty());
+    assert!(String::from_utf8_lossy(&nothing.stderr).contains("tidewheel serve"));
+
+    let help = run(["serve", "--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    let help = String::from_utf8(help.stdout).expect("the help is UTF-8");
+    for part in [
+        "echo       tcp 7007, udp 7007",
+        "uppercase  tcp 6666, udp 6666",
+        "time       udp 8081",
+        "--bind",
+        "--lang",
+        "--show",
+        "--reactors",
+        "--max-connections",
+        "--max-connections-per-ip",
+        "--idle-timeout",
+        "--read-deadline",
+        "--progress-timeout",
+        "--drain-deadline",
+        "--max-line",
+        "--output-soft-limit",
+        "--output-soft-grace",
+        "--output-hard-limit",
+        "--output-total-limit",
+        "--udp-replies-per-prefix",
+        "SIGUSR1",
+        "Exit codes",
+    ] {
+        assert!(help.contains(part), "{part:?} is not in the help");
+    }
+
+    let version = run(["--version"]);
+    assert_eq!(version.status.code(), Some(0));
+    assert_eq!(
+        String::from_utf8_lossy(&version.stdout),
+        concat!("tidewheel ", env!("CARGO_PKG_VERSION"), "\n")
+    );
+}
+
+// ---- what it refuses ----
+
+#[test]
+fn a_mistake_is_one_line_that_names_it() {
+    for (args, part) in [
+        (&["serv"][..], "'serve'"),
+        (&["serve", "echo"], "echo=127.0.0.1:7007"),
+        (&["serve", "ecco=:0"], "did you mean 'echo'?"),
+        (&["serve", "time=tcp://:0"], "time cannot be served on tcp"),
+        (&["serve", "echo=:70000"], "0 to 65535"),
+        (&["serve", "echo=:0", "echo=ftp://:0"], "'ftp://' is no transport"),
+        (&["serve", "echo=no-such-host.invalid:7007"], "no-such-host.invalid"),
+        (&["serve", "--bind", "no-such-host.invalid"], "no-such-host.invalid"),
+        (&["serve", "--bind", "::1", "echo=:0"], "--bind"),
+        (&["serve", "echo=203.0.113.1:7007"], "tcp://203.0.113.1:7007"),
+        (&["serve", "echo=:7", "echo=:7"], "tcp://127.0.0.1:7 is asked for twice"),
+        (&["serve", "--lang", "fr"], "en, zh"),
+        (&["serve", "--log-level", "loud"], "--log-level"),
+        (&["serve", "--reactors", "0"], "--reactors"),
+        (&["serve", "--idle-timout", "3s"], "'--idle-timeout'"),
+        (&["serve", "--idle-timeout", "3"], "such as 30s"),
+        (&["serve", "--max-line", "0"], "--max-line 0"),
+        (&["serve", "--max-line", "1KB"], "such as 64KiB"),
+        (&["serve", "--max-connections", "many"], "--max-connections"),
+        (&["serve", "--max-connections", "1", "--reactors", "2"], "--reactors 2"),
+        (&["serve", "--output-soft-limit", "2MiB"], "--output-hard-limit 1MiB"),
+    ] {
+        let line = refused(args);
+        assert!(line.contains(part), "{args:?}: {line}");
+    }
+}
+
+#[test]
+fn a_bad_level_in_the_environment_is_refused_too() {
+    let mut command = tidewheel(["serve", "echo=:0"]);
+    command.env("TIDEWHEEL_LOG", "loud");
+    let mut server = Server::spawn(command);
+    let err = server.rest_of_err();
+    assert_eq!(server.wait().code(), Some(2), "{err}");
+    assert!(err.contains("loud"), "{err}");
+}
+
+#[test]
+fn a_named_address_that_is_busy_starts_nothing() {
+    let folder = Folder::new();
+    let path = folder.path("echo.sock");
+    let busy = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    let address = busy.local_addr().expect("it is bound");
+    for reactors in ["1", "2"] {
+        let unix = format!("echo=unix:{}", path.display());
+        let line = refused(["serve", "--reactors", reactors, &unix, &format!("uppercase={address}")]);
+        assert!(line.contains(&format!("tcp://{address}")) && line.contains("another program"), "{line}");
+        assert!(!path.exists(), "the unix socket was bound before the failure, and is left");
+    }
+}
+
+#[test]
+fn reactors_share_their_ports_with_nobody_else() {
+    let server = Server::start(["--reactors", "2", "echo=:0", "time=:0"]);
+    let tcp = format!("echo={}", server.address("echo", "tcp://"));
+    let udp = format!("time={}", server.address("time", "udp://"));
+    for taken in [tcp, udp] {
+        let line = refused(["serve", "--reactors", "2", &taken]);
+        assert!(line.contains("another program listens there"), "{line}");
+    }
+    server.stop();
+}
+
+#[test]
+fn a_default_that_is_busy_is_left_out() {
+    let ip = lonely_ip(1);
+    let _busy = TcpListener::bind((ip, 7007)).expect("nobody else uses this address");
+    let mut server = Server::start(["--bind", &ip.to_string()]);
+    let line = server.err_line();
+    assert!(line.contains("echo") && line.contains(&format!("tcp://{ip}:7007")), "{line}");
+    let addresses: Vec<_> = server.listening.iter().map(|(_, address)| address.as_str()).collect();
+    assert!(!addresses.contains(&format!("tcp://{ip}:7007").as_str()), "{addresses:?}");
+    assert!(addresses.contains(&format!("udp://{ip}:7007").as_str()), "{addresses:?}");
+    assert!(addresses.contains(&format!("tcp://{ip}:6666").as_str()), "{addresses:?}");
+    server.stop();
+}
+
+#[test]
+fn nothing_but_busy_defaults_is_an_error() {
+    let ip = lonely_ip(2);
+    let _tcp = [7007, 6666].map(|port| TcpListener::bind((ip, port)).expect("nobody else uses this address"));
+    let _udp =
+        [7007, 6666, 8081].map(|port| UdpSocket::bind((ip, port)).expect("nobody else uses this address"));
+    for reactors in ["1", "2"] {
+        let output = run(["serve", "--bind", &ip.to_string(), "--reactors", reactors]);
+        let err = String::from_utf8(output.stderr).expect("what the program says is UTF-8");
+        assert_eq!(output.status.code(), Some(2), "{err}");
+        assert!(output.stdout.is_empty());
+        assert_eq!(err.lines().count(), 6, "one line for each address and one for the end: {err}");
+        assert!(err.lines().last().is_some_and(|line| line.contains("nothing to serve")), "{err}");
+    }
+}
+
+#[test]
+fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+    let folder = Folder::new();
+    let path = folder.path("echo.sock");
+    let address = format!("echo=unix:{}", path.display());
+
+    drop(UnixListener::bind(&path).expect("the folder is there"));
+    assert!(path.exists(), "a listener leaves its file behind");
+    let server = Server::start([&address]);
+    ask(&mut unix(&path), b"fresh\n", b"fresh\n");
+    let line = refused(["serve", &address]);
+    assert!(line.contains(&format!("unix:{}", path.display())), "{line}");
+    ask(&mut unix(&path), b"still there\n", b"still there\n");
+    server.stop();
+    assert!(!path.exists());
+
+    fs::write(&path, "precious").expect("the folder is there");
+    refused(["serve", &address]);
+    assert_eq!(fs::read_to_string(&path).expect("it is still there"), "precious");
+}
+
+// ---- limits ----
+
+#[test]
+fn one_connection_too_many_is_told_so() {
+    let server = Server::start(["--max-connections", "1", "echo=:0"]);
+    let mut first = server.tcp("echo");
+    ask(&mut first, b"first\n", b"first\n");
+    assert_eq!(read_to_end(&mut server.tcp("echo")), b"too many connections, try again later\n");
+    ask(&mut first, b"undisturbed\n", b"undisturbed\n");
+    server.stop();
+}
+
+#[test]
+fn one_address_has_only_its_share() {
+    let server = Server::start(["--max-connections-per-ip", "1", "echo=:0"]);
+    let mut first = server.tcp("echo");
+    ask(&mut first, b"first\n", b"first\n");
+    let refusal = read_to_end(&mut server.tcp("echo"));
+    assert_eq!(refusal, b"too many connections from your address, try again later\n");
+    server.stop();
+}
+
+#[test]
+fn a_silent_connection_is_closed() {
+    let server = Server::start(["--idle-timeout", "20ms", "echo=:0"]);
+    assert_eq!(read_to_end(&mut server.tcp("echo")), b"");
+    server.stop();
+}
+
+// ---- signals ----
+
+#[test]
+fn the_counters_tell_what_happened() {
+    let mut server = Server::start(["--max-connections", "1", "echo=:0", "echo=udp://:0"]);
+    let mut stream = server.tcp("echo");
+    ask(&mut stream, b"12345", b"12345");
+    read_to_end(&mut server.tcp("echo"));
+    let socket = udp(server.address("echo", "udp://"));
+    socket.send(b"one").expect("loopback takes it");
+    socket.recv(&mut [0; 10]).expect("an answer comes");
+
+    let counters = server.counters();
+    for (name, value) in [
+        ("connections_accepted", 1),
+        ("connections_refused", 1),
+        ("bytes_in", 5),
+        ("bytes_out", 5 + "too many connections, try again later\n".len() as u64),
+        ("datagrams_in", 1),
+        ("datagrams_out", 1),
+        ("reactors", 1),
+        ("reactors_silent", 0),
+        ("log_lines_lost", 0),
+    ] {
+        assert_eq!(counters.get(name), Some(&value), "{name}");
+    }
+    server.stop();
+}
+
+/// Sends from `sent` without reading, until neither side moves any more: all buffers between them are full.
+fn stuff(server: &mut Server, stream: &mut UnixStream, sent: &[u8]) -> HashMap<String, u64> {
+    stream.set_nonblocking(true).expect("a socket can be non-blocking");
+    let mut count = 0;
+    let mut taken = None;
+    loop {
+        let before = count;
+        loop {
+            match stream.write(&sent[count..]) {
+                Ok(more) => count += more,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let counters = server.counters();
+        if count == before && taken == Some(counters["bytes_in"]) {
+            stream.set_nonblocking(false).expect("a socket can be blocking");
+            return counters;
+        }
+        taken = Some(counters["bytes_in"]);
+    }
+}
+
+/// A server of echo on a unix socket, and a peer that has sent and not read until both were stuck. A unix socket holds
+/// little, so replies wait in the server itself.
+fn stuck(folder: &Folder, args: &[&str], sent: &[u8]) -> (Server, UnixStream, HashMap<String, u64>) {
+    let path = folder.path("echo.sock");
+    let address = format!("echo=unix:{}", path.display());
+    let mut server = Server::start(args.iter().copied().chain([address.as_str()]));
+    let mut stream = unix(&path);
+    let counters = stuff(&mut server, &mut stream, sent);
+    (server, stream, counters)
+}
+
+/// More than all buffers on the way hold.
+fn a_lot() -> Vec<u8> {
+    (0..64 << 20).map(|index: u32| (index % 251) as u8).collect()
+}
+
+#[test]
+fn a_drain_delivers_what_the_server_has_taken() {
+    let folder = Folder::new();
+    let sent = a_lot();
+    let (mut server, mut stream, counters) = stuck(&folder, &["--drain-deadline", "0"], &sent);
+    server.signal(Signal::TERM);
+    server.await_err("SIGTERM: draining");
+    let got = read_to_end(&mut stream);
+    assert!(got.len() as u64 > counters["bytes_out"], "what waited in the server was dropped");
+    assert!(sent.starts_with(&got), "the replies are not what was sent");
+    server.await_err("0 broken off");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_drain_ends_at_its_deadline() {
+    let folder = Folder::new();
+    let (mut server, _stream, _) = stuck(&folder, &["--drain-deadline", "20ms"], &a_lot());
+    server.signal(Signal::TERM);
+    server.await_err("0 connections closed in order, 1 broken off");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT")] {
+        let folder = Folder::new();
+        let args = ["--drain-deadline", "0", "--progress-timeout", "0"];
+        let (mut server, _stream, _) = stuck(&folder, &args, &a_lot());
+        server.signal(signal);
+        server.await_err(&format!("{name}: draining"));
+        // It drains, and still answers.
+        assert_eq!(server.counters()["connections_open"], 1);
+        server.signal(signal);
+        assert_eq!(server.wait().signal(), Some(signal.as_raw()));
+    }
+}
+
+#[test]
+fn a_drain_under_load_cuts_no_reply_in_two() {
+    const MESSAGE: &[u8; 64] = b"a message of sixty-four bytes, which must come back as a whole.\n";
+    const PEERS: usize = 8;
+    let mut server = Server::start(["--reactors", "2", "echo=:0"]);
+    let (answered, is_answered) = mpsc::channel();
+    let peers: Vec<_> = (0..PEERS)
+        .map(|peer| {
+            let mut stream = server.tcp("echo");
+            let answered = answered.clone();
+            thread::spawn(move || {
+                // The end may come before a reply, but not within one.
+                while stream.write_all(MESSAGE).is_ok() {
+                    let mut reply = Vec::new();
+                    if (&mut stream).take(MESSAGE.len() as u64).read_to_end(&mut reply).is_err()
+                        || reply.is_empty()
+                    {
+                        return;
+                    }
+                    assert_eq!(reply, MESSAGE, "a reply was cut");
+                    // The test has heard enough by then.
+                    let _ = answered.send(peer);
+                }
+            })
+        })
+        .collect();
+    let mut replies = [0; PEERS];
+    while replies.iter().any(|&count| count < 100) {
+        let peer = is_answered.recv_timeout(PATIENCE).expect("the peers are being served");
+        replies[peer] += 1;
+    }
+    server.signal(Signal::TERM);
+    for peer in peers {
+        peer.join().expect("no reply was cut");
+    }
+    server.await_err("8 connections closed in order, 0 broken off");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn several_reactors_are_one_server() {
+    let folder = Folder::new();
+    let path = folder.path("echo.sock");
+    let address = format!("echo=unix:{}", path.display());
+    let mut server = Server::start(["--reactors", "2", "echo=:0", "echo=udp://:0", &address]);
+    assert_eq!(server.listening.len(), 3, "each address is announced once: {:?}", server.listening);
+    let mut streams: Vec<_> = (0..20).map(|_| server.tcp("echo")).collect();
+    for stream in &mut streams {
+        ask(stream, b"hello\n", b"hello\n");
+    }
+    let sockets: Vec<_> = (0..20).map(|_| udp(server.address("echo", "udp://"))).collect();
+    for socket in &sockets {
+        socket.send(b"hello").expect("loopback takes it");
+        assert_eq!(socket.recv(&mut [0; 10]).expect("an answer comes"), 5);
+    }
+    ask(&mut unix(&path), b"hello\n", b"hello\n");
+    let counters = server.counters();
+    assert_eq!(counters["reactors"], 2);
+    assert_eq!(counters["connections_accepted"], 21);
+    assert_eq!(counters["datagrams_out"], 20);
+    drop(streams);
+    server.stop();
+    assert!(!path.exists());
+}
+
+// ---- what it says ----
+
+#[test]
+fn show_prints_what_comes_and_goes_without_its_power() {
+    let mut server = Server::start(["--show", "uppercase=:0", "time=:0"]);
+    let mut stream = server.tcp("uppercase");
+    let name = format!("uppercase {}", stream.local_addr().expect("it is connected"));
+    // A colour, a C1 control, a change of direction, a line of its own, and what is no UTF-8.
+    let question = b"a\x1b[31m\xc2\x9b2J\xe2\x80\xae\r\nready\xff";
+    ask(&mut stream, question, b"A\x1b[31M\xc2\x9b2J\xe2\x80\xae\r\nREADY\xff");
+    drop(stream);
+    assert_eq!(server.out_line(), format!("{name} connected"));
+    assert_eq!(server.out_line(), format!(r#"{name} -> "a\u{{1b}}[31m\u{{9b}}2J\u{{202e}}\r\nready\xFF""#));
+    assert_eq!(server.out_line(), format!(r#"{name} <- "A\u{{1b}}[31M\u{{9b}}2J\u{{202e}}\r\nREADY\xFF""#));
+    assert_eq!(server.out_line(), format!("{name} closed: peer_closed"));
+
+    let socket = udp(server.address("time", "udp://"));
+    let name = format!("time {}", socket.local_addr().expect("it is bound"));
+    socket.send(b"a\nb").expect("loopback takes it");
+    socket.recv(&mut [0; 100]).expect("an answer comes");
+    assert_eq!(server.out_line(), format!(r#"{name} -> "a\nb""#));
+    let answer = server.out_line();
+    assert!(answer.starts_with(&format!("{name} <- \"[")) && answer.ends_with(r#"]a\nb""#), "{answer}");
+    server.stop();
+}
+
+#[test]
+fn the_log_says_as_much_as_it_is_told_to() {
+    let mut quiet = tidewheel(["serve", "echo=:0"]);
+    quiet.env("TIDEWHEEL_LOG", "off");
+    let mut quiet = Server::spawn(quiet).ready();
+    ask(&mut quiet.tcp("echo"), b"hello\n", b"hello\n");
+    quiet.signal(Signal::TERM);
+    assert_eq!(quiet.rest_of_err(), "");
+    assert_eq!(quiet.wait().code(), Some(0));
+
+    let mut loud = Server::start(["--log-level", "debug", "echo=:0"]);
+    let mut stream = loud.tcp("echo");
+    let name = format!("echo {}", stream.local_addr().expect("it is connected"));
+    ask(&mut stream, b"hello\n", b"hello\n");
+    drop(stream);
+    loud.await_err(&format!("{name} connected"));
+    loud.await_err(&format!("{name} closed: peer_closed"));
+    loud.stop();
+}
+
+#[test]
+fn standard_error_that_nobody_reads_stops_nothing() {
+    let (mut reader, mut writer) = io::pipe().expect("a pipe for the test");
+    let capacity = rustix::pipe::fcntl_getpipe_size(&writer).expect("it is a pipe");
+    writer.write_all(&vec![b'\n'; capacity]).expect("an empty pipe takes what it holds");
+    let mut command = tidewheel(["serve", "--log-level", "debug", "echo=:0"]);
+    command.stderr(writer);
+    let mut server = Server::spawn(command).ready();
+
+    let mut stream = server.tcp("echo");
+    for _ in 0..200 {
+        server.signal(Signal::USR1);
+        ask(&mut stream, b"still there?\n", b"still there?\n");
+        ask(&mut server.tcp("echo"), b"and for others?\n", b"and for others?\n");
+    }
+
+    // Once somebody reads again, nothing is missing: it was less than what is kept.
+    let (text, is_text) = mpsc::channel();
+    let reading = thread::spawn(move || {
+        for line in BufReader::new(&mut reader).lines() {
+            let line = line.expect("what the program says is UTF-8");
+            if line.contains("SIGTERM") || line == "end" {
+                let _ = text.send(line);
+            }
+        }
+    });
+    assert_eq!(is_text.recv_timeout(PATIENCE).as_deref(), Ok("end"));
+    drop(stream);
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0));
+    reading.join().expect("every line is UTF-8");
+    assert!(is_text.iter().any(|line| line.contains("SIGTERM: draining")));
+}
+
+#[test]
+fn a_blocked_standard_error_does_not_keep_it_alive() {
+    let (_reader, mut writer) = io::pipe().expect("a pipe for the test");
+    let capacity = rustix::pipe::fcntl_getpipe_size(&writer).expect("it is a pipe");
+    writer.write_all(&vec![b'\n'; capacity]).expect("an empty pipe takes what it holds");
+    let mut command = tidewheel(["serve", "echo=:0"]);
+    command.stderr(writer);
+    let mut server = Server::spawn(command).ready();
+    ask(&mut server.tcp("echo"), b"hello\n", b"hello\n");
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn standard_output_that_nobody_reads_loses_lines_and_nothing_else() {
+    let mut server = Server::start(["--show", "echo=:0"]);
+    let mut stream = server.tcp("echo");
+    let message = [b'x'; 4 << 10];
+    // Each is shown twice: four times what is kept for a reader.
+    for _ in 0..512 {
+        ask(&mut stream, &message, &message);
+    }
+    assert!(server.counters()["output_lines_lost"] > 0);
+    server.signal(Signal::TERM);
+    drop(stream);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_closed_standard_output_is_no_reason_to_panic() {
+    let folder = Folder::new();
+    let path = folder.path("echo.sock");
+    let mut command = tidewheel(["serve", "--show", &format!("echo=unix:{}", path.display())]);
+    let (reader, writer) = io::pipe().expect("a pipe for the test");
+    command.stdout(writer);
+    drop(reader);
+    let mut server = Server::spawn(command);
+    server.await_err("serving 1 address");
+    ask(&mut unix(&path), b"hello\n", b"hello\n");
+    server.stop();
+}

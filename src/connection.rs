@@ -323,10 +323,14 @@ impl Connection {
             Phase::Closing => progress,
             Phase::Lingering => (self.deadline, Due::Lingered),
             Phase::Dead => (Instant::NEVER, Due::Lingered),
+            // While its input rests a message is not the peer's to finish.
             Phase::Open => [
                 (self.deadline, Due::Service),
                 (after(self.active_at, timeouts.idle), Due::Close(CloseReason::IdleTimeout)),
-                (after(self.message_since, timeouts.read), Due::Close(CloseReason::ReadDeadline)),
+                (
+                    after(self.message_since, timeouts.read.filter(|_| self.takes_input())),
+                    Due::Close(CloseReason::ReadDeadline),
+                ),
                 progress,
                 (
                     after(self.output.soft_since(), timeouts.soft_grace),

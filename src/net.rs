@@ -213,7 +213,7 @@ pub trait Net: Wire + 'static {
     type Readiness<'a>: Iterator<Item = Readiness>;
 
     /// Waits up to `max_wait` (`None`: for ever) until something is ready, and returns what is. An interrupted wait
-    /// gives no events and no error.
+    /// ends early, with what is ready by then.
     ///
     /// # Errors
     /// Only what leaves the reactor unable to go on.

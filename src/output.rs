@@ -181,7 +181,7 @@ impl Outbox {
 
     /// Adds bytes of a connection that has nothing waiting, if they are a part of the turn's input that is not held
     /// yet, and if it takes no memory.
-    #[inline]
+    #[inline(always)]
     pub fn begin_with_input(&mut self, id: ConnId, output: &mut Output, bytes: &[u8]) -> bool {
         debug_assert!(output.tail.is_none() && output.turn != self.turn);
         let offset = (bytes.as_ptr() as usize).wrapping_sub(self.input_address);
@@ -195,7 +195,7 @@ impl Outbox {
         true
     }
 
-    #[inline]
+    #[inline(always)]
     fn begin(&mut self, id: ConnId, output: &mut Output, start: u32, len: usize) {
         let index = self.pieces.len() as u32;
         self.pieces.push(Piece { id: Some(id), start, len: len as u32, next: NONE });
@@ -289,8 +289,9 @@ impl Outbox {
         input: &'a [u8],
     ) -> impl Iterator<Item = (usize, ConnId, Option<&'a [u8]>)> {
         self.pieces[from..].iter().enumerate().filter_map(move |(offset, piece)| {
+            let id = piece.id?;
             let whole = if piece.next == NONE { Some(self.bytes_of(piece, input)) } else { None };
-            Some((from + offset, piece.id?, whole))
+            Some((from + offset, id, whole))
         })
     }
 

@@ -645,7 +645,7 @@ impl<N: Net> Reactor<N> {
     /// system holds.
     fn resume(&mut self, id: ConnId) {
         let Some(conn) = self.state.conns.get_mut(id) else { return };
-        if conn.marks.take(Marks::WRITABLE_DUE) {
+        if !conn.marks.any(Marks::MOVING) && conn.marks.take(Marks::WRITABLE_DUE) {
             let service = &mut self.services[conn.service as usize].service;
             service.writable(id, &mut Context { state: &mut self.state, wire: &mut self.net });
         }
@@ -695,7 +695,11 @@ impl<N: Net> Reactor<N> {
             let drains = |count| count < READ_BYTES && !conn.marks.any(Marks::READ_ON);
             let (drained, consumed) = match std::mem::replace(&mut first, First::Read) {
                 First::Offered { consumed, .. } => (drains(end - begin), Some(consumed)),
-                First::Offer => (false, None),
+                First::Offer => {
+                    // Its input has rested, which was not the peer's doing: the time begins anew.
+                    conn.message_since = Instant::NEVER;
+                    (false, None)
+                }
                 step => {
                     let read = match step {
                         First::Got(read) => read,
@@ -858,6 +862,8 @@ impl<N: Net> Reactor<N> {
                 continue;
             }
             match due {
+                // Its new service has yet to hear `open`, and comes back to this deadline then.
+                Due::Service if conn.marks.any(Marks::MOVING) => continue,
                 Due::Service => {
                     conn.deadline = Instant::NEVER;
                     let service = &mut self.services[conn.service as usize].service;

@@ -149,13 +149,13 @@ impl Context<'_> {
     ///
     /// Nothing is refused here: see [`Context::room`]. A connection whose output passes its limits is closed with
     /// the limit as [`CloseReason`].
-    #[inline]
+    #[inline(always)]
     pub fn send(&mut self, conn: ConnId, bytes: &[u8]) {
         self.state.send(conn, bytes, self.wire);
     }
 
     /// Sends as much from the front of `bytes` as there is [`Context::room`] for, and returns how much that was.
-    #[inline]
+    #[inline(always)]
     pub fn send_some(&mut self, conn: ConnId, bytes: &[u8]) -> usize {
         self.state.send_some(conn, bytes, self.wire)
     }

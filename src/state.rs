@@ -219,14 +219,14 @@ impl State {
     }
 
     /// The short way: a small part of the turn's input, sent to an open connection that has nothing waiting.
-    #[inline]
+    #[inline(always)]
     pub fn send(&mut self, id: ConnId, bytes: &[u8], wire: &mut dyn Wire) {
         if !self.send_input(id, bytes) {
             self.send_with_care(id, bytes, wire);
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn send_input(&mut self, id: ConnId, bytes: &[u8]) -> bool {
         if let Some(conn) = self.conns.get_mut(id)
             && conn.marks.only(Marks::OF_INPUT)
@@ -287,7 +287,7 @@ impl State {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn send_some(&mut self, id: ConnId, bytes: &[u8], wire: &mut dyn Wire) -> usize {
         if self.send_input(id, bytes) {
             return bytes.len();

@@ -3,6 +3,8 @@
 //! That no answer came is shown without waiting: a datagram that is answered follows on the same way, and when its
 //! answer is there, an answer to the one before it would be there too.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::linux::net::SocketAddrExt;

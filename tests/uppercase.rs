@@ -1,5 +1,7 @@
 //! Uppercase on real stream sockets: code points that are split, output that grows, peers that read slowly.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;

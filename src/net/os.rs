@@ -122,8 +122,7 @@ impl Wire for Os {
     fn write(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize> {
         match self.stream(id) {
             Stream::Tcp(stream) => (&*stream).write(bytes),
-            // The standard library's write to a unix stream can raise SIGPIPE.
-            Stream::Unix(stream) => SockRef::from(stream).send_with_flags(bytes, libc::MSG_NOSIGNAL),
+            Stream::Unix(stream) => write_unix(stream, bytes),
         }
     }
 
@@ -142,7 +141,13 @@ impl Net for Os {
     type Readiness<'a> = OsReadiness<'a>;
 
     fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<Events> {
-        match self.poll.poll(&mut self.events, max_wait) {
+        let mut waited = self.poll.poll(&mut self.events, max_wait);
+        if waited.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {
+            // A process that was stopped goes on with an interrupted wait. What has come meanwhile must be seen
+            // before deadlines are, or connections would be closed as idle whose input lies there.
+            waited = self.poll.poll(&mut self.events, Some(Duration::ZERO));
+        }
+        match waited {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
             Err(error) => return Err(error),
@@ -342,6 +347,12 @@ impl Net for Os {
         !std::net::UdpSocket::bind((ip, 0))
             .is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
     }
+}
+
+/// The standard library's write to a unix stream can raise SIGPIPE.
+#[cold]
+fn write_unix(stream: &UnixStream, bytes: &[u8]) -> io::Result<usize> {
+    SockRef::from(stream).send_with_flags(bytes, libc::MSG_NOSIGNAL)
 }
 
 /// What mio's events say.

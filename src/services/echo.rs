@@ -9,6 +9,7 @@ use crate::slots::ConnId;
 pub struct Echo;
 
 impl Service for Echo {
+    #[inline(always)]
     fn input(&mut self, conn: ConnId, bytes: &[u8], cx: &mut Context<'_>) -> usize {
         cx.count_messages(1);
         cx.send_some(conn, bytes)

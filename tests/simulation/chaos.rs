@@ -24,7 +24,8 @@ struct Life {
     ended: bool,
     paused: bool,
     deadline: Option<Instant>,
-    wants_writable: bool,
+    /// How often it asked to be told. Several may be answered as one.
+    wants_writable: u32,
     /// Somebody has asked for its end.
     closing: bool,
 }
@@ -122,7 +123,7 @@ impl Chaos {
             }
             19 => {
                 cx.notify_writable(target);
-                life.wants_writable = true;
+                life.wants_writable += 1;
             }
             20 => {
                 let to = random.below(services.len());
@@ -131,7 +132,7 @@ impl Chaos {
                     life.moving_from = life.moving_from.or(Some(life.owner));
                     life.owner = to;
                     life.deadline = None;
-                    life.wants_writable = false;
+                    life.wants_writable = 0;
                 }
             }
             21 if known.len() < 400 => {
@@ -216,8 +217,9 @@ impl Service for Chaos {
     fn writable(&mut self, conn: ConnId, cx: &mut Context<'_>) {
         self.check(conn, "writable");
         let mut world = self.world.borrow_mut();
-        let wanted = std::mem::replace(&mut world.lives.get_mut(conn).unwrap().wants_writable, false);
-        assert!(wanted, "writable on {conn}, which did not ask for it");
+        let wants = &mut world.lives.get_mut(conn).unwrap().wants_writable;
+        *wants =
+            wants.checked_sub(1).unwrap_or_else(|| panic!("writable on {conn}, which did not ask for it"));
         drop(world);
         self.act(Some(conn), cx);
     }

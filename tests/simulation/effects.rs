@@ -82,7 +82,10 @@ fn an_outgoing_connection_fails_for_a_reason() {
         assert_eq!(Notebook::of(sim, unix).0, ["closed: connect_failed"]);
         assert_eq!(Notebook::of(sim, full).0, ["closed: refused_full"]);
         let took = sim.now() - begun;
-        assert!((10_000 * MS..10_100 * MS).contains(&took), "the silent one is given up after 10 s: {took:?}");
+        assert!(
+            (10_000 * MS..10_100 * MS).contains(&took),
+            "the silent one is given up after 10 s: {took:?}"
+        );
         assert_nothing_leaks(sim, 0);
     });
 }
@@ -227,7 +230,10 @@ fn a_paused_connection_is_not_read_and_loses_nothing() {
         sim.run();
         let sips = sim.reactor().with(listener.service, |sipper: &mut Sipper, _| sipper.sips.clone());
         assert_eq!(sips.iter().map(|&(byte, _)| byte).collect::<Vec<_>>(), b"tide");
-        assert!(sips.windows(2).all(|pair| pair[1].1 - pair[0].1 >= 100 * MS), "it rests in between: {sips:?}");
+        assert!(
+            sips.windows(2).all(|pair| pair[1].1 - pair[0].1 >= 100 * MS),
+            "it rests in between: {sips:?}"
+        );
         assert_eq!(sim.state(peer), PeerState::Ended);
         assert_nothing_leaks(sim, 1);
     });

@@ -117,7 +117,8 @@ fn nothing_that_was_meant_for_an_earlier_connection_reaches_a_later_one() {
     let mut stale = 0;
     sim::check(0..20, |seed| {
         let mut random = Random::new(!seed);
-        let faults = Faults { stale_event: 1.0, doubled_event: 0.5, spurious_event: 0.5, ..Faults::hostile() };
+        let faults =
+            Faults { stale_event: 1.0, doubled_event: 0.5, spurious_event: 0.5, ..Faults::hostile() };
         let mut sim = Sim::new(seed, Faults { reset: 0.01, ..faults });
         let echo = listen_echo(&mut sim);
         let mut peers = Vec::new();
@@ -126,7 +127,11 @@ fn nothing_that_was_meant_for_an_earlier_connection_reaches_a_later_one() {
             let peer = sim.connect(echo);
             sim.send(peer, &vec![number; 1 + random.below(2000)]);
             sim.run_for(Duration::from_micros(random.below(4000) as u64));
-            if random.chance(0.3) { sim.reset(peer) } else { sim.finish(peer) }
+            if random.chance(0.3) {
+                sim.reset(peer)
+            } else {
+                sim.finish(peer)
+            }
             peers.push(peer);
         }
         sim.run();

@@ -165,6 +165,44 @@ fn a_message_that_does_not_come_to_its_end_is_not_waited_for() {
     });
 }
 
+/// Answers each line with a long one, as far as there is room for it.
+struct Wordy;
+
+impl Service for Wordy {
+    fn input(&mut self, conn: ConnId, bytes: &[u8], cx: &mut Context<'_>) -> usize {
+        let mut consumed = 0;
+        while let Some(end) = bytes[consumed..].iter().position(|&byte| byte == b'\n')
+            && cx.room(conn) > 0
+        {
+            cx.send(conn, &[b'w'; 5_000]);
+            consumed += end + 1;
+        }
+        consumed
+    }
+}
+
+#[test]
+fn a_message_is_not_late_while_its_input_rests_on_our_side() {
+    kind_and_hostile(&Limits::default(), |sim| {
+        tighten(sim);
+        let wordy = sim.listen("127.0.0.1:7", Wordy);
+        let peer = sim.connect(wordy);
+        // It takes its answers, slowly: its last lines wait for longer than a line may take.
+        sim.read_slowly(peer, 1_000, 100 * MS);
+        sim.send(peer, &b"line\n".repeat(40));
+        sim.send(peer, b"and a half");
+        sim.run_for(18_000 * MS);
+        assert_eq!(closed_for(sim, CloseReason::ReadDeadline), 0);
+        sim.run_for(5_000 * MS);
+        sim.send(peer, b" line\n");
+        sim.finish(peer);
+        sim.run();
+        assert_eq!(heard(sim, peer), "w*205000");
+        assert_eq!(sim.state(peer), PeerState::Ended);
+        assert_nothing_leaks(sim, 1);
+    });
+}
+
 #[test]
 fn an_endless_message_is_refused_at_the_limit() {
     kind_and_hostile(&Limits { input_bytes_max: 3000, ..Limits::default() }, |sim| {
@@ -190,6 +228,7 @@ fn a_peer_that_takes_nothing_is_closed_at_the_progress_deadline() {
     kind_and_hostile(&Limits::default(), |sim| {
         let echo = listen_echo(sim);
         let (deaf, vanished, slow) = (sim.connect(echo), sim.connect(echo), sim.connect(echo));
+        sim.settle();
         let long = vec![b'x'; 400_000];
         sim.read_slowly(slow, 1000, 10 * MS);
         for peer in [deaf, vanished] {
@@ -209,7 +248,10 @@ fn a_peer_that_takes_nothing_is_closed_at_the_progress_deadline() {
         assert_eq!(heard(sim, slow), "x*100000");
         // However much it is offered, what waits for a peer is bounded: its input rests instead.
         let unsent = sim.reactor().metrics().bytes_unsent as usize;
-        assert!(unsent <= 2 * (Limits::default().output_high_water_bytes), "{unsent} bytes waited for two peers");
+        assert!(
+            unsent <= 2 * (Limits::default().output_high_water_bytes),
+            "{unsent} bytes waited for two peers"
+        );
         assert_nothing_leaks(sim, 1);
     });
 }
@@ -326,7 +368,10 @@ fn when_output_is_above_its_total_the_largest_goes_first() {
             sim.resume_reading(peer);
         }
         sim.settle();
-        assert_eq!(first.map(|peer| sim.state(peer)).iter().filter(|&&state| state == PeerState::Reset).count(), 1);
+        assert_eq!(
+            first.map(|peer| sim.state(peer)).iter().filter(|&&state| state == PeerState::Reset).count(),
+            1
+        );
         assert_eq!(later.map(|peer| sim.received(peer).len()), [15_000; 2]);
     });
 }
@@ -337,6 +382,7 @@ fn a_drain_answers_what_has_come_and_breaks_off_who_does_not_take_it() {
         tighten(sim);
         let echo = listen_echo(sim);
         let (idle, slow, deaf) = (sim.connect(echo), sim.connect(echo), sim.connect(echo));
+        sim.settle();
         let long = vec![b'x'; 60_000];
         sim.read_slowly(slow, 2000, 5 * MS);
         sim.stop_reading(deaf);

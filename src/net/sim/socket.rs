@@ -65,7 +65,14 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub fn new(owner: Owner, tcp: bool, mate: usize, far: Peer, receive_max: usize, send_max: usize) -> Socket {
+    pub fn new(
+        owner: Owner,
+        tcp: bool,
+        mate: usize,
+        far: Peer,
+        receive_max: usize,
+        send_max: usize,
+    ) -> Socket {
         Socket {
             owner,
             tcp,

@@ -142,7 +142,8 @@ impl SimNet {
     /// Whether nothing is under way: without a deadline of the reactor nothing would ever happen again. A
     /// connection that waits to be accepted is under way, unless there is no descriptor for it.
     pub(super) fn is_quiet(&self) -> bool {
-        let waits = |source: &Source| matches!(source, Source::Listener { backlog, .. } if !backlog.is_empty());
+        let waits =
+            |source: &Source| matches!(source, Source::Listener { backlog, .. } if !backlog.is_empty());
         (self.is_out_of_descriptors() || !self.sources.iter().flatten().any(waits)) && self.is_still()
     }
 
@@ -196,7 +197,9 @@ impl SimNet {
                     self.replies.entry(to).or_default().push(bytes);
                 }
                 Happening::Unblock { source } => {
-                    if let Some(Some(Source::Datagram { blocked, .. })) = self.sources.get_mut(source as usize) {
+                    if let Some(Some(Source::Datagram { blocked, .. })) =
+                        self.sources.get_mut(source as usize)
+                    {
                         *blocked = false;
                         self.list_source(source);
                     }
@@ -1085,7 +1088,8 @@ impl Net for SimNet {
 
     fn transmit(&mut self, source: u32, batch: &Outbound, first: usize) -> io::Result<usize> {
         self.call()?;
-        let Some(Some(Source::Datagram { blocked, address, .. })) = self.sources.get_mut(source as usize) else {
+        let Some(Some(Source::Datagram { blocked, address, .. })) = self.sources.get_mut(source as usize)
+        else {
             panic!("the reactor sent from source {source}, which is not a datagram socket that is open");
         };
         if *blocked {

@@ -51,7 +51,8 @@ impl Trace {
 
     pub(super) fn note(&mut self, at_ns: u64, what: &'static str, subject: u64, amount: u64) {
         // FNV-1a, a word at a time and turned: quick, and the same in every run on every machine.
-        let mut mix = |word: u64| self.hash = (self.hash ^ word).wrapping_mul(0x100_0000_01b3).rotate_left(23);
+        let mut mix =
+            |word: u64| self.hash = (self.hash ^ word).wrapping_mul(0x100_0000_01b3).rotate_left(23);
         what.bytes().for_each(|byte| mix(u64::from(byte)));
         [at_ns, subject, amount].into_iter().for_each(mix);
         self.count += 1;

@@ -286,7 +286,7 @@ impl Connection {
         std::mem::replace(&mut self.phase, phase)
     }
 
-    /// What the system says of its reads: see [`Net::short_read_means_drained`](crate::net::Net).
+    /// Sets whether a short read means drained.
     pub fn set_short_is_drained(&mut self, short_is_drained: bool) {
         self.short_is_drained = short_is_drained;
         self.marks.put(Marks::READ_ON, !short_is_drained);

@@ -34,26 +34,49 @@ pub(crate) enum First {
 }
 
 /// Why a run stopped.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
     /// There are no more events.
     End,
-    /// This event has not been taken up.
-    Other(Readiness),
-    /// The event has been taken up, and the connection needs more than the short way.
-    Unusual(ConnId, First),
+    /// [`Stopped::event`] has not been taken up.
+    Other,
+    /// The event has been taken up, and [`Stopped::unusual`] needs more than the short way.
+    Unusual,
+}
+
+/// Where a run stopped, if not at the end.
+#[derive(Default)]
+pub(crate) struct Stopped {
+    pub event: Option<Readiness>,
+    pub unusual: Option<(ConnId, First)>,
+}
+
+impl Stopped {
+    #[cold]
+    fn other(&mut self, event: Readiness) -> Stop {
+        self.event = Some(event);
+        Stop::Other
+    }
+
+    #[cold]
+    fn unusual(&mut self, id: ConnId, first: First) -> Stop {
+        self.unusual = Some((id, first));
+        Stop::Unusual
+    }
 }
 
 /// A service as the reactor drives it.
 pub(crate) trait Drive<N: Net>: Service {
     /// Takes up `event`, and those that follow in `rest`, as long as they are input on ordinary connections of this
-    /// service, whose index is `own`. Returns how many were taken up, and why no more.
+    /// service, whose index is `own`.
     fn read_run(
         &mut self,
         own: u16,
         event: Readiness,
         rest: &mut N::Readiness<'_>,
         parts: Parts<'_, N>,
-    ) -> (usize, Stop);
+        at: &mut Stopped,
+    ) -> Stop;
 }
 
 impl<S: Service, N: Net> Drive<N> for S {
@@ -63,38 +86,35 @@ impl<S: Service, N: Net> Drive<N> for S {
         mut event: Readiness,
         rest: &mut N::Readiness<'_>,
         parts: Parts<'_, N>,
-    ) -> (usize, Stop) {
+        at: &mut Stopped,
+    ) -> Stop {
         let Parts { net, state, buffer } = parts;
-        let mut count = 0;
         loop {
             let Some((id, conn)) = state.conns.get_by_token(event.token) else {
-                return (count, Stop::Other(event));
+                return at.other(event);
             };
             if event.flags != Flags::READ || !conn.marks.none() || conn.service != own {
-                return (count, Stop::Other(event));
+                return at.other(event);
             }
-            count += 1;
-            let begin = state.outbox.input_held();
+            state.metrics.events += 1;
+            let begin = state.outbox.level();
             if state.outbox.is_full() {
-                return (count, Stop::Unusual(id, First::Read));
+                return at.unusual(id, First::Read);
             }
-            let Some(space) = buffer.get_mut(begin..begin + READ_BYTES) else {
-                return (count, Stop::Unusual(id, First::Read));
-            };
+            let space = &mut buffer[begin..begin + READ_BYTES];
             conn.active_at = state.now;
             let read = match net.read(id, space) {
                 Ok(read) if read > 0 && read < READ_BYTES => read,
-                other => return (count, Stop::Unusual(id, First::Got(other))),
+                other => return at.unusual(id, First::Got(other)),
             };
             state.metrics.bytes_in += read as u64;
             let consumed = self.input(id, &space[..read], &mut Context { state, wire: net });
             if consumed != read || state.look_again {
-                let first = First::Offered { begin, end: begin + read, consumed };
-                return (count, Stop::Unusual(id, first));
+                return at.unusual(id, First::Offered { begin, end: begin + read, consumed });
             }
             match rest.next() {
                 Some(next) => event = next,
-                None => return (count, Stop::End),
+                None => return Stop::End,
             }
         }
     }

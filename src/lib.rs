@@ -1,4 +1,111 @@
-//! tidewheel
+//! A single-threaded, non-blocking server engine on Linux's epoll.
+//!
+//! The path of one byte, from socket to socket:
+//!
+//! ```text
+//!  socket ─► net::os: wait, read ─► reactor: one turn ─► Service::input(conn, bytes, cx) ─► consumed
+//!                                                                  │
+//!  socket ◄─ net::os: write ◄─ reactor: flush phase ◄─ output ◄────┴ cx.send · publish · close · set_deadline ...
+//! ```
+//!
+//! A protocol is a [`Service`]. It is given bytes, the identity of a connection and the time, and says what should
+//! happen through its [`Context`]. It holds no socket and reads no clock, so it can be tested with byte slices and
+//! run on a [simulated network](sim). One [`Reactor`] is one thread: services need no locks, and must not block.
+//!
+//! # A service
+//!
+//! It answers each line with the number of its words:
+//!
+//! ```
+//! use tidewheel::{Address, ConnId, Context, Limits, Options, Reactor, Service};
+//!
+//! struct Words;
+//!
+//! impl Service for Words {
+//!     fn input(&mut self, conn: ConnId, bytes: &[u8], cx: &mut Context<'_>) -> usize {
+//!         let mut consumed = 0;
+//!         for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+//!             if !line.ends_with(b"\n") || cx.room(conn) == 0 {
+//!                 break; // the rest is offered again, with what follows it
+//!             }
+//!             let words = String::from_utf8_lossy(line).split_whitespace().count();
+//!             cx.send(conn, format!("{words}\n").as_bytes());
+//!             consumed += line.len();
+//!         }
+//!         consumed
+//!     }
+//! }
+//!
+//! let mut reactor = Reactor::new(Limits::default())?;
+//! let words = reactor.add_service(Words, Options::new("words"));
+//! let (_, address) = reactor.listen(&Address::Tcp(([127, 0, 0, 1], 0).into()), words)?;
+//! println!("listening on {address}");
+//! # let remote = reactor.remote();
+//! # let peer = std::thread::spawn(move || {
+//! #     use std::io::{Read, Write};
+//! #     let Address::Tcp(address) = address else { unreachable!() };
+//! #     let mut stream = std::net::TcpStream::connect(address).unwrap();
+//! #     stream.write_all(b"one two\n\nthree").unwrap();
+//! #     stream.write_all(b" four five\n").unwrap();
+//! #     stream.shutdown(std::net::Shutdown::Write).unwrap();
+//! #     let mut answers = String::new();
+//! #     stream.read_to_string(&mut answers).unwrap();
+//! #     remote.stop();
+//! #     answers
+//! # });
+//! reactor.run()?;
+//! # assert_eq!(peer.join().unwrap(), "2\n0\n3\n");
+//! # Ok::<(), tidewheel::Error>(())
+//! ```
+//!
+//! # The same, simulated
+//!
+//! The network cuts, delays and interrupts; the seed decides how, and a failing one is printed and can be replayed:
+//!
+//! ```
+//! # use tidewheel::{ConnId, Context, Service};
+//! # struct Words;
+//! # impl Service for Words {
+//! #     fn input(&mut self, conn: ConnId, bytes: &[u8], cx: &mut Context<'_>) -> usize {
+//! #         let mut consumed = 0;
+//! #         for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+//! #             if !line.ends_with(b"\n") || cx.room(conn) == 0 {
+//! #                 break;
+//! #             }
+//! #             let words = String::from_utf8_lossy(line).split_whitespace().count();
+//! #             cx.send(conn, format!("{words}\n").as_bytes());
+//! #             consumed += line.len();
+//! #         }
+//! #         consumed
+//! #     }
+//! # }
+//! use tidewheel::sim::{self, Faults, Sim};
+//!
+//! sim::check(0..20, |seed| {
+//!     let mut sim = Sim::new(seed, Faults::hostile());
+//!     let words = sim.listen("127.0.0.1:7", Words);
+//!     let peer = sim.connect(words);
+//!     sim.send(peer, b"one two\n\nthree four five\n");
+//!     sim.finish(peer);
+//!     assert!(sim.run(), "it comes to an end");
+//!     assert_eq!(sim.received(peer), b"2\n0\n3\n");
+//! });
+//! ```
+//!
+//! # Where to look
+//!
+//! - [`service`]: what a protocol hears, and what it may ask for
+//! - [`reactor`]: the loop; [`Reactor::run`], or [`Reactor::turn`] for a loop of your own
+//! - [`limits`]: everything that may grow, and how far
+//! - [`mailbox`]: typed messages from other threads
+//! - [`sim`]: the simulated network
+//! - [`metrics`]: the counters
+#![cfg_attr(feature = "services", doc = "- [`services`]: those that are ready")]
+//!
+//! # Features
+//!
+//! The core, without any feature, is the engine and the simulation. `services` adds the ready services, `cli` the
+//! `tidewheel` program. Both are on by default; whoever builds on the library says `default-features = false`.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("tidewheel runs on Linux: it is built on epoll and on Linux's batched datagram calls");
@@ -26,11 +133,21 @@ pub mod timer;
 pub mod topic;
 
 pub use connection::CloseReason;
+pub use datagram::Datagram;
 pub use error::Error;
 pub use limits::Limits;
+pub use mailbox::Mailbox;
+pub use metrics::Metrics;
 pub use net::{Address, Peer, sim};
-pub use reactor::Reactor;
+pub use output::Shared;
+pub use reactor::{ListenerId, Reactor, Remote};
 pub use service::{Arrival, Context, Options, Receive, Service, ServiceId};
 pub use slots::{ConnId, ConnMap};
 pub use state::{Observer, Report};
 pub use timer::Instant;
+pub use topic::TopicId;
+
+/// The README's examples, compiled and run with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -141,12 +141,6 @@ impl Metrics {
         self.datagrams_dropped[cause as usize] += 1;
     }
 
-    pub(crate) fn count_turn(&mut self, events: usize) {
-        self.turns += 1;
-        self.events += events as u64;
-        self.events_per_turn_max = self.events_per_turn_max.max(events as u64);
-    }
-
     /// How often connections were closed for this reason.
     pub fn closed_for(&self, reason: CloseReason) -> u64 {
         self.closed[reason as usize]

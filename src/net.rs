@@ -212,18 +212,18 @@ pub trait Net: Wire + 'static {
     /// What events say, one after the other.
     type Readiness<'a>: Iterator<Item = Readiness>;
 
-    /// Waits up to `max_wait` (`None`: for ever) until something is ready, and returns what is. An interrupted wait
-    /// ends early, with what is ready by then.
+    /// Memory for the events of a wait.
+    fn events(&self) -> Self::Events;
+
+    /// Replaces `events` by what is ready, waiting up to `max_wait` (`None`: for ever) until there is something.
+    /// An interrupted wait gives no events and no error.
     ///
     /// # Errors
     /// Only what leaves the reactor unable to go on.
-    fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<Self::Events>;
+    fn wait(&mut self, events: &mut Self::Events, max_wait: Option<Duration>) -> io::Result<()>;
 
     /// What these events say, in order.
     fn readiness(events: &Self::Events) -> Self::Readiness<'_>;
-
-    /// Takes events back after use, so that their memory serves the next wait.
-    fn recycle(&mut self, events: Self::Events);
 
     /// What other threads wake this system with.
     fn waker(&self) -> Arc<dyn Wake>;
@@ -263,15 +263,12 @@ pub trait Net: Wire + 'static {
     /// When the system has no memory for it.
     fn rearm(&mut self, id: ConnId, interest: Flags) -> io::Result<()>;
 
-    /// Reads from a connection; 0 is the end of the stream.
+    /// Reads from a connection; 0 is the end of the stream. A read shorter than its buffer means that nothing is
+    /// left on a TCP connection, unless urgent data is about; on unix streams passed descriptors split reads.
     ///
     /// # Errors
     /// `WouldBlock` when there is nothing; else the connection has failed.
     fn read(&mut self, id: ConnId, buffer: &mut [u8]) -> io::Result<usize>;
-
-    /// Whether a read shorter than its buffer means that nothing is left on this connection. True for TCP; on
-    /// unix streams passed descriptors split reads.
-    fn short_read_means_drained(&self, id: ConnId) -> bool;
 
     /// Writes several pieces as one; see [`Wire::write`].
     ///

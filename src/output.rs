@@ -63,10 +63,9 @@ pub(crate) struct Outbox {
     /// Where the turn's input is, as a number: to tell whether bytes to be sent are a part of it.
     input_address: usize,
     input_len: usize,
-    /// Input below this offset is being sent and must not be overwritten.
-    input_held: usize,
-    /// Bytes that this turn has brought: never less than `input_held`.
-    load: usize,
+    /// How far the turn has filled up. Input below this offset is being sent and must not be overwritten; what else
+    /// the turn brings, in the arena or in tails, raises it as well, so that one number tells when to flush.
+    level: usize,
     /// The number of this turn, from 1.
     turn: u64,
 }
@@ -149,30 +148,29 @@ impl Outbox {
             shared: Vec::new(),
             input_address: 0,
             input_len: 0,
-            input_held: 0,
-            load: 0,
+            level: 0,
             turn: 1,
         }
     }
 
-    /// Says where the turn's input is read to. It must stay there, and below [`Outbox::input_held`] be left as it is
-    /// until the end of the turn.
+    /// Says where the turn's input is read to. It must stay there, and below [`Outbox::level`] be left as it is until
+    /// the end of the turn.
     pub fn set_input(&mut self, input: &[u8]) {
         assert!(input.len() < IS_SHARED as usize, "offsets in the input leave room for the flags");
         self.input_address = input.as_ptr() as usize;
         self.input_len = input.len();
     }
 
-    /// Where the next read may begin.
+    /// Where in the input the next read may begin, unless the outbox is full.
     #[inline]
-    pub fn input_held(&self) -> usize {
-        self.input_held
+    pub fn level(&self) -> usize {
+        self.level
     }
 
     /// Whether the read phase should end so that what waits can be flushed.
     #[inline]
     pub fn is_full(&self) -> bool {
-        self.load >= TURN_BYTES
+        self.level >= TURN_BYTES
     }
 
     pub fn is_empty(&self) -> bool {
@@ -185,12 +183,10 @@ impl Outbox {
     pub fn begin_with_input(&mut self, id: ConnId, output: &mut Output, bytes: &[u8]) -> bool {
         debug_assert!(output.tail.is_none() && output.turn != self.turn);
         let offset = (bytes.as_ptr() as usize).wrapping_sub(self.input_address);
-        if offset < self.input_held || offset >= self.input_len || self.pieces.len() == self.pieces.capacity() {
+        if offset < self.level || offset >= self.input_len || self.pieces.len() == self.pieces.capacity() {
             return false;
         }
-        let held = offset + bytes.len();
-        self.load += held - self.input_held;
-        self.input_held = held;
+        self.level = offset + bytes.len();
         self.begin(id, output, offset as u32 | IN_INPUT, bytes.len());
         true
     }
@@ -211,17 +207,15 @@ impl Outbox {
             return;
         }
         if let Some(tail) = &mut output.tail {
-            self.load += bytes.len();
+            self.level += bytes.len();
             return tail.push(bytes);
         }
         let offset = (bytes.as_ptr() as usize).wrapping_sub(self.input_address);
-        self.load += bytes.len();
         if offset < self.input_len {
-            let held = self.input_held.max(offset + bytes.len());
-            self.load += held - self.input_held;
-            self.input_held = held;
+            self.level = self.level.max(offset + bytes.len());
             return self.append(id, output, offset as u32 | IN_INPUT, bytes.len());
         }
+        self.level += bytes.len();
         let free = self.arena_len..self.arena_len + bytes.len();
         if let Some(place) = self.arena.get_mut(free) {
             place.copy_from_slice(bytes);
@@ -239,10 +233,10 @@ impl Outbox {
             return;
         }
         if let Some(tail) = &mut output.tail {
-            self.load += bytes.len();
+            self.level += bytes.len();
             return tail.push_shared(bytes.clone());
         }
-        self.load += bytes.len();
+        self.level += bytes.len();
         self.append_shared(id, output, bytes);
     }
 
@@ -356,8 +350,7 @@ impl Outbox {
         self.pieces.clear();
         self.shared.clear();
         self.arena_len = 0;
-        self.input_held = 0;
-        self.load = 0;
+        self.level = 0;
         self.turn += 1;
     }
 }
@@ -500,7 +493,7 @@ mod tests {
         let mut output = Output::default();
         assert!(outbox.begin_with_input(id(1), &mut output, &input[4..7]));
         assert_eq!(outbox.outputs(0, &input).collect::<Vec<_>>(), [(0, id(1), Some(&b"two"[..]))]);
-        assert_eq!((outbox.input_held(), outbox.arena_len), (7, 0));
+        assert_eq!((outbox.level(), outbox.arena_len), (7, 0));
         assert!(!outbox.begin_with_input(id(2), &mut Output::default(), b"elsewhere"));
     }
 

@@ -26,14 +26,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::connection::{CloseReason, Connection, Due, Marks, Phase, Timeouts};
-use crate::drive::{Drive, First, Parts, Stop};
+use crate::drive::{Drive, First, Parts, Stop, Stopped};
 use crate::datagram::{BATCH_MAX, Datagram, Inbound, Outbound};
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::mailbox::{self, Inbox, Mailbox};
 use crate::metrics::{DropCause, Metrics};
 use crate::net::os::{self, Os};
-use crate::net::{Address, Flags, Net, Peer, WAKER, Wake, uninterrupted};
+use crate::net::{Address, Flags, Net, Peer, Readiness, WAKER, Wake, uninterrupted};
 use crate::output::TURN_BYTES;
 use crate::service::{Arrival, Context, Options, Receive, Service, ServiceId};
 use crate::slots::ConnId;
@@ -60,6 +60,10 @@ pub struct Reactor<N: Net = Os> {
     buffer: Box<[u8]>,
     /// Made with the first datagram socket.
     inbound: Option<Box<Inbound>>,
+    /// The service of the last run of events.
+    last_served: u16,
+    /// The memory for events, except while they are taken up.
+    events: Option<Box<N::Events>>,
     /// An earlier turn has left something to read or to accept.
     left_over: bool,
     /// Another thread has woken us, or has left more than one turn takes.
@@ -178,6 +182,8 @@ impl<N: Net> Reactor<N> {
             inboxes: Vec::new(),
             remote,
             inbound: None,
+            last_served: 0,
+            events: None,
             left_over: false,
             mail: false,
         }
@@ -341,13 +347,17 @@ impl<N: Net> Reactor<N> {
             (Some(wait), Some(max)) => Some(wait.min(max)),
             (wait, max) => wait.or(max),
         };
-        let events = self.net.wait(wait).map_err(Error::Poll)?;
+        let mut events = self.events.take().unwrap_or_else(|| Box::new(self.net.events()));
+        let waited = self.net.wait(&mut events, wait);
         let begun = self.begin_turn();
         if self.left_over {
             self.take_left_over();
         }
-        let count = self.take_events(&events);
-        self.net.recycle(events);
+        if waited.is_ok() {
+            self.take_events(&events);
+        }
+        self.events = Some(events);
+        waited.map_err(Error::Poll)?;
         if self.state.timers.next().is_some() {
             self.fire_deadlines();
         }
@@ -361,7 +371,7 @@ impl<N: Net> Reactor<N> {
         if self.state.attention {
             self.settle_and_free();
         }
-        self.state.metrics.count_turn(count);
+        self.state.metrics.turns += 1;
         if let Some(begun) = begun {
             self.state.metrics.busy_ns.saturating_record((self.net.now() - begun).as_nanos() as u64);
         }
@@ -422,42 +432,51 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Takes up each event and returns how many there were.
-    fn take_events(&mut self, events: &N::Events) -> usize {
+    /// Takes up each event.
+    fn take_events(&mut self, events: &N::Events) {
         let mut rest = N::readiness(events);
-        let mut count = 0;
+        let mut at = Stopped::default();
+        let before = self.state.metrics.events;
         let mut next = rest.next();
-        while let Some(event) = next.take() {
-            match self.state.conns.get_by_token(event.token) {
-                Some((_, conn)) if event.flags == Flags::READ && conn.marks.none() => {
-                    let own = conn.service;
-                    let Reactor { net, state, services, buffer, .. } = self;
-                    let service = &mut services[own as usize].service;
-                    let (read, stop) = service.read_run(own, event, &mut rest, Parts { net, state, buffer });
-                    count += read;
-                    match stop {
-                        Stop::End => break,
-                        Stop::Other(event) => next = Some(event),
-                        Stop::Unusual(id, first) => self.read(id, first),
-                    }
+        while let Some(event) = next {
+            let Reactor { net, state, services, buffer, .. } = self;
+            // The service of the last run first: as a rule all events are for one.
+            let stop = match services.get_mut(self.last_served as usize) {
+                Some(entry) => {
+                    let parts = Parts { net, state, buffer };
+                    entry.service.read_run(self.last_served, event, &mut rest, parts, &mut at)
                 }
-                Some((id, _)) => {
-                    count += 1;
-                    self.unusual_event(id, event.flags);
+                None => Stop::Other,
+            };
+            next = match (stop, at.unusual.take()) {
+                (Stop::End, _) => None,
+                (Stop::Unusual, Some((id, first))) => {
+                    self.read(id, first);
+                    rest.next()
                 }
-                None => {
-                    count += 1;
-                    self.source_event(event.token, event.flags);
-                }
-            }
-            if next.is_none() {
-                next = rest.next();
-            }
+                _ => self.take_other(at.event.take().unwrap_or(event)).or_else(|| rest.next()),
+            };
         }
-        count
+        let metrics = &mut self.state.metrics;
+        metrics.events_per_turn_max = metrics.events_per_turn_max.max(metrics.events - before);
     }
 
+    /// Takes up an event that is not plain input for the service of the last run. Returns it if it is plain input for
+    /// another service, whose turn it is now.
     #[inline(never)]
+    fn take_other(&mut self, event: Readiness) -> Option<Readiness> {
+        match self.state.conns.get_by_token(event.token) {
+            Some((_, conn)) if event.flags == Flags::READ && conn.marks.none() => {
+                self.last_served = conn.service;
+                return Some(event);
+            }
+            Some((id, _)) => self.unusual_event(id, event.flags),
+            None => self.source_event(event.token, event.flags),
+        }
+        self.state.metrics.events += 1;
+        None
+    }
+
     fn source_event(&mut self, token: u64, flags: Flags) {
         if token == WAKER {
             self.mail = true;
@@ -496,7 +515,6 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Anything but plain input on an open connection.
-    #[cold]
     fn unusual_event(&mut self, id: ConnId, flags: Flags) {
         let Some(conn) = self.state.conns.get_mut(id) else { return };
         if flags.intersects(Flags::READ_CLOSED | Flags::URGENT | Flags::ERROR) {
@@ -588,7 +606,7 @@ impl<N: Net> Reactor<N> {
             None
         };
         let mut conn = Connection::new(Phase::Open, service.0, Flags::READ, state.now);
-        conn.set_short_is_drained(self.net.short_read_means_drained(id));
+        conn.set_short_is_drained(matches!(peer, Peer::Inet(_)));
         if let Some(reason) = refused {
             state.metrics.connections_refused += 1;
             state.report(&Report::Refused { service: &entry.options.name, peer: &peer, reason });
@@ -630,7 +648,7 @@ impl<N: Net> Reactor<N> {
                 conn.set_phase(Phase::Open);
                 conn.deadline = Instant::NEVER;
                 conn.active_at = state.now;
-                conn.set_short_is_drained(self.net.short_read_means_drained(id));
+                conn.set_short_is_drained(matches!(peer, Peer::Inet(_)));
                 let entry = &mut self.services[conn.service as usize];
                 state.report(&Report::Opened { conn: id, service: &entry.options.name, peer: &peer });
                 state.arm_next(id);
@@ -669,7 +687,7 @@ impl<N: Net> Reactor<N> {
 
     fn read_on(&mut self, id: ConnId, mut first: First) {
         let Reactor { net, state, services, buffer, .. } = self;
-        let held = state.outbox.input_held();
+        let held = state.outbox.level();
         let Some(conn) = state.conns.get_mut(id) else { return };
         if state.outbox.is_full() && matches!(first, First::Read | First::Offer) {
             conn.marks.set(Marks::READABLE);
@@ -745,7 +763,7 @@ impl<N: Net> Reactor<N> {
             let Some(conn) = state.conns.get_mut(id) else { return };
             if begin == end {
                 conn.message_since = Instant::NEVER;
-                begin = state.outbox.input_held();
+                begin = state.outbox.level().min(TURN_BYTES);
                 end = begin;
             } else if consumed > 0 || conn.message_since == Instant::NEVER {
                 conn.message_since = now;
@@ -773,8 +791,8 @@ impl<N: Net> Reactor<N> {
 
     /// Reads and drops what a peer still sends after our side has ended, until its side ends too.
     fn discard(&mut self, id: ConnId) {
-        let held = self.state.outbox.input_held();
-        if held > TURN_BYTES {
+        let held = self.state.outbox.level();
+        if self.state.outbox.is_full() {
             return self.state.queue(id);
         }
         loop {

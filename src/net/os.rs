@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,18 +36,13 @@ const KEEPALIVE_RETRIES: u32 = 4;
 /// The system that this program runs on.
 pub struct Os {
     poll: mio::Poll,
-    events: Events,
     waker: Arc<mio::Waker>,
     start: std::time::Instant,
-    /// By slot.
-    streams: Vec<Option<Stream>>,
+    /// By slot. Unix streams are here too: what std does with a `TcpStream` is recv and send with MSG_NOSIGNAL,
+    /// whatever the family of the socket, and one kind saves a branch and a join in every read and write.
+    streams: Vec<Option<TcpStream>>,
     /// By index.
     sources: Vec<Option<Source>>,
-}
-
-enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
 }
 
 enum Source {
@@ -66,12 +61,11 @@ impl Os {
         let poll = mio::Poll::new()?;
         let waker = Arc::new(mio::Waker::new(poll.registry(), Token(WAKER as usize))?);
         let start = std::time::Instant::now();
-        let events = Events::with_capacity(EVENTS_PER_POLL);
-        Ok(Os { poll, events, waker, start, streams: Vec::new(), sources: Vec::new() })
+        Ok(Os { poll, waker, start, streams: Vec::new(), sources: Vec::new() })
     }
 
     #[inline]
-    fn stream(&self, id: ConnId) -> &Stream {
+    fn stream(&self, id: ConnId) -> &TcpStream {
         self.streams[id.slot()].as_ref().expect("the reactor names only connections that it opened")
     }
 
@@ -86,13 +80,9 @@ impl Os {
         }
     }
 
-    fn keep_stream(&mut self, id: ConnId, mut stream: Stream, interest: Flags) -> io::Result<()> {
+    fn keep_stream(&mut self, id: ConnId, mut stream: TcpStream, interest: Flags) -> io::Result<()> {
         let token = Token(id.token() as usize);
-        let interest = to_mio(interest);
-        match &mut stream {
-            Stream::Tcp(stream) => self.poll.registry().register(stream, token, interest)?,
-            Stream::Unix(stream) => self.poll.registry().register(stream, token, interest)?,
-        }
+        self.poll.registry().register(&mut stream, token, to_mio(interest))?;
         if id.slot() >= self.streams.len() {
             self.streams.resize_with(id.slot() + 1, || None);
         }
@@ -120,10 +110,7 @@ impl Wake for OsWaker {
 impl Wire for Os {
     #[inline]
     fn write(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize> {
-        match self.stream(id) {
-            Stream::Tcp(stream) => (&*stream).write(bytes),
-            Stream::Unix(stream) => write_unix(stream, bytes),
-        }
+        self.stream(id).write(bytes)
     }
 
     fn now(&mut self) -> Instant {
@@ -140,28 +127,23 @@ impl Net for Os {
     type Events = Events;
     type Readiness<'a> = OsReadiness<'a>;
 
-    fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<Events> {
-        let mut waited = self.poll.poll(&mut self.events, max_wait);
-        if waited.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {
-            // A process that was stopped goes on with an interrupted wait. What has come meanwhile must be seen
-            // before deadlines are, or connections would be closed as idle whose input lies there.
-            waited = self.poll.poll(&mut self.events, Some(Duration::ZERO));
+    fn events(&self) -> Events {
+        Events::with_capacity(EVENTS_PER_POLL)
+    }
+
+    fn wait(&mut self, events: &mut Events, max_wait: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(events, max_wait) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                events.clear();
+                Ok(())
+            }
+            waited => waited,
         }
-        match waited {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
-            Err(error) => return Err(error),
-        }
-        Ok(std::mem::replace(&mut self.events, Events::with_capacity(0)))
     }
 
     #[inline]
     fn readiness(events: &Events) -> OsReadiness<'_> {
         OsReadiness(events.iter())
-    }
-
-    fn recycle(&mut self, events: Events) {
-        self.events = events;
     }
 
     fn waker(&self) -> Arc<dyn Wake> {
@@ -221,11 +203,11 @@ impl Net for Os {
         let (stream, peer) = match self.source(source) {
             Source::Tcp(listener) => {
                 let (stream, from) = listener.accept()?;
-                (Stream::Tcp(stream), Peer::Inet(canonical(from)))
+                (stream, Peer::Inet(canonical(from)))
             }
             Source::Unix(listener, _) => {
                 let (stream, from) = listener.accept()?;
-                (Stream::Unix(stream), Peer::Unix(from.as_pathname().map(Path::to_owned)))
+                (as_stream(stream), Peer::Unix(from.as_pathname().map(Path::to_owned)))
             }
             Source::Datagram(_) => unreachable!("datagram sockets have nothing to accept"),
         };
@@ -238,9 +220,9 @@ impl Net for Os {
             Address::Tcp(to) => {
                 let stream = TcpStream::connect(*to)?;
                 stream.set_nodelay(true)?;
-                Stream::Tcp(stream)
+                stream
             }
-            Address::Unix(path) => Stream::Unix(UnixStream::connect(path)?),
+            Address::Unix(path) => as_stream(UnixStream::connect(path)?),
             Address::Udp(_) | Address::UnixDatagram(_) => {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidInput,
@@ -255,12 +237,10 @@ impl Net for Os {
         if let Some(error) = self.take_error(id) {
             return Err(error);
         }
-        let peer = match self.stream(id) {
-            Stream::Tcp(stream) => stream.peer_addr().map(|peer| Peer::Inet(canonical(peer))),
-            Stream::Unix(stream) => {
-                stream.peer_addr().map(|peer| Peer::Unix(peer.as_pathname().map(Path::to_owned)))
-            }
-        };
+        let peer = SockRef::from(self.stream(id)).peer_addr().map(|peer| match peer.as_socket() {
+            Some(peer) => Peer::Inet(canonical(peer)),
+            None => Peer::Unix(peer.as_pathname().map(Path::to_owned)),
+        });
         match peer {
             Ok(peer) => Ok(Some(peer)),
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(None),
@@ -269,57 +249,34 @@ impl Net for Os {
     }
 
     fn rearm(&mut self, id: ConnId, interest: Flags) -> io::Result<()> {
-        let token = Token(id.token() as usize);
-        let interest = to_mio(interest);
-        let registry = self.poll.registry();
-        match self.streams[id.slot()].as_mut().expect("the reactor names only connections that it opened") {
-            Stream::Tcp(stream) => registry.reregister(stream, token, interest),
-            Stream::Unix(stream) => registry.reregister(stream, token, interest),
-        }
+        let stream = self.streams[id.slot()].as_mut().expect("the reactor names only connections that it opened");
+        self.poll.registry().reregister(stream, Token(id.token() as usize), to_mio(interest))
     }
 
     #[inline]
     fn read(&mut self, id: ConnId, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.stream(id) {
-            Stream::Tcp(stream) => (&*stream).read(buffer),
-            Stream::Unix(stream) => (&*stream).read(buffer),
-        }
-    }
-
-    fn short_read_means_drained(&self, id: ConnId) -> bool {
-        matches!(self.stream(id), Stream::Tcp(_))
+        self.stream(id).read(buffer)
     }
 
     fn write_vectored(&mut self, id: ConnId, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self.stream(id) {
-            Stream::Tcp(stream) => SockRef::from(stream).send_vectored_with_flags(pieces, libc::MSG_NOSIGNAL),
-            Stream::Unix(stream) => {
-                SockRef::from(stream).send_vectored_with_flags(pieces, libc::MSG_NOSIGNAL)
-            }
-        }
+        // The standard library's vectored write can raise SIGPIPE.
+        SockRef::from(self.stream(id)).send_vectored_with_flags(pieces, libc::MSG_NOSIGNAL)
     }
 
     fn take_error(&mut self, id: ConnId) -> Option<io::Error> {
-        match self.stream(id) {
-            Stream::Tcp(stream) => stream.take_error(),
-            Stream::Unix(stream) => stream.take_error(),
-        }
-        .unwrap_or_else(Some)
+        self.stream(id).take_error().unwrap_or_else(Some)
     }
 
     fn shutdown_write(&mut self, id: ConnId) {
         // It fails only when the peer is gone, which the next read tells.
-        let _ = match self.stream(id) {
-            Stream::Tcp(stream) => stream.shutdown(std::net::Shutdown::Write),
-            Stream::Unix(stream) => stream.shutdown(std::net::Shutdown::Write),
-        };
+        let _ = self.stream(id).shutdown(std::net::Shutdown::Write);
     }
 
     fn close(&mut self, id: ConnId, reset: bool) {
         let Some(stream) = self.streams.get_mut(id.slot()).and_then(Option::take) else { return };
-        if reset && let Stream::Tcp(stream) = &stream {
+        if reset {
             // When it fails the connection closes in the ordinary way, which is no worse.
-            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         }
     }
 
@@ -349,10 +306,9 @@ impl Net for Os {
     }
 }
 
-/// The standard library's write to a unix stream can raise SIGPIPE.
-#[cold]
-fn write_unix(stream: &UnixStream, bytes: &[u8]) -> io::Result<usize> {
-    SockRef::from(stream).send_with_flags(bytes, libc::MSG_NOSIGNAL)
+/// A unix stream kept like all others.
+fn as_stream(stream: UnixStream) -> TcpStream {
+    TcpStream::from(OwnedFd::from(stream))
 }
 
 /// What mio's events say.

@@ -236,7 +236,7 @@ fn a_peer_that_takes_nothing_is_closed_at_the_progress_deadline() {
             sim.send(peer, &long);
         }
         sim.send(slow, &long[..100_000]);
-        sim.run_for(20 * MS);
+        sim.run_for(300 * MS);
         sim.cut_off(vanished);
         sim.run_for(29_000 * MS);
         assert_eq!(sim.reactor().connections(), 3);

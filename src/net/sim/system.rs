@@ -804,8 +804,12 @@ impl Net for SimNet {
     type Readiness<'a> = std::iter::Copied<std::slice::Iter<'a, Readiness>>;
 
     /// Without a `max_wait`, and with nothing that could ever happen, it returns no events.
-    fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<Vec<Readiness>> {
-        let mut events = Vec::new();
+    fn events(&self) -> Vec<Readiness> {
+        Vec::new()
+    }
+
+    fn wait(&mut self, events: &mut Vec<Readiness>, max_wait: Option<Duration>) -> io::Result<()> {
+        events.clear();
         let mut until_ns = max_wait.map(|wait| self.now_ns.saturating_add(nanos(wait)));
         let was_still = self.is_still();
         if self.call().is_err() {
@@ -817,7 +821,7 @@ impl Net for SimNet {
             if self.woken.swap(false, Ordering::AcqRel) {
                 events.push(Readiness { token: WAKER, flags: Flags::READ });
             }
-            self.harvest(&mut events);
+            self.harvest(events);
             if !events.is_empty() {
                 break;
             }
@@ -835,17 +839,15 @@ impl Net for SimNet {
             }
         }
         self.note("poll", 0, events.len());
-        for event in &events {
+        for event in events.iter() {
             self.note("event", event.token, usize::from(event.flags.0));
         }
-        Ok(events)
+        Ok(())
     }
 
     fn readiness(events: &Vec<Readiness>) -> Self::Readiness<'_> {
         events.iter().copied()
     }
-
-    fn recycle(&mut self, _events: Vec<Readiness>) {}
 
     fn waker(&self) -> Arc<dyn Wake> {
         Arc::new(SimWaker(self.woken.clone()))
@@ -1017,10 +1019,6 @@ impl Net for SimNet {
         self.note("read", id.token(), count);
         self.kick(self.sockets[socket].mate);
         Ok(count)
-    }
-
-    fn short_read_means_drained(&self, id: ConnId) -> bool {
-        self.sockets[self.socket_of(id)].tcp
     }
 
     fn write_vectored(&mut self, id: ConnId, pieces: &[IoSlice<'_>]) -> io::Result<usize> {

@@ -67,12 +67,11 @@ impl Stopped {
 
 /// A service as the reactor drives it.
 pub(crate) trait Drive<N: Net>: Service {
-    /// Takes up `event`, and those that follow in `rest`, as long as they are input on ordinary connections of this
-    /// service, whose index is `own`.
+    /// Takes up the event in `at`, if there is one, and those that follow in `rest`, as long as they are input on
+    /// ordinary connections of this service, whose index is `own`.
     fn read_run(
         &mut self,
         own: u16,
-        event: Readiness,
         rest: &mut N::Readiness<'_>,
         parts: Parts<'_, N>,
         at: &mut Stopped,
@@ -83,13 +82,13 @@ impl<S: Service, N: Net> Drive<N> for S {
     fn read_run(
         &mut self,
         own: u16,
-        mut event: Readiness,
         rest: &mut N::Readiness<'_>,
         parts: Parts<'_, N>,
         at: &mut Stopped,
     ) -> Stop {
         let Parts { net, state, buffer } = parts;
-        loop {
+        let mut next = at.event.take().or_else(|| rest.next());
+        while let Some(event) = next {
             let Some((id, conn)) = state.conns.get_by_token(event.token) else {
                 return at.other(event);
             };
@@ -112,10 +111,8 @@ impl<S: Service, N: Net> Drive<N> for S {
             if consumed != read || state.look_again {
                 return at.unusual(id, First::Offered { begin, end: begin + read, consumed });
             }
-            match rest.next() {
-                Some(next) => event = next,
-                None => return Stop::End,
-            }
+            next = rest.next();
         }
+        Stop::End
     }
 }

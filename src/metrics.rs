@@ -101,9 +101,9 @@ pub struct Metrics {
     pub turns: u64,
     /// Events that turns received.
     pub events: u64,
-    /// The most events in one turn.
-    pub events_per_turn_max: u64,
-    /// The busy time of every eighth turn, from the end of the wait to the end of the turn, in nanoseconds.
+    /// The events of every sixteenth turn.
+    pub events_per_turn: Histogram<u64>,
+    /// The busy time of every sixteenth turn, from the end of the wait to the end of the turn, in nanoseconds.
     pub busy_ns: Histogram<u64>,
 }
 
@@ -132,7 +132,7 @@ impl Metrics {
             mailbox_messages: 0,
             turns: 0,
             events: 0,
-            events_per_turn_max: 0,
+            events_per_turn: Histogram::new_with_bounds(1, 1 << 20, 2).expect("these bounds are valid"),
             busy_ns: Histogram::new_with_bounds(1, 60_000_000_000, 2).expect("these bounds are valid"),
         }
     }
@@ -179,7 +179,7 @@ impl Metrics {
         self.mailbox_messages += other.mailbox_messages;
         self.turns += other.turns;
         self.events += other.events;
-        self.events_per_turn_max = self.events_per_turn_max.max(other.events_per_turn_max);
+        self.events_per_turn += &other.events_per_turn;
         self.busy_ns += &other.busy_ns;
     }
 
@@ -213,7 +213,9 @@ impl Metrics {
         put("mailbox_messages", self.mailbox_messages);
         put("turns", self.turns);
         put("events", self.events);
-        put("events_per_turn_max", self.events_per_turn_max);
+        for (name, quantile) in [("p50", 0.5), ("p99", 0.99), ("max", 1.0)] {
+            put(&format!("events_per_turn_{name}"), self.events_per_turn.value_at_quantile(quantile));
+        }
         for (name, quantile) in [("p50", 0.5), ("p99", 0.99), ("max", 1.0)] {
             put(&format!("turn_busy_ns_{name}"), self.busy_ns.value_at_quantile(quantile));
         }

@@ -40,8 +40,9 @@ use crate::slots::ConnId;
 use crate::state::{Departures, Observer, READ_BYTES, Report, State, reason_of};
 use crate::timer::Instant;
 
-/// Busy time is measured in one turn of so many: reading the clock twice in each would cost a lone echo 2 %.
-const BUSY_SAMPLE: u64 = 8;
+/// Busy time and events are recorded for one turn in so many: reading the clock twice in each would cost a lone echo
+/// one percent of its CPU.
+const TURN_SAMPLE: u64 = 16;
 
 /// Descriptors that are not for connections: the event queue, the waker, standard streams, what the program opens.
 const DESCRIPTOR_RESERVE: u64 = 64;
@@ -373,7 +374,7 @@ impl<N: Net> Reactor<N> {
         }
         self.state.metrics.turns += 1;
         if let Some(begun) = begun {
-            self.state.metrics.busy_ns.saturating_record((self.net.now() - begun).as_nanos() as u64);
+            self.record_turn(begun);
         }
         Ok(())
     }
@@ -394,16 +395,25 @@ impl<N: Net> Reactor<N> {
         next.map(|at| at.since(self.net.now()))
     }
 
-    /// Forgets the time of the last turn. Returns when this one began, if its busy time is to be measured.
-    fn begin_turn(&mut self) -> Option<Instant> {
+    /// Forgets the time of the last turn. Returns when this one began, and how many events there had been, if it is
+    /// one of those that are recorded.
+    fn begin_turn(&mut self) -> Option<(Instant, u64)> {
         let Reactor { net, state, .. } = self;
         state.time_known = false;
         state.wall = None;
-        let measured = state.metrics.turns % BUSY_SAMPLE == 0;
-        if measured || state.keeps_time || state.timers.next().is_some() {
+        let recorded = state.metrics.turns % TURN_SAMPLE == 0;
+        if recorded || state.keeps_time || state.timers.next().is_some() {
             state.time(net);
         }
-        measured.then_some(state.now)
+        recorded.then_some((state.now, state.metrics.events))
+    }
+
+    #[cold]
+    fn record_turn(&mut self, (begun, events): (Instant, u64)) {
+        let busy = self.net.now() - begun;
+        let metrics = &mut self.state.metrics;
+        metrics.busy_ns.saturating_record(busy.as_nanos() as u64);
+        metrics.events_per_turn.saturating_record(metrics.events - events);
     }
 
     // ---- 2 and 3: what earlier turns left, then what is new ----
@@ -436,29 +446,28 @@ impl<N: Net> Reactor<N> {
     fn take_events(&mut self, events: &N::Events) {
         let mut rest = N::readiness(events);
         let mut at = Stopped::default();
-        let before = self.state.metrics.events;
-        let mut next = rest.next();
-        while let Some(event) = next {
+        loop {
             let Reactor { net, state, services, buffer, .. } = self;
             // The service of the last run first: as a rule all events are for one.
             let stop = match services.get_mut(self.last_served as usize) {
                 Some(entry) => {
-                    let parts = Parts { net, state, buffer };
-                    entry.service.read_run(self.last_served, event, &mut rest, parts, &mut at)
+                    entry.service.read_run(self.last_served, &mut rest, Parts { net, state, buffer }, &mut at)
                 }
-                None => Stop::Other,
-            };
-            next = match (stop, at.unusual.take()) {
-                (Stop::End, _) => None,
-                (Stop::Unusual, Some((id, first))) => {
-                    self.read(id, first);
-                    rest.next()
+                None => {
+                    at.event = rest.next();
+                    if at.event.is_some() { Stop::Other } else { Stop::End }
                 }
-                _ => self.take_other(at.event.take().unwrap_or(event)).or_else(|| rest.next()),
             };
+            match stop {
+                Stop::End => return,
+                Stop::Other => at.event = at.event.take().and_then(|event| self.take_other(event)),
+                Stop::Unusual => {
+                    if let Some((id, first)) = at.unusual.take() {
+                        self.read(id, first);
+                    }
+                }
+            }
         }
-        let metrics = &mut self.state.metrics;
-        metrics.events_per_turn_max = metrics.events_per_turn_max.max(metrics.events - before);
     }
 
     /// Takes up an event that is not plain input for the service of the last run. Returns it if it is plain input for

@@ -73,7 +73,13 @@ fn above_the_refusal_limit_nothing_is_said() {
         sim.run();
         let told = peers.iter().filter(|&&peer| !sim.received(peer).is_empty()).count();
         assert!((1..=2).contains(&told), "{told} were told; the rest was closed without a word");
-        assert_eq!(closed_for(sim, CloseReason::RefusedFull), 4);
+        for _ in 0..3 {
+            // Nobody is being refused at the moment, so there is room for a word again.
+            let late = sim.connect(echo);
+            sim.run();
+            assert_eq!(heard(sim, late), "too many connections, try again later\n");
+        }
+        assert_eq!(closed_for(sim, CloseReason::RefusedFull), 7);
         assert_nothing_leaks(sim, 1);
     });
 }
@@ -159,6 +165,8 @@ fn a_message_that_does_not_come_to_its_end_is_not_waited_for() {
         assert_eq!(sim.state(steady), PeerState::Open);
         assert_eq!(closed_for(sim, CloseReason::ReadDeadline), 1);
         assert_eq!(sim.reactor().with(lines.service, |lines: &mut Lines, _| lines.0), 24);
+        sim.run_for(15_000 * MS);
+        assert_eq!(sim.state(steady), PeerState::Open, "between messages there is no message to be late");
         sim.finish(steady);
         sim.run();
         assert_nothing_leaks(sim, 1);
@@ -400,6 +408,19 @@ fn a_drain_answers_what_has_come_and_breaks_off_who_does_not_take_it() {
         let late = sim.received(slow).len();
         assert!(late > 0 && late <= 20_000);
     });
+}
+
+#[test]
+fn what_is_left_over_from_one_turn_is_read_in_the_next_without_being_told_again() {
+    let mut sim = Sim::new(1, Faults::none());
+    let listener = sim.listen("127.0.0.1:7", Notebook::default());
+    let peer = sim.connect(listener);
+    sim.settle();
+    // All of it arrives before the reactor turns: one event, and more than one turn's budget.
+    sim.send(peer, &[b'x'; 120_000]);
+    sim.sleep(10 * MS);
+    sim.settle();
+    assert_eq!(Notebook::of(&mut sim, listener.service).1.len(), 120_000);
 }
 
 #[test]

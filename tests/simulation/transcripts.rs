@@ -91,6 +91,30 @@ fn upper(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
+#[test]
+fn everything_that_has_come_is_answered_before_anything_else_comes() {
+    sim::check(0..20, |seed| {
+        for faults in [Faults::none(), Faults::hostile(), one_byte_at_a_time()] {
+            for address in ["127.0.0.1:7007", "unix:/echo"] {
+                let mut sim = Sim::new(seed, faults.clone());
+                let echo = sim.listen(address, Echo);
+                let peer = sim.connect(echo);
+                let mut said = Vec::new();
+                for round in 1..6 {
+                    // No end and no next message comes to the rescue of a reply that is stuck.
+                    let message = vec![b'0' + round; 10 * usize::from(round * round)];
+                    sim.send(peer, &message);
+                    said.extend(message);
+                    sim.settle();
+                    let heard = sim.received(peer).len();
+                    assert!(heard == said.len(), "{heard} of {} bytes came back", said.len());
+                }
+                assert!(sim.received(peer) == said);
+            }
+        }
+    });
+}
+
 fn one_byte_at_a_time() -> Faults {
     Faults {
         segment_bytes_max: 1,

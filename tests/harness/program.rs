@@ -1,0 +1,257 @@
+//! The program: started, asked, signalled, looked at from outside, and ended with the test.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpStream;
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use tidewheel::Address;
+
+use super::{PATIENCE, await_that};
+
+/// What SIGUSR1 makes the program tell.
+pub type Counters = HashMap<String, u64>;
+
+/// The program, not yet started: everything it says is read by the test, and it is deaf to the test's environment.
+pub fn tidewheel<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
+    deaf(Command::new(env!("CARGO_BIN_EXE_tidewheel")), args)
+}
+
+/// The program, started by another one, which becomes it: `strace -D`, `setpriv`, a shell's `exec`.
+pub fn tidewheel_through<S: AsRef<OsStr>>(starter: &[&str], args: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(starter[0]);
+    command.args(&starter[1..]).arg(env!("CARGO_BIN_EXE_tidewheel"));
+    deaf(command, args)
+}
+
+fn deaf<S: AsRef<OsStr>>(mut command: Command, args: impl IntoIterator<Item = S>) -> Command {
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for variable in ["LC_ALL", "LC_MESSAGES", "LANG", "TIDEWHEEL_LOG"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// A program that runs. It is killed when the test ends in whatever way, or takes too long.
+pub struct Server {
+    child: Child,
+    pub out: Option<BufReader<ChildStdout>>,
+    pub err: Option<BufReader<ChildStderr>>,
+    /// What it announced: service and address.
+    pub listening: Vec<(String, String)>,
+    /// Its watchman lives as long.
+    _alive: Sender<()>,
+}
+
+impl Server {
+    /// Starts `tidewheel serve` and waits until it is ready.
+    pub fn start<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Server {
+        let mut command = tidewheel(["serve"]);
+        command.args(args);
+        Server::spawn(command).ready()
+    }
+
+    /// Like [`Server::start`], for long runs.
+    pub fn start_for_long<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Server {
+        let mut command = tidewheel(["serve"]);
+        command.args(args);
+        Server::spawn_for(command, 20 * PATIENCE).ready()
+    }
+
+    pub fn spawn(command: Command) -> Server {
+        Server::spawn_for(command, PATIENCE)
+    }
+
+    fn spawn_for(mut command: Command, patience: Duration) -> Server {
+        let mut child = command.spawn().expect("the program was built with the tests");
+        let (alive, gone) = mpsc::channel();
+        let pid = Pid::from_child(&child);
+        thread::spawn(move || {
+            if gone.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+                // It was not waited for yet, so the number is still its own.
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        });
+        Server {
+            out: child.stdout.take().map(BufReader::new),
+            err: child.stderr.take().map(BufReader::new),
+            child,
+            listening: Vec::new(),
+            _alive: alive,
+        }
+    }
+
+    pub fn ready(mut self) -> Server {
+        loop {
+            let line = self.out_line();
+            match line.strip_prefix("listening ").and_then(|rest| rest.split_once(' ')) {
+                Some((service, address)) => self.listening.push((service.to_owned(), address.to_owned())),
+                None if line == "ready" => return self,
+                None => panic!("expected an announcement, got {line:?}, then {:?}", self.rest_of_err()),
+            }
+        }
+    }
+
+    /// The next line on standard output; empty at its end.
+    pub fn out_line(&mut self) -> String {
+        line_of(self.out.as_mut().expect("standard output is read by the test"))
+    }
+
+    /// The next line on standard error; empty at its end.
+    pub fn err_line(&mut self) -> String {
+        line_of(self.err.as_mut().expect("standard error is read by the test"))
+    }
+
+    pub fn rest_of_err(&mut self) -> String {
+        let mut text = String::new();
+        let err = self.err.as_mut().expect("standard error is read by the test");
+        err.read_to_string(&mut text).expect("what the program says is UTF-8");
+        text
+    }
+
+    /// Waits for a line on standard error that contains `part`.
+    #[track_caller]
+    pub fn await_err(&mut self, part: &str) {
+        loop {
+            let line = self.err_line();
+            assert!(!line.is_empty(), "standard error ended before {part:?}");
+            if line.contains(part) {
+                return;
+            }
+        }
+    }
+
+    /// The first announced address with this service and prefix, without the prefix.
+    pub fn address(&self, service: &str, prefix: &str) -> &str {
+        self.listening
+            .iter()
+            .filter(|(name, _)| name == service)
+            .find_map(|(_, address)| address.strip_prefix(prefix))
+            .unwrap_or_else(|| panic!("no {prefix} of {service} in {:?}", self.listening))
+    }
+
+    /// Where a service listens on TCP.
+    pub fn tcp_address(&self, service: &str) -> Address {
+        Address::Tcp(self.address(service, "tcp://").parse().expect("the program announces addresses"))
+    }
+
+    /// Connects to a service on TCP.
+    #[track_caller]
+    pub fn tcp(&self, service: &str) -> TcpStream {
+        super::tcp(&self.tcp_address(service))
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("the program has not been waited for yet");
+    }
+
+    /// Asks for the counters and reads them.
+    pub fn counters(&mut self) -> Counters {
+        self.signal(Signal::USR1);
+        let mut counters = HashMap::new();
+        loop {
+            let line = self.err_line();
+            match line.split_once(' ').map(|(name, value)| (name, value.parse())) {
+                Some((name, Ok(value))) => drop(counters.insert(name.to_owned(), value)),
+                _ if line == "end" => return counters,
+                // A line of the log, perhaps.
+                _ => assert!(!line.is_empty(), "standard error ended before the counters did"),
+            }
+        }
+    }
+
+    /// Waits until the counters are as they must become.
+    #[track_caller]
+    pub fn await_counters(&mut self, what: &str, reached: impl Fn(&Counters) -> bool) -> Counters {
+        await_that(what, || Some(self.counters()).filter(&reached))
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().expect("the program is a child of the test")
+    }
+
+    /// Ends the program in order, which must succeed.
+    #[track_caller]
+    pub fn stop(mut self) {
+        self.signal(Signal::TERM);
+        assert_eq!(self.wait().code(), Some(0), "{}", self.rest_of_err());
+    }
+
+    // ---- what the system tells of it ----
+
+    fn proc(&self, name: &str) -> String {
+        fs::read_to_string(format!("/proc/{}/{name}", self.child.id())).expect("the program runs")
+    }
+
+    /// The numbers of its open descriptors.
+    fn descriptor_numbers(&self) -> Vec<u64> {
+        let folder = fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the program runs");
+        folder.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+    }
+
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        self.descriptor_numbers().len()
+    }
+
+    /// Lets it open `spare` descriptors more, and no other; `None` for as many as it could at first.
+    pub fn limit_descriptors(&self, spare: Option<u64>) {
+        let own = prlimit(Some(self.pid()), Resource::Nofile, Rlimit { current: None, maximum: None });
+        drop(own);
+        let _ = spare;
+    }
+
+    /// Its resident memory in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = self.proc("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
+        line.trim().trim_end_matches(" kB").parse().expect("it is a number")
+    }
+
+    /// The processor time that it has used.
+    pub fn processor_time(&self) -> Duration {
+        let stat = self.proc("stat");
+        let fields: Vec<_> = stat.rsplit_once(')').expect("it has a name").1.split_whitespace().collect();
+        let ticks = |index: usize| fields[index].parse::<u64>().expect("it is a number");
+        // A tick is a hundredth of a second on every system that Linux runs on.
+        Duration::from_millis(10 * (ticks(11) + ticks(12)))
+    }
+
+    /// Stops it as a suspended machine would, and waits until all of it stands still.
+    pub fn suspend(&self) {
+        self.signal(Signal::STOP);
+        await_that("it stands still", || {
+            let stat = self.proc("stat");
+            stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" T")).then_some(())
+        });
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Most have ended by themselves.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn line_of(reader: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    reader.read_line(&mut line).expect("what the program says is UTF-8");
+    line.trim_end_matches('\n').to_owned()
+}

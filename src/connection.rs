@@ -3,7 +3,7 @@
 //! ```text
 //!              established               close()                flushed
 //!  Connecting ────────────► Open ────────────────────► Closing ─────────► Lingering ──► freed
-//!      │                     │                            │  the peer has     ▲ the peer's end, 64 KiB
+//!      │                     │                            │  the peer has     ▲ the peer's end
 //!      │ failed              │ reset, limit, abort()      │  closed already   │ or 1 s, whichever first
 //!      └─────────────────────┴──────────► Dead ◄──────────┘                   │
 //!                                           └─────────────────────────────────┴──► freed at the end of the turn
@@ -169,6 +169,8 @@ impl Marks {
     pub const REFUSED: Marks = Marks(1 << 17);
     /// Somebody wants to see its bytes.
     pub const OBSERVED: Marks = Marks(1 << 19);
+    /// Enough of its input was discarded: the rest is left where it is.
+    pub const SATED: Marks = Marks(1 << 20);
     /// It is to be closed with a reset.
     pub const RESET: Marks = Marks(1 << 18);
 
@@ -301,7 +303,7 @@ impl Connection {
     pub fn interest(&self) -> Flags {
         let read = match self.phase {
             Phase::Open => self.takes_input(),
-            Phase::Lingering => true,
+            Phase::Lingering => !self.marks.any(Marks::SATED),
             Phase::Connecting | Phase::Closing | Phase::Dead => false,
         };
         let write = self.phase == Phase::Connecting || self.output.tail_bytes() > 0;

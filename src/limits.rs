@@ -23,7 +23,7 @@ pub struct Limits {
     pub connect_timeout: Option<Duration>,
     /// How long, after we shut down writing, the peer may take to close its side. Default: 1 s.
     pub linger_timeout: Duration,
-    /// Bytes read and discarded while lingering. Default: 64 KiB.
+    /// Bytes read and discarded while lingering; above it the rest is left unread. Default: 64 KiB.
     pub linger_bytes_max: usize,
     /// Refused connections that are still being told so; above it a connection is closed without a word.
     /// Default: 64.

@@ -531,7 +531,12 @@ impl<N: Net> Reactor<N> {
         }
         match conn.phase() {
             Phase::Connecting => return self.decide_connect(id),
-            Phase::Lingering => return self.discard(id),
+            Phase::Lingering if !conn.marks.any(Marks::SATED) => return self.discard(id),
+            // It is not read any more; only its end is of interest.
+            Phase::Lingering if flags.intersects(Flags::READ_CLOSED | Flags::ERROR) => {
+                return self.state.kill(id, CloseReason::Service);
+            }
+            Phase::Lingering => return,
             Phase::Dead => return,
             Phase::Open | Phase::Closing => {}
         }
@@ -798,25 +803,29 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Reads and drops what a peer still sends after our side has ended, until its side ends too.
+    /// Reads and drops what a peer still sends after our side has ended, until its side ends too. Closing with unread
+    /// input would reset the connection, and destroy what we sent and the peer has not read yet: so a peer that sends
+    /// more than is dropped for it keeps its connection, unread, until its time to linger is over.
     fn discard(&mut self, id: ConnId) {
-        let held = self.state.outbox.level();
         if self.state.outbox.is_full() {
             return self.state.queue(id);
         }
+        let free = self.state.outbox.level()..;
         loop {
             let Some(conn) = self.state.conns.get_mut(id) else { return };
-            match self.net.read(id, &mut self.buffer[held..]) {
-                Ok(count)
-                    if count > 0 && conn.discarded as usize + count <= self.state.limits.linger_bytes_max =>
-                {
+            match self.net.read(id, &mut self.buffer[free.clone()]) {
+                Ok(0) => return self.state.kill(id, CloseReason::Service),
+                Ok(count) => {
                     conn.discarded += count as u32;
                     self.state.metrics.bytes_discarded += count as u64;
+                    if conn.discarded as usize > self.state.limits.linger_bytes_max {
+                        conn.marks.set(Marks::SATED);
+                        return self.state.touch(id);
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // The end, too much, or a failure: in each case the peer has had its chance.
-                _ => return self.state.kill(id, CloseReason::Service),
+                Err(_) => return self.state.kill(id, CloseReason::Service),
             }
         }
     }

@@ -4,4 +4,5 @@
 mod command_line;
 mod datagrams;
 mod simulation;
+mod tidy;
 mod uppercase;

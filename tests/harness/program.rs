@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tidewheel::Address;
 
 use super::{PATIENCE, await_that};
@@ -204,11 +204,24 @@ impl Server {
         self.descriptor_numbers().len()
     }
 
-    /// Lets it open `spare` descriptors more, and no other; `None` for as many as it could at first.
-    pub fn limit_descriptors(&self, spare: Option<u64>) {
-        let own = prlimit(Some(self.pid()), Resource::Nofile, Rlimit { current: None, maximum: None });
-        drop(own);
-        let _ = spare;
+    /// Lets it open `spare` descriptors more and no other.
+    pub fn limit_descriptors(&self, spare: u64) {
+        let open = self.descriptor_numbers();
+        let is_free = |number: &u64| !open.contains(number);
+        let end = (0..).filter(is_free).nth(spare as usize).expect("numbers do not run out");
+        self.set_descriptor_limit(Some(end));
+    }
+
+    /// Lets it open as many descriptors as it may at all.
+    pub fn unlimit_descriptors(&self) {
+        self.set_descriptor_limit(getrlimit(Resource::Nofile).maximum);
+    }
+
+    fn set_descriptor_limit(&self, current: Option<u64>) {
+        // It has inherited the upper bound from the test.
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        prlimit(Some(self.pid()), Resource::Nofile, Rlimit { current, maximum })
+            .expect("it is a program of the same user");
     }
 
     /// Its resident memory in KiB.

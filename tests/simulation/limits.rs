@@ -356,14 +356,14 @@ fn when_output_is_above_its_total_the_largest_goes_first() {
         tighten(sim);
         let station = sim.listen("127.0.0.1:7", Station::default());
         let first = [0; 2].map(|_| sim.connect(station));
-        first.map(|peer| sim.stop_reading(peer));
+        first.iter().for_each(|&peer| sim.stop_reading(peer));
         sim.settle();
         for _ in 0..8 {
             Station::publish(sim, station, &[b'x'; 5000]);
             sim.run_for(10 * MS);
         }
         let later = [0; 2].map(|_| sim.connect(station));
-        later.map(|peer| sim.stop_reading(peer));
+        later.iter().for_each(|&peer| sim.stop_reading(peer));
         sim.settle();
         assert_eq!(closed_for(sim, CloseReason::OutputTotalLimit), 0);
         // Two times 40 kB wait; a little more for all four is too much for the first two.

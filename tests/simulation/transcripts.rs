@@ -115,6 +115,46 @@ fn everything_that_has_come_is_answered_before_anything_else_comes() {
     });
 }
 
+/// Peers that all speak while the reactor sleeps, so that one turn finds everything at once.
+fn speak_at_once(faults: Faults, service: impl Service, peers: usize, bytes_max: usize) {
+    let mut sim = Sim::new(1, faults);
+    let options = Options { messages: false, ..Options::new("crowd") };
+    let listener = sim.listen_with("127.0.0.1:7007", service, options);
+    let descriptors = sim.descriptors();
+    let peers: Vec<_> = (0..peers).map(|_| sim.connect(listener)).collect();
+    sim.settle();
+    let mut random = Random::new(2);
+    let mut said = vec![Vec::new(); peers.len()];
+    for _ in 0..3 {
+        for (&peer, said) in peers.iter().zip(&mut said) {
+            let letter = b'A' + random.below(26) as u8;
+            let words = vec![letter; random.below(bytes_max)];
+            sim.send(peer, &words);
+            said.extend(words);
+        }
+        sim.sleep(Duration::from_secs(1));
+        sim.settle();
+    }
+    for (&peer, said) in peers.iter().zip(&said) {
+        sim.finish(peer);
+        assert!(sim.received(peer) == said, "{peer:?} heard something else than it said");
+    }
+    sim.run();
+    assert_nothing_leaks(&mut sim, descriptors);
+}
+
+#[test]
+fn thousands_who_speak_at_once_are_all_answered() {
+    let crowd = || Faults { backlog_max: 4096, events_max: 4096, ..Faults::hostile() };
+    speak_at_once(Faults { events_max: 4096, ..Faults::none() }, Echo, 3000, 1400);
+    speak_at_once(Faults { events_max: 4096, ..Faults::none() }, Uppercase::default(), 3000, 1400);
+    speak_at_once(crowd(), Echo, 1000, 400);
+    speak_at_once(crowd(), Uppercase::default(), 1000, 400);
+    // More in one turn than a turn takes, from few.
+    speak_at_once(Faults::none(), Echo, 60, 120_000);
+    speak_at_once(Faults::none(), Uppercase::default(), 60, 120_000);
+}
+
 fn one_byte_at_a_time() -> Faults {
     Faults {
         segment_bytes_max: 1,

@@ -1,0 +1,118 @@
+//! What must hold when peers, the network or the machine misbehave, on the real system. The simulated counterpart is
+//! in [`simulation`](crate::simulation).
+//!
+//! What `cargo test` runs here depends on no speed: it awaits events and counts. Longer runs are ignored by default;
+//! each prints its figure: `cargo test --release -- --ignored --nocapture faults`.
+
+#[cfg(feature = "cli")]
+mod accept_errors;
+mod accept_storm;
+mod connection_limits;
+#[cfg(feature = "cli")]
+mod descriptors_run_out;
+mod floods;
+mod half_close;
+#[cfg(feature = "cli")]
+mod interruptions;
+mod lingering;
+#[cfg(feature = "cli")]
+mod many_idle;
+mod never_reads;
+mod passed_descriptors;
+mod pipelining;
+mod resets;
+mod slot_reuse;
+mod slowloris;
+#[cfg(feature = "cli")]
+mod standard_error;
+#[cfg(feature = "cli")]
+mod starting;
+#[cfg(feature = "cli")]
+mod stopped;
+#[cfg(feature = "cli")]
+mod termination;
+mod uppercase_split;
+mod urgent_data;
+mod vanished;
+
+use std::io::{Read, Write};
+
+use tidewheel::{ConnId, Context, Service};
+
+/// Answers whatever comes with one long text.
+struct Burst {
+    bytes: Vec<u8>,
+    /// And is finished then.
+    closes: bool,
+}
+
+impl Service for Burst {
+    fn input(&mut self, conn: ConnId, bytes: &[u8], cx: &mut Context<'_>) -> usize {
+        cx.send(conn, &self.bytes);
+        if self.closes {
+            cx.close(conn);
+        }
+        bytes.len()
+    }
+}
+
+/// Sends lines back once they are complete.
+struct Lines;
+
+impl Service for Lines {
+    fn input(&mut self, conn: ConnId, bytes: &[u8], cx: &mut Context<'_>) -> usize {
+        let end = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
+        cx.send_some(conn, &bytes[..end])
+    }
+}
+
+/// Reads in small pieces, as a peer far away would, until the end, a reset or as many bytes as were hoped for.
+fn read_slowly(stream: &mut impl Read, hoped_for: usize) -> Vec<u8> {
+    let mut all = Vec::new();
+    let mut piece = [0; 20_011];
+    while all.len() < hoped_for {
+        match stream.read(&mut piece) {
+            Ok(0) => break,
+            Ok(count) => all.extend_from_slice(&piece[..count]),
+            Err(error) => {
+                eprintln!("after {} bytes: {error}", all.len());
+                break;
+            }
+        }
+    }
+    all
+}
+
+/// Whether strace is there and may trace a program that is already running; says so if not.
+#[cfg(feature = "cli")]
+fn has_strace() -> bool {
+    let probe = std::process::Command::new("strace")
+        .args(["-D", "-o", "/dev/null", "-e", "inject=accept4:error=EINTR:when=1", "true"])
+        .output();
+    let has = probe.is_ok_and(|output| output.status.success());
+    if !has {
+        eprintln!("skipped: strace is not installed or may not trace");
+    }
+    has
+}
+
+/// A program under strace, which makes system calls fail: each of `inject` is what follows `--inject=`.
+#[cfg(feature = "cli")]
+fn under_strace(inject: &[&str], args: &[&str]) -> crate::harness::program::Server {
+    use crate::harness::program::{Server, tidewheel_through};
+    let injects: Vec<String> = inject.iter().map(|inject| format!("inject={inject}")).collect();
+    // With -D the program stays our child and strace watches it from aside; only the loop's thread is traced.
+    let mut starter = vec!["strace", "-D", "-o", "/dev/null"];
+    for inject in &injects {
+        starter.extend(["-e", inject]);
+    }
+    Server::spawn(tidewheel_through(&starter, ["serve"].iter().chain(args))).ready()
+}
+
+/// Asks a few times, and every answer must be right.
+#[track_caller]
+fn assert_served(stream: &mut (impl Read + Write)) {
+    for question in ["still", "there?", "yes\n"] {
+        crate::harness::ask(stream, question.as_bytes(), question.as_bytes());
+    }
+}

@@ -1,0 +1,95 @@
+//! Slots are used again, as soon as the turn after their connection ended.
+
+use std::io::Write;
+use std::net::TcpStream;
+
+use tidewheel::services::echo::Echo;
+use tidewheel::{ConnId, Context, Limits, Service};
+
+use crate::harness::{Turned, expect, reset, tcp};
+
+/// In each round, in one batch of events: some end, others come in their place, and all say who they are.
+fn come_go_and_say(service: impl Service, limits: Limits, rounds: u32) -> Turned {
+    const COUNT: usize = 24;
+    let mut turned = Turned::new(limits, service);
+    let mut next = 0;
+    let mut connect = |address: &_| {
+        next += 1;
+        (tcp(address), next)
+    };
+    let name = |number: u32| format!("<{number:06}>").into_bytes();
+    let mut streams: Vec<(TcpStream, u32)> = (0..COUNT).map(|_| connect(&turned.address)).collect();
+    for round in 0..rounds {
+        for index in 0..COUNT {
+            // Another third in each round.
+            if (index as u32 + round).is_multiple_of(3) {
+                let (mut stream, number) = std::mem::replace(&mut streams[index], connect(&turned.address));
+                match index % 4 {
+                    0 => drop(stream),
+                    1 => reset(stream),
+                    // What it still says must reach nobody else either.
+                    2 => stream.write_all(&name(number)).unwrap(),
+                    _ => {
+                        stream.write_all(&name(number)).unwrap();
+                        reset(stream);
+                    }
+                }
+            }
+            let (stream, number) = &mut streams[index];
+            stream.write_all(&name(*number)).unwrap();
+        }
+        let accepted = u64::from(next);
+        turned.turn_until("the old are gone and the new are there", |metrics| {
+            metrics.connections_open == COUNT as u64 && metrics.connections_accepted == accepted
+        });
+        turned.assert_rests();
+        for (stream, number) in &mut streams {
+            expect(stream, &name(*number));
+        }
+    }
+    // Nothing came that nobody asked for.
+    for (stream, _) in &mut streams {
+        stream.set_nonblocking(true).unwrap();
+        assert!(stream.peek(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
+    }
+    turned
+}
+
+#[test]
+fn nothing_that_was_meant_for_an_earlier_connection_reaches_a_later_one() {
+    let turned = come_go_and_say(Echo, Limits::default(), 60);
+    assert_eq!(turned.reactor.metrics().stale_effects, 0);
+}
+
+/// Answers each time for the connection that spoke before, too: most of them are gone by then.
+#[derive(Default)]
+struct Late {
+    before: Option<ConnId>,
+}
+
+impl Service for Late {
+    fn input(&mut self, conn: ConnId, bytes: &[u8], cx: &mut Context<'_>) -> usize {
+        if let Some(before) = self.before.take() {
+            cx.send(before, b"");
+            cx.set_deadline(before, cx_now_later(cx));
+        }
+        self.before = Some(conn);
+        cx.send(conn, bytes);
+        bytes.len()
+    }
+
+    fn closed(&mut self, conn: ConnId, _: tidewheel::CloseReason, cx: &mut Context<'_>) {
+        cx.send(conn, b"too late");
+        cx.close(conn);
+        self.before = Some(conn);
+    }
+}
+
+fn cx_now_later(cx: &mut Context<'_>) -> tidewheel::Instant {
+    cx.now() + std::time::Duration::from_millis(1)
+}
+
+#[test]
+fn what_a_service_still_says_to_those_that_are_gone_reaches_nobody() {
+    come_go_and_say(Late::default(), Limits::default(), 30);
+}

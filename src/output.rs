@@ -249,6 +249,7 @@ impl Outbox {
     }
 
     fn append(&mut self, id: ConnId, output: &mut Output, start: u32, len: usize) {
+        assert!(u32::try_from(len).is_ok(), "one send takes less than 4 GiB");
         if output.turn != self.turn {
             return self.begin(id, output, start, len);
         }

@@ -888,7 +888,9 @@ impl<N: Net> Reactor<N> {
     #[inline(never)]
     fn fire_deadlines(&mut self) {
         self.state.time(&mut self.net);
-        while let Some(id) = self.state.timers.pop_due(self.state.now) {
+        // A deadline that is set again for now, or for a time that has passed, waits for the next turn.
+        for _ in 0..self.state.timers.len() {
+            let Some(id) = self.state.timers.pop_due(self.state.now) else { return };
             let state = &mut self.state;
             let Some(conn) = state.conns.get_mut(id) else { continue };
             let (at, due) = conn.next_deadline(&state.timeouts[conn.service as usize]);
@@ -1102,8 +1104,9 @@ impl<N: Net> Reactor<N> {
         }
         let limits = &state.limits;
         let pending = conn.output.tail_bytes();
-        state.tail_bytes = state.tail_bytes + pending - conn.counted_tail as usize;
-        conn.counted_tail = pending as u32;
+        let counted = u32::try_from(pending).unwrap_or(u32::MAX);
+        state.tail_bytes = state.tail_bytes + counted as usize - conn.counted_tail as usize;
+        conn.counted_tail = counted;
         if matches!(conn.phase(), Phase::Connecting | Phase::Dead) {
             return;
         }

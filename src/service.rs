@@ -149,6 +149,9 @@ impl Context<'_> {
     ///
     /// Nothing is refused here: see [`Context::room`]. A connection whose output passes its limits is closed with
     /// the limit as [`CloseReason`].
+    ///
+    /// # Panics
+    /// With 4 GiB or more.
     #[inline(always)]
     pub fn send(&mut self, conn: ConnId, bytes: &[u8]) {
         self.state.send(conn, bytes, self.wire);

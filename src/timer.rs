@@ -72,6 +72,11 @@ pub(crate) struct Timers {
 }
 
 impl Timers {
+    /// How many connections have an entry.
+    pub fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     /// The earliest deadline.
     pub fn next(&self) -> Option<Instant> {
         self.heap.first().map(|&(at, _)| at)

@@ -222,7 +222,8 @@ fn an_endless_message_is_refused_at_the_limit() {
             sim.send(fits, &line[1..]);
         }
         sim.send(endless, &vec![b'x'; 100_000]);
-        sim.settle();
+        // It goes on talking, so the end of lingering is awaited too.
+        sim.run_for(3_000 * MS);
         assert_eq!(closed_for(sim, CloseReason::InputLimit), 1);
         assert_eq!(sim.state(fits), PeerState::Open);
         sim.finish(fits);

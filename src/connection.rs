@@ -242,6 +242,7 @@ pub(crate) struct Connection {
     phase: Phase,
     pub reason: CloseReason,
     /// Input that the service has left unconsumed.
+    #[expect(clippy::box_collection, reason = "8 bytes in every idle connection instead of 24")]
     pub kept: Option<Box<Vec<u8>>>,
     /// When the first byte of the incomplete message came; `NEVER` without one.
     pub message_since: Instant,
@@ -316,10 +317,8 @@ impl Connection {
             Some(timeout) if since != Instant::NEVER => since + timeout,
             _ => Instant::NEVER,
         };
-        let progress = (
-            after(self.output.stalled_since(), timeouts.progress),
-            Due::Close(CloseReason::ProgressTimeout),
-        );
+        let progress =
+            (after(self.output.stalled_since(), timeouts.progress), Due::Close(CloseReason::ProgressTimeout));
         match self.phase {
             Phase::Connecting => (self.deadline, Due::Close(CloseReason::ConnectTimeout)),
             Phase::Closing => progress,
@@ -355,6 +354,13 @@ pub(crate) enum Due {
     Lingered,
     /// The connection is closed.
     Close(CloseReason),
+}
+
+impl Due {
+    /// Whether input that has come already, but has not been read, would change it.
+    pub fn is_for_want_of_input(self) -> bool {
+        matches!(self, Due::Close(CloseReason::IdleTimeout | CloseReason::ReadDeadline))
+    }
 }
 
 /// The timeouts of one service's connections.

@@ -101,7 +101,7 @@ impl<S: Service, N: Net> Drive<N> for S {
                 return at.unusual(id, First::Read);
             }
             let space = &mut buffer[begin..begin + READ_BYTES];
-            conn.active_at = state.now;
+            conn.active_at = state.now.get();
             let read = match net.read(id, space) {
                 Ok(read) if read > 0 && read < READ_BYTES => read,
                 other => return at.unusual(id, First::Got(other)),

@@ -195,10 +195,10 @@ pub trait Wire {
     fn write(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize>;
 
     /// The monotonic clock.
-    fn now(&mut self) -> Instant;
+    fn now(&self) -> Instant;
 
     /// The wall clock. It may step.
-    fn wall(&mut self) -> SystemTime;
+    fn wall(&self) -> SystemTime;
 }
 
 /// What the reactor asks of the system.

@@ -302,7 +302,7 @@ impl Outbox {
         }
     }
 
-    fn chain<'a>(&'a self, index: usize) -> impl Iterator<Item = &'a Piece> {
+    fn chain(&self, index: usize) -> impl Iterator<Item = &Piece> {
         let mut next = index as u32;
         std::iter::from_fn(move || {
             let piece = self.pieces.get(next as usize)?;

@@ -26,8 +26,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::connection::{CloseReason, Connection, Due, Marks, Phase, Timeouts};
-use crate::drive::{Drive, First, Parts, Stop, Stopped};
 use crate::datagram::{BATCH_MAX, Datagram, Inbound, Outbound};
+use crate::drive::{Drive, First, Parts, Stop, Stopped};
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::mailbox::{self, Inbox, Mailbox};
@@ -399,13 +399,13 @@ impl<N: Net> Reactor<N> {
     /// one of those that are recorded.
     fn begin_turn(&mut self) -> Option<(Instant, u64)> {
         let Reactor { net, state, .. } = self;
-        state.time_known = false;
-        state.wall = None;
+        state.time_known.set(false);
+        state.wall.set(None);
         let recorded = state.metrics.turns % TURN_SAMPLE == 0;
         if recorded || state.keeps_time || state.timers.next().is_some() {
             state.time(net);
         }
-        recorded.then_some((state.now, state.metrics.events))
+        recorded.then_some((state.now.get(), state.metrics.events))
     }
 
     #[cold]
@@ -513,13 +513,17 @@ impl<N: Net> Reactor<N> {
             return;
         }
         if let Some(until) = source.rests_until {
-            if self.state.time(&mut self.net) < until {
+            if self.state.time(&self.net) < until {
                 self.left_over = true;
                 return;
             }
             source.rests_until = None;
         }
-        if source.address.is_stream() { self.accept(index) } else { self.receive(index) }
+        if source.address.is_stream() {
+            self.accept(index)
+        } else {
+            self.receive(index)
+        }
         self.left_over |= self.sources[index].is_waiting();
     }
 
@@ -582,7 +586,7 @@ impl<N: Net> Reactor<N> {
                     _ if os::is_exhausted(&error) => {
                         // Edge-triggered readiness would never tell again, and trying at once would spin.
                         self.state.metrics.accepts_exhausted += 1;
-                        let now = self.state.time(&mut self.net);
+                        let now = self.state.time(&self.net);
                         let source = &mut self.sources[index];
                         source.rests_until = Some(now + self.state.limits.accept_pause);
                         if !std::mem::replace(&mut source.exhausted, true) {
@@ -619,7 +623,7 @@ impl<N: Net> Reactor<N> {
         } else {
             None
         };
-        let mut conn = Connection::new(Phase::Open, service.0, Flags::READ, state.now);
+        let mut conn = Connection::new(Phase::Open, service.0, Flags::READ, state.now.get());
         conn.set_short_is_drained(matches!(peer, Peer::Inet(_)));
         if let Some(reason) = refused {
             state.metrics.connections_refused += 1;
@@ -661,7 +665,7 @@ impl<N: Net> Reactor<N> {
                 let Some(conn) = state.conns.get_mut(id) else { return };
                 conn.set_phase(Phase::Open);
                 conn.deadline = Instant::NEVER;
-                conn.active_at = state.now;
+                conn.active_at = state.now.get();
                 conn.set_short_is_drained(matches!(peer, Peer::Inet(_)));
                 let entry = &mut self.services[conn.service as usize];
                 state.report(&Report::Opened { conn: id, service: &entry.options.name, peer: &peer });
@@ -842,7 +846,7 @@ impl<N: Net> Reactor<N> {
         let state = &mut self.state;
         let mut budget = state.limits.datagrams_per_turn;
         while budget > 0 {
-            let count = match self.net.receive(index as u32, inbound) {
+            let count = match uninterrupted(|| self.net.receive(index as u32, inbound)) {
                 Ok(count) => count,
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => {
@@ -885,20 +889,31 @@ impl<N: Net> Reactor<N> {
 
     // ---- 4: deadlines and messages ----
 
+    /// What is due of a connection, if anything.
+    fn due(&self, id: ConnId, now: Instant) -> Option<Due> {
+        let conn = self.state.conns.get(id)?;
+        let (at, due) = conn.next_deadline(&self.state.timeouts[conn.service as usize]);
+        (at <= now).then_some(due)
+    }
+
     #[inline(never)]
     fn fire_deadlines(&mut self) {
-        self.state.time(&mut self.net);
+        let now = self.state.time(&self.net);
         // A deadline that is set again for now, or for a time that has passed, waits for the next turn.
         for _ in 0..self.state.timers.len() {
-            let Some(id) = self.state.timers.pop_due(self.state.now) else { return };
+            let Some(id) = self.state.timers.pop_due(now) else { return };
+            let rests = self.state.conns.get(id).is_none_or(|conn| !conn.takes_input());
+            if !rests && self.due(id, now).is_some_and(Due::is_for_want_of_input) {
+                // After a long sleep there are more events than one turn takes: what came in time counts.
+                self.read(id, First::Read);
+            }
+            let Some(due) = self.due(id, now) else {
+                // It has moved on since the timer was set.
+                self.state.arm_next(id);
+                continue;
+            };
             let state = &mut self.state;
             let Some(conn) = state.conns.get_mut(id) else { continue };
-            let (at, due) = conn.next_deadline(&state.timeouts[conn.service as usize]);
-            if at > state.now {
-                // It has moved on since the timer was set.
-                state.arm(id, at);
-                continue;
-            }
             match due {
                 // Its new service has yet to hear `open`, and comes back to this deadline then.
                 Due::Service if conn.marks.any(Marks::MOVING) => continue,
@@ -985,7 +1000,7 @@ impl<N: Net> Reactor<N> {
             if self.net.connect(&address, id).is_err() {
                 self.state.kill(id, CloseReason::ConnectFailed);
             } else if let Some(timeout) = self.state.limits.connect_timeout {
-                let at = self.state.time(&mut self.net) + timeout;
+                let at = self.state.time(&self.net) + timeout;
                 if let Some(conn) = self.state.conns.get_mut(id) {
                     conn.deadline = at;
                 }
@@ -1142,7 +1157,8 @@ impl<N: Net> Reactor<N> {
                 again = true;
             }
         }
-        conn.marks.put(Marks::UNSETTLED, pending > 0 || conn.marks.any(Marks::BLOCKED | Marks::WANTS_WRITABLE));
+        conn.marks
+            .put(Marks::UNSETTLED, pending > 0 || conn.marks.any(Marks::BLOCKED | Marks::WANTS_WRITABLE));
         let interest = conn.interest();
         if conn.armed != interest {
             conn.armed = interest;

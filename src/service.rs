@@ -135,14 +135,15 @@ pub struct Context<'a> {
 
 impl Context<'_> {
     /// The monotonic time of this turn.
-    pub fn now(&mut self) -> Instant {
+    pub fn now(&self) -> Instant {
         self.state.time(self.wire)
     }
 
     /// The wall-clock time. It may step; deadlines go by [`Context::now`].
-    pub fn wall(&mut self) -> SystemTime {
-        let State { wall, .. } = self.state;
-        *wall.get_or_insert_with(|| self.wire.wall())
+    pub fn wall(&self) -> SystemTime {
+        let wall = self.state.wall.get().unwrap_or_else(|| self.wire.wall());
+        self.state.wall.set(Some(wall));
+        wall
     }
 
     /// Sends bytes to a connection, behind everything sent before.
@@ -235,7 +236,8 @@ impl Context<'_> {
     }
 
     /// Hands a connection over to another service of this reactor, with the input that is left unconsumed. The
-    /// old service hears nothing more of it, not even `closed`.
+    /// old service hears nothing more of it, not even `closed`; its deadline is taken back, its topics stay. Does
+    /// nothing if the connection has ended in this turn already: then the old service hears `closed` as ever.
     pub fn hand_over(&mut self, conn: ConnId, service: ServiceId) {
         self.state.hand_over(conn, service);
     }

@@ -4,6 +4,7 @@
 //! at (to flush, to tell `closed`, to free); the reactor does the looking, in its order, so that no effect ever
 //! calls into a service.
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::io::ErrorKind;
 use std::net::IpAddr;
@@ -119,10 +120,10 @@ pub(crate) struct State {
     /// By service.
     pub timeouts: Vec<Timeouts>,
     /// The monotonic time of this turn, if `time_known`; else of an earlier one.
-    pub now: Instant,
-    pub time_known: bool,
+    pub now: Cell<Instant>,
+    pub time_known: Cell<bool>,
     /// The wall clock of this turn, once somebody has asked for it.
-    pub wall: Option<SystemTime>,
+    pub wall: Cell<Option<SystemTime>>,
     pub conns: Slots<Connection>,
     pub outbox: Outbox,
     pub timers: Timers,
@@ -172,9 +173,9 @@ impl State {
         State {
             limits,
             timeouts: Vec::new(),
-            now: Instant::default(),
-            time_known: false,
-            wall: None,
+            now: Cell::default(),
+            time_known: Cell::new(false),
+            wall: Cell::new(None),
             conns: Slots::new(),
             outbox: Outbox::new(),
             timers: Timers::default(),
@@ -235,7 +236,7 @@ impl State {
             && bytes.len() < DIRECT_BYTES_MIN
             && self.outbox.begin_with_input(id, &mut conn.output, bytes)
         {
-            conn.active_at = self.now;
+            conn.active_at = self.now.get();
             self.metrics.messages_out += 1;
             return true;
         }
@@ -269,7 +270,7 @@ impl State {
             Phase::Connecting => conn.output.push_unsent(bytes),
             Phase::Closing | Phase::Lingering | Phase::Dead => return,
         }
-        conn.active_at = self.now;
+        conn.active_at = self.now.get();
         self.metrics.messages_out += 1;
         self.after_send(id);
         self.report_bytes(&Report::Output { conn: id, bytes });
@@ -304,7 +305,7 @@ impl State {
         };
         if conn.phase() == Phase::Open && !conn.marks.any(Marks::HALF_CLOSE) {
             self.outbox.push_shared(id, &mut conn.output, bytes);
-            conn.active_at = self.now;
+            conn.active_at = self.now.get();
             self.metrics.messages_out += 1;
             self.after_send(id);
             self.report_bytes(&Report::Output { conn: id, bytes });
@@ -336,12 +337,11 @@ impl State {
     }
 
     /// The monotonic time of this turn, read when it is first wanted: most turns do without.
-    pub fn time(&mut self, wire: &mut (impl Wire + ?Sized)) -> Instant {
-        if !self.time_known {
-            self.now = wire.now();
-            self.time_known = true;
+    pub fn time(&self, wire: &(impl Wire + ?Sized)) -> Instant {
+        if !self.time_known.replace(true) {
+            self.now.set(wire.now());
         }
-        self.now
+        self.now.get()
     }
 
     /// Notes that there is more to do in this turn than to read and to write.
@@ -481,7 +481,7 @@ impl State {
     }
 
     pub fn connect(&mut self, address: Address, service: ServiceId) -> ConnId {
-        let conn = Connection::new(Phase::Connecting, service.0, Flags::WRITE, self.now);
+        let conn = Connection::new(Phase::Connecting, service.0, Flags::WRITE, self.now.get());
         let id = self.insert(conn);
         self.admitted += 1;
         self.metrics.connections_begun += 1;

@@ -36,8 +36,13 @@ mod urgent_data;
 mod vanished;
 
 use std::io::{Read, Write};
+#[cfg(feature = "cli")]
+use std::path::Path;
 
 use tidewheel::{ConnId, Context, Service};
+
+#[cfg(feature = "cli")]
+use crate::harness::program::{Server, tidewheel_through};
 
 /// Answers whatever comes with one long text.
 struct Burst {
@@ -96,15 +101,22 @@ fn has_strace() -> bool {
     has
 }
 
-/// A program under strace, which makes system calls fail: each of `inject` is what follows `--inject=`.
+/// A program under strace, which makes system calls fail: each of `inject` is what follows `inject=`.
 #[cfg(feature = "cli")]
-fn under_strace(inject: &[&str], args: &[&str]) -> crate::harness::program::Server {
-    use crate::harness::program::{Server, tidewheel_through};
-    let injects: Vec<String> = inject.iter().map(|inject| format!("inject={inject}")).collect();
+fn under_strace(inject: &[&str], args: &[&str]) -> Server {
+    let expressions: Vec<String> = inject.iter().map(|inject| format!("inject={inject}")).collect();
+    let expressions: Vec<&str> = expressions.iter().map(String::as_str).collect();
+    under_strace_to(Path::new("/dev/null"), &expressions, args)
+}
+
+/// A program under strace with these expressions, which writes what it sees to `log`.
+#[cfg(feature = "cli")]
+fn under_strace_to(log: &Path, expressions: &[&str], args: &[&str]) -> Server {
+    let log = log.to_str().expect("the tests choose paths of ASCII");
     // With -D the program stays our child and strace watches it from aside; only the loop's thread is traced.
-    let mut starter = vec!["strace", "-D", "-o", "/dev/null"];
-    for inject in &injects {
-        starter.extend(["-e", inject]);
+    let mut starter = vec!["strace", "-D", "-o", log];
+    for expression in expressions {
+        starter.extend(["-e", expression]);
     }
     Server::spawn(tidewheel_through(&starter, ["serve"].iter().chain(args))).ready()
 }

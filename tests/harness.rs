@@ -247,14 +247,14 @@ pub fn unix(address: &Address) -> UnixStream {
 
 /// Sends `question` and reads as many bytes as `answer` has, which they must be.
 #[track_caller]
-pub fn ask(stream: &mut (impl Read + Write), question: &[u8], answer: &[u8]) {
+pub fn ask(stream: &mut (impl Read + Write + ?Sized), question: &[u8], answer: &[u8]) {
     stream.write_all(question).expect("the connection is open");
     expect(stream, answer);
 }
 
 /// Reads as many bytes as `answer` has, which they must be.
 #[track_caller]
-pub fn expect(stream: &mut impl Read, answer: &[u8]) {
+pub fn expect(stream: &mut (impl Read + ?Sized), answer: &[u8]) {
     let mut got = vec![0; answer.len()];
     stream.read_exact(&mut got).expect("the answer comes");
     assert!(got == answer, "{} instead of {}", beginning(&got), beginning(answer));
@@ -265,7 +265,7 @@ fn beginning(bytes: &[u8]) -> String {
 }
 
 /// Reads to the end, and says whether that was a reset.
-pub fn read_to_end(stream: &mut impl Read) -> (Vec<u8>, bool) {
+pub fn read_to_end(stream: &mut (impl Read + ?Sized)) -> (Vec<u8>, bool) {
     let mut all = Vec::new();
     match stream.read_to_end(&mut all) {
         Ok(_) => (all, false),
@@ -299,7 +299,7 @@ impl Stream for UnixStream {
 
 /// Sends from `bytes` what goes without waiting, and returns how much that was.
 #[track_caller]
-pub fn send_what_goes(stream: &mut impl Stream, bytes: &[u8]) -> usize {
+pub fn send_what_goes(stream: &mut (impl Stream + ?Sized), bytes: &[u8]) -> usize {
     stream.wait(false);
     let mut count = 0;
     while count < bytes.len() {
@@ -316,7 +316,7 @@ pub fn send_what_goes(stream: &mut impl Stream, bytes: &[u8]) -> usize {
 /// Sends from `bytes` without reading until nothing moves any more, and returns how much that was: all buffers between
 /// the two are full then, and whoever echoes waits for its peer to read. `moved` counts what the other side took.
 #[track_caller]
-pub fn stuff(stream: &mut impl Stream, bytes: &[u8], mut moved: impl FnMut() -> u64) -> usize {
+pub fn stuff(stream: &mut (impl Stream + ?Sized), bytes: &[u8], mut moved: impl FnMut() -> u64) -> usize {
     let mut count = 0;
     let mut quiet = 0;
     let mut before = None;

@@ -3,6 +3,8 @@
 #[cfg(feature = "cli")]
 mod command_line;
 mod datagrams;
+mod faults;
+mod harness;
 mod simulation;
 mod tidy;
 mod uppercase;

@@ -113,12 +113,12 @@ impl Wire for Os {
         self.stream(id).write(bytes)
     }
 
-    fn now(&mut self) -> Instant {
+    fn now(&self) -> Instant {
         Instant::from_start(self.start.elapsed())
     }
 
     #[allow(clippy::disallowed_methods, reason = "this is the one place that owns the clock")]
-    fn wall(&mut self) -> SystemTime {
+    fn wall(&self) -> SystemTime {
         SystemTime::now()
     }
 }
@@ -249,7 +249,8 @@ impl Net for Os {
     }
 
     fn rearm(&mut self, id: ConnId, interest: Flags) -> io::Result<()> {
-        let stream = self.streams[id.slot()].as_mut().expect("the reactor names only connections that it opened");
+        let stream =
+            self.streams[id.slot()].as_mut().expect("the reactor names only connections that it opened");
         self.poll.registry().reregister(stream, Token(id.token() as usize), to_mio(interest))
     }
 

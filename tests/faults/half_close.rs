@@ -26,7 +26,7 @@ fn every_reply_comes_before_the_end() {
     let sent = pattern(PLENTY);
     let mut count = 0;
     let check = |stream: &mut dyn Stream, count: usize| {
-        let (came, broken) = read_to_end(&mut &mut *stream);
+        let (came, broken) = read_to_end(stream);
         assert!(!broken, "a reset instead of the end");
         assert_eq!(came.len(), count);
         assert!(came == sent[..count]);
@@ -118,7 +118,7 @@ fn an_end_or_a_reset_while_its_input_rests_does_not_make_the_loop_spin() {
         turned.turn_until("it is accepted", |metrics| metrics.connections_open == 1);
         // Echo takes no more once its peer does not take the replies.
         loop {
-            let more = send_what_goes(&mut &mut *stream, &everything[count..count + (1 << 20)]);
+            let more = send_what_goes(stream, &everything[count..count + (1 << 20)]);
             count += more;
             turned.assert_rests();
             if more == 0 {

@@ -2,9 +2,10 @@
 
 use std::io::Write;
 use std::net::TcpStream;
+use std::time::Duration;
 
 use tidewheel::services::echo::Echo;
-use tidewheel::{ConnId, Context, Limits, Service};
+use tidewheel::{CloseReason, ConnId, Context, Limits, Service};
 
 use crate::harness::{Turned, expect, reset, tcp};
 
@@ -71,22 +72,19 @@ impl Service for Late {
     fn input(&mut self, conn: ConnId, bytes: &[u8], cx: &mut Context<'_>) -> usize {
         if let Some(before) = self.before.take() {
             cx.send(before, b"");
-            cx.set_deadline(before, cx_now_later(cx));
+            let soon = cx.now() + Duration::from_millis(1);
+            cx.set_deadline(before, soon);
         }
         self.before = Some(conn);
         cx.send(conn, bytes);
         bytes.len()
     }
 
-    fn closed(&mut self, conn: ConnId, _: tidewheel::CloseReason, cx: &mut Context<'_>) {
+    fn closed(&mut self, conn: ConnId, _: CloseReason, cx: &mut Context<'_>) {
         cx.send(conn, b"too late");
         cx.close(conn);
         self.before = Some(conn);
     }
-}
-
-fn cx_now_later(cx: &mut Context<'_>) -> tidewheel::Instant {
-    cx.now() + std::time::Duration::from_millis(1)
 }
 
 #[test]

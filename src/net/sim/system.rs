@@ -790,11 +790,11 @@ impl Wire for SimNet {
         self.write_some(id, &[IoSlice::new(bytes)])
     }
 
-    fn now(&mut self) -> Instant {
+    fn now(&self) -> Instant {
         self.time()
     }
 
-    fn wall(&mut self) -> SystemTime {
+    fn wall(&self) -> SystemTime {
         self.wall_time()
     }
 }

@@ -1,0 +1,118 @@
+//! Peers that hold connections open with next to nothing: silence, or a byte now and then.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use tidewheel::services::echo::Echo;
+use tidewheel::{CloseReason, Limits, Options};
+
+use super::{Lines, assert_served};
+use crate::harness::{Served, any_tcp, ask, await_that, listen, listen_with, read_to_end, tcp};
+
+#[test]
+fn a_byte_now_and_then_does_not_outlast_the_read_deadline() {
+    let limits = Limits { read_deadline: Some(Duration::from_millis(150)), ..Limits::default() };
+    let served = Served::start(limits, |reactor| {
+        vec![listen_with(reactor, Lines, Options::new("lines"), &any_tcp())]
+    });
+    let mut healthy = tcp(&served.addresses[0]);
+    let mut slow: Vec<_> = (0..30).map(|_| tcp(&served.addresses[0])).collect();
+    slow.iter().for_each(|stream| stream.set_nonblocking(true).unwrap());
+    await_that("all of the slow are closed", || {
+        slow.retain_mut(still_open);
+        ask(&mut healthy, b"a whole line\n", b"a whole line\n");
+        slow.is_empty().then_some(())
+    });
+    ask(&mut healthy, b"a whole line\n", b"a whole line\n");
+    let metrics = served.await_metrics("they are gone", |metrics| metrics.connections_open == 1);
+    assert_eq!(metrics.closed_for(CloseReason::ReadDeadline), 30);
+    assert_eq!(metrics.closed.iter().sum::<u64>(), 30);
+}
+
+/// Sends one byte more, unless the other side has ended.
+fn still_open(stream: &mut TcpStream) -> bool {
+    match stream.read(&mut [0; 16]) {
+        Ok(0) => false,
+        Ok(_) => panic!("an incomplete line was answered"),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => stream.write(b"x").is_ok(),
+        Err(_) => false,
+    }
+}
+
+#[test]
+fn silence_does_not_outlast_the_idle_timeout() {
+    let served = Served::start(Limits::default(), |reactor| {
+        let options = Options {
+            idle_timeout: Some(Duration::from_millis(100)),
+            messages: false,
+            ..Options::new("impatient")
+        };
+        vec![listen_with(reactor, Echo, options, &any_tcp()), listen(reactor, Echo, &any_tcp())]
+    });
+    let mut healthy = tcp(&served.addresses[1]);
+    let mut silent: Vec<_> = (0..30).map(|_| tcp(&served.addresses[0])).collect();
+    // Some say one thing first.
+    silent[..10].iter_mut().for_each(|stream| stream.write_all(b"hello").unwrap());
+    for (index, stream) in silent.iter_mut().enumerate() {
+        let said: &[u8] = if index < 10 { b"hello" } else { b"" };
+        assert_eq!(read_to_end(stream), (said.to_vec(), false));
+        assert_served(&mut healthy);
+    }
+    drop(silent);
+    let metrics = served.await_metrics("they are gone", |metrics| metrics.connections_open == 1);
+    assert_eq!(metrics.closed_for(CloseReason::IdleTimeout), 30);
+    assert_served(&mut healthy);
+}
+
+#[test]
+#[ignore = "long: ten thousand of them beside healthy ones"]
+fn ten_thousand_beside_healthy_ones() {
+    use crate::harness::load::{ask_in_turn, describe, p99_ratio};
+    use crate::harness::{has_descriptors, now};
+    const MANY: usize = 9_000;
+    if !has_descriptors(2 * MANY as u64 + 500).unwrap() {
+        return;
+    }
+    let limits = Limits { read_deadline: Some(Duration::from_secs(15)), ..Limits::default() };
+    let served = Served::start(limits, |reactor| {
+        vec![
+            listen_with(reactor, Lines, Options::new("lines"), &any_tcp()),
+            listen(reactor, Echo, &any_tcp()),
+        ]
+    });
+    let mut healthy: Vec<_> = (0..50).map(|_| tcp(&served.addresses[1])).collect();
+    let without = ask_in_turn(&mut healthy, Duration::from_secs(4));
+    let mut slow: Vec<_> = (0..MANY).map(|_| tcp(&served.addresses[0])).collect();
+    slow.iter().for_each(|stream| stream.set_nonblocking(true).unwrap());
+    let begun = now();
+    let (with, ended) = std::thread::scope(|scope| {
+        let slow = scope.spawn(|| {
+            let mut ended = Vec::new();
+            while !slow.is_empty() {
+                slow.retain_mut(|stream| {
+                    let open = still_open(stream);
+                    if !open {
+                        ended.push(begun.elapsed().as_secs_f64());
+                    }
+                    open
+                });
+                std::thread::sleep(Duration::from_millis(800));
+            }
+            ended
+        });
+        // Until most of them are being closed.
+        (ask_in_turn(&mut healthy, Duration::from_secs(12)), slow.join().unwrap())
+    });
+    let metrics = served.await_metrics("they are gone", |metrics| metrics.connections_open == 50);
+    println!(
+        "row 8: {MANY} slow ones, {} closed at their deadline of 15 s (noticed after {:.1} to {:.1} s); healthy: {} \
+         without, {} with them: p99 x {:.2}",
+        metrics.closed_for(CloseReason::ReadDeadline),
+        ended[0],
+        ended[ended.len() - 1],
+        describe(&without),
+        describe(&with),
+        p99_ratio(&with, &without)
+    );
+}

@@ -15,37 +15,35 @@
 //! what it calls computes and reports. Readiness is edge-triggered: a connection whose reading stops before it is
 //! drained stays on the ready list, and while that list is not empty a turn does not wait.
 
-use std::any::Any;
 use std::collections::hash_map::Entry;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Sender};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::connection::{CloseReason, Connection, Due, Marks, Phase, Timeouts};
-use crate::datagram::{BATCH_MAX, Datagram, Inbound, Outbound};
+pub use self::remote::Remote;
+pub use self::setup::Drained;
+pub use self::sources::ListenerId;
+
+use self::sources::Source;
+use crate::connection::{CloseReason, Due, Kept, Marks, Phase};
+use crate::datagram::Inbound;
 use crate::drive::{Drive, First, Parts, Stop, Stopped};
 use crate::error::Error;
-use crate::limits::Limits;
-use crate::mailbox::{self, Inbox, Mailbox};
-use crate::metrics::{DropCause, Metrics};
-use crate::net::os::{self, Os};
-use crate::net::{Address, Flags, Net, Peer, Readiness, WAKER, Wake, uninterrupted};
+use crate::mailbox::Inbox;
+use crate::net::os::Os;
+use crate::net::{Flags, Net, Peer, Readiness, uninterrupted};
 use crate::output::TURN_BYTES;
-use crate::service::{Arrival, Context, Options, Receive, Service, ServiceId};
+use crate::service::{Arrival, Context, Options, ServiceId};
 use crate::slots::ConnId;
-use crate::state::{Departures, Observer, READ_BYTES, Report, State, reason_of};
+use crate::state::{READ_BYTES, Report, State, reason_of};
 use crate::timer::Instant;
+
+mod remote;
+mod setup;
+mod sources;
 
 /// Busy time and events are recorded for one turn in so many: reading the clock twice in each would cost a lone echo
 /// one percent of its CPU.
 const TURN_SAMPLE: u64 = 16;
-
-/// Descriptors that are not for connections: the event queue, the waker, standard streams, what the program opens.
-const DESCRIPTOR_RESERVE: u64 = 64;
 
 /// A single-threaded event loop: its sockets, its connections and the services that they belong to.
 ///
@@ -76,264 +74,13 @@ struct Registered<N: Net> {
     options: Options,
 }
 
-/// A listener or a datagram socket.
-struct Source {
-    address: Address,
-    service: ServiceId,
-    open: bool,
-    /// Readiness came that has not been acted on to the end.
-    ready: bool,
-    /// A listener that the system had no descriptor for rests until then.
-    rests_until: Option<Instant>,
-    /// The last accept found the system without a descriptor or memory, and that was reported.
-    exhausted: bool,
-    /// A datagram socket that had no room to send rests until it has.
-    write_blocked: bool,
-}
-
-impl Source {
-    /// Whether it is to be served without further readiness.
-    fn is_waiting(&self) -> bool {
-        self.open && self.ready && !self.write_blocked
-    }
-}
-
-/// A listener or datagram socket of a reactor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ListenerId(u32);
-
-/// Reaches a reactor from other threads. Clones reach the same reactor.
-#[derive(Clone)]
-pub struct Remote {
-    shared: Arc<RemoteShared>,
-    wake: Arc<dyn Wake>,
-}
-
-#[derive(Default)]
-struct RemoteShared {
-    stop: AtomicBool,
-    metrics_wanted: Mutex<Vec<Sender<Metrics>>>,
-}
-
-impl Remote {
-    /// Makes the reactor's current or next wait return at once.
-    pub fn wake(&self) {
-        self.wake.wake();
-    }
-
-    /// Makes [`Reactor::run`] return after the current turn.
-    pub fn stop(&self) {
-        self.shared.stop.store(true, Ordering::Release);
-        self.wake.wake();
-    }
-
-    /// The reactor's counters, as of its next turn; `None` if it does not turn within `patience`, or is gone.
-    pub fn metrics(&self, patience: Duration) -> Option<Metrics> {
-        let (answer, answered) = mpsc::channel();
-        self.shared.metrics_wanted.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
-        self.wake.wake();
-        answered.recv_timeout(patience).ok()
-    }
-}
-
-/// What [`Reactor::drain`] came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Drained {
-    /// Connections that ended in order.
-    pub closed: usize,
-    /// Connections that were broken off at the deadline.
-    pub aborted: usize,
-}
-
-impl Reactor<Os> {
-    /// A reactor on the real system.
-    ///
-    /// # Errors
-    /// [`Error::Setup`] when the system has no descriptor or memory for an event queue.
-    pub fn new(limits: Limits) -> Result<Reactor<Os>, Error> {
-        let descriptors = os::descriptor_limit().map_err(Error::Setup)?;
-        let spare = descriptors.saturating_sub(DESCRIPTOR_RESERVE + limits.refusals_max as u64).max(1);
-        Ok(Reactor::with_net(Os::new().map_err(Error::Setup)?, limits, spare as usize))
-    }
-}
-
-/// The event queue, for whoever waits for several things at once: when it is readable, or after
-/// [`Reactor::next_timeout`], there is something to do for [`Reactor::turn`].
-impl AsFd for Reactor<Os> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.net.as_fd()
-    }
-}
-
 impl<N: Net> Reactor<N> {
-    /// A reactor on any system. `connections_max` applies where the limits name none.
-    pub fn with_net(net: N, limits: Limits, connections_max: usize) -> Reactor<N> {
-        let remote = Remote { shared: Arc::default(), wake: net.waker() };
-        let connections_max = limits.connections_max.unwrap_or(connections_max);
-        // Whoever begins to read below TURN_BYTES has room for kept input and for two reads behind it.
-        let buffer: Box<[u8]> = vec![0; TURN_BYTES + limits.input_bytes_max + 3 * READ_BYTES].into();
-        let mut state = State::new(limits, connections_max);
-        state.outbox.set_input(&buffer);
-        Reactor {
-            net,
-            buffer,
-            state,
-            services: Vec::new(),
-            sources: Vec::new(),
-            inboxes: Vec::new(),
-            remote,
-            inbound: None,
-            last_served: 0,
-            events: None,
-            left_over: false,
-            mail: false,
-        }
-    }
-
-    /// Adds a service. It serves what it is given with [`Reactor::listen`], [`Context::connect`] and
-    /// [`Context::hand_over`].
-    ///
-    /// # Panics
-    /// With more than 65,535 services.
-    pub fn add_service(&mut self, service: impl Service, options: Options) -> ServiceId {
-        let id = ServiceId(u16::try_from(self.services.len()).expect("a reactor takes 65,535 services"));
-        let idle = options.idle_timeout.or(self.state.limits.idle_timeout);
-        self.state.keeps_time |= idle.is_some();
-        self.state.timeouts.push(Timeouts::new(&self.state.limits, idle, options.messages));
-        self.services.push(Registered { service: Box::new(service), options });
-        id
-    }
-
-    /// Listens on an address for a service, and returns the address that it is bound to, which tells the port
-    /// where 0 was asked for.
-    ///
-    /// # Errors
-    /// [`Error::Listen`]; nothing is left bound.
-    pub fn listen(&mut self, address: &Address, service: ServiceId) -> Result<(ListenerId, Address), Error> {
-        self.open_source(address, service, false)
-    }
-
-    /// Like [`Reactor::listen`], but several reactors of one user may listen on the same address, and the kernel
-    /// spreads connections and datagrams among them (SO_REUSEPORT).
-    ///
-    /// # Errors
-    /// As [`Reactor::listen`].
-    pub fn listen_shared(
-        &mut self,
-        address: &Address,
-        service: ServiceId,
-    ) -> Result<(ListenerId, Address), Error> {
-        self.open_source(address, service, true)
-    }
-
-    fn open_source(
-        &mut self,
-        address: &Address,
-        service: ServiceId,
-        reuse_port: bool,
-    ) -> Result<(ListenerId, Address), Error> {
-        let index = self.sources.len() as u32;
-        let bound = self
-            .net
-            .listen(index, address, reuse_port)
-            .map_err(|source| Error::Listen { address: address.clone(), source })?;
-        if !bound.is_stream() && self.inbound.is_none() {
-            self.inbound = Some(Box::new(Inbound::new()));
-        }
-        self.sources.push(Source {
-            address: bound.clone(),
-            service,
-            open: true,
-            ready: false,
-            rests_until: None,
-            exhausted: false,
-            write_blocked: false,
-        });
-        self.state.departures.push(Departures { out: Outbound::default(), dirty: false });
-        self.state.reply_policy.add_address(&bound);
-        Ok((ListenerId(index), bound))
-    }
-
-    /// Closes a listener or datagram socket; connections that it accepted go on.
-    pub fn unlisten(&mut self, listener: ListenerId) {
-        if let Some(source) = self.sources.get_mut(listener.0 as usize)
-            && std::mem::replace(&mut source.open, false)
-        {
-            self.net.unlisten(listener.0);
-        }
-    }
-
-    /// A mailbox through which other threads send messages of type `M` to a service; it holds `capacity` of them.
-    ///
-    /// # Panics
-    /// If `service` is not of type `S`.
-    pub fn mailbox<S: Receive<M>, M: Send + 'static>(
-        &mut self,
-        service: ServiceId,
-        capacity: usize,
-    ) -> Mailbox<M> {
-        let entry: &dyn Any = &*self.services[service.0 as usize].service;
-        assert!(entry.is::<S>(), "the mailbox's service has another type than the one it is asked for");
-        let (mailbox, inbox) = mailbox::mailbox::<S, M>(capacity, self.net.waker());
-        self.inboxes.push((service, inbox));
-        mailbox
-    }
-
-    /// Calls a service between turns: to begin with outgoing connections, or to look at what it knows. What it
-    /// asks for takes effect in the next turn, which does not wait.
-    ///
-    /// # Panics
-    /// If `service` is not of type `S`.
-    pub fn with<S: Service, R>(
-        &mut self,
-        service: ServiceId,
-        call: impl FnOnce(&mut S, &mut Context<'_>) -> R,
-    ) -> R {
-        let entry: &mut dyn Any = &mut *self.services[service.0 as usize].service;
-        let service =
-            entry.downcast_mut().expect("the service has another type than the one it is asked for");
-        call(service, &mut Context { state: &mut self.state, wire: &mut self.net })
-    }
-
-    /// Sees everything that happens; see [`Report`]. Costs nothing when there is none.
-    pub fn observe(&mut self, observer: Observer) {
-        self.state.observer = Some(observer);
-        self.state.observe_bytes(true);
-    }
-
-    /// Like [`Reactor::observe`], but does not see what comes and goes: no [`Report::Input`], [`Report::Output`],
-    /// [`Report::DatagramIn`] and [`Report::DatagramOut`]. So it costs nothing per message.
-    pub fn observe_events(&mut self, observer: Observer) {
-        self.state.observer = Some(observer);
-        self.state.observe_bytes(false);
-    }
-
-    /// What reaches this reactor from other threads.
-    pub fn remote(&self) -> Remote {
-        self.remote.clone()
-    }
-
-    /// The counters.
-    pub fn metrics(&self) -> &Metrics {
-        &self.state.metrics
-    }
-
-    /// The system underneath.
-    pub fn net_mut(&mut self) -> &mut N {
-        &mut self.net
-    }
-
-    /// The connections that are open, those that linger included.
-    pub fn connections(&self) -> usize {
-        self.state.conns.len()
-    }
-
     /// Turns until [`Remote::stop`] is called.
     ///
     /// # Errors
     /// [`Error::Poll`]: the system no longer tells readiness.
     pub fn run(&mut self) -> Result<(), Error> {
-        while !self.remote.shared.stop.load(Ordering::Acquire) {
+        while !self.remote.is_stopped() {
             self.turn(None)?;
         }
         Ok(())
@@ -486,47 +233,6 @@ impl<N: Net> Reactor<N> {
         None
     }
 
-    fn source_event(&mut self, token: u64, flags: Flags) {
-        if token == WAKER {
-            self.mail = true;
-            return;
-        }
-        // The token of a connection is no index of a source: such a connection is gone.
-        let Some(source) = self.sources.get_mut(token as usize).filter(|source| source.open) else {
-            self.state.metrics.stale_events += 1;
-            return;
-        };
-        source.ready = true;
-        if flags.intersects(Flags::WRITE) && source.write_blocked {
-            source.write_blocked = false;
-            self.state.dirty_sockets.push(token as u32);
-            self.state.attention = true;
-            // From now on each datagram that leaves would be told. If this fails, that is all that happens.
-            let _ = self.net.rearm_datagram(token as u32, false);
-        }
-        self.serve_source(token as usize);
-    }
-
-    fn serve_source(&mut self, index: usize) {
-        let source = &mut self.sources[index];
-        if !source.open || source.write_blocked {
-            return;
-        }
-        if let Some(until) = source.rests_until {
-            if self.state.time(&self.net) < until {
-                self.left_over = true;
-                return;
-            }
-            source.rests_until = None;
-        }
-        if source.address.is_stream() {
-            self.accept(index)
-        } else {
-            self.receive(index)
-        }
-        self.left_over |= self.sources[index].is_waiting();
-    }
-
     /// Anything but plain input on an open connection.
     fn unusual_event(&mut self, id: ConnId, flags: Flags) {
         let Some(conn) = self.state.conns.get_mut(id) else { return };
@@ -566,94 +272,6 @@ impl<N: Net> Reactor<N> {
             // Nobody reads it now, so nobody else would notice.
             self.state.kill(id, reason_of(&error));
         }
-    }
-
-    fn accept(&mut self, index: usize) {
-        for _ in 0..self.state.limits.accepts_per_turn {
-            let id = self.state.conns.next_id();
-            match self.net.accept(index as u32, id) {
-                Ok(peer) => {
-                    self.note_accepting(index);
-                    self.admit(index, id, peer);
-                }
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => {
-                        self.note_accepting(index);
-                        self.sources[index].ready = false;
-                        return;
-                    }
-                    io::ErrorKind::Interrupted => {}
-                    _ if os::is_exhausted(&error) => {
-                        // Edge-triggered readiness would never tell again, and trying at once would spin.
-                        self.state.metrics.accepts_exhausted += 1;
-                        let now = self.state.time(&self.net);
-                        let source = &mut self.sources[index];
-                        source.rests_until = Some(now + self.state.limits.accept_pause);
-                        if !std::mem::replace(&mut source.exhausted, true) {
-                            let address = &source.address;
-                            self.state.report(&Report::ListenerPaused { address, error: &error });
-                        }
-                        return;
-                    }
-                    _ => self.state.metrics.accepts_aborted += 1,
-                },
-            }
-        }
-    }
-
-    /// Accepting works: says so if it did not before.
-    fn note_accepting(&mut self, index: usize) {
-        let source = &mut self.sources[index];
-        if std::mem::replace(&mut source.exhausted, false) {
-            self.state.report(&Report::ListenerResumed { address: &source.address });
-        }
-    }
-
-    /// Takes an accepted connection in, or refuses it.
-    fn admit(&mut self, index: usize, id: ConnId, peer: Peer) {
-        let service = self.sources[index].service;
-        let state = &mut self.state;
-        let entry = &mut self.services[service.0 as usize];
-        let counted_ip = peer.ip().filter(|_| state.limits.connections_per_ip_max.is_some());
-        let of_ip = counted_ip.map_or(0, |ip| state.per_ip.get(&ip).copied().unwrap_or(0));
-        let refused = if state.admitted >= state.connections_max {
-            Some(CloseReason::RefusedFull)
-        } else if state.limits.connections_per_ip_max.is_some_and(|max| of_ip >= max) {
-            Some(CloseReason::RefusedPerIp)
-        } else {
-            None
-        };
-        let mut conn = Connection::new(Phase::Open, service.0, Flags::READ, state.now.get());
-        conn.set_short_is_drained(matches!(peer, Peer::Inet(_)));
-        if let Some(reason) = refused {
-            state.metrics.connections_refused += 1;
-            state.report(&Report::Refused { service: &entry.options.name, peer: &peer, reason });
-            if state.refusals >= state.limits.refusals_max {
-                state.metrics.closed[reason as usize] += 1;
-                self.net.close(id, false);
-                return;
-            }
-            state.refusals += 1;
-            conn.marks.set(Marks::REFUSED);
-            conn.set_phase(Phase::Closing);
-            conn.reason = reason;
-            let id = state.insert(conn);
-            if let Some(conn) = state.conns.get_mut(id) {
-                state.outbox.push(id, &mut conn.output, &entry.service.refusal(reason));
-            }
-            state.touch(id);
-            return;
-        }
-        if let Some(ip) = counted_ip {
-            state.per_ip.insert(ip, of_ip + 1);
-            state.ips.insert(id, ip);
-        }
-        state.admitted += 1;
-        state.metrics.connections_accepted += 1;
-        state.insert(conn);
-        state.report(&Report::Opened { conn: id, service: &entry.options.name, peer: &peer });
-        state.arm_next(id);
-        entry.service.open(id, Arrival::Accepted(peer), &mut Context { state, wire: &mut self.net });
     }
 
     /// An outgoing connection may be established or have failed.
@@ -834,59 +452,6 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Receives datagrams in batches and shows them to the service.
-    fn receive(&mut self, index: usize) {
-        if !self.state.departures[index].out.is_empty() {
-            // Answers of an earlier turn have not left yet: more of them would pile up where there is no room to send.
-            return;
-        }
-        let Some(inbound) = self.inbound.as_deref_mut() else { return };
-        let source = &mut self.sources[index];
-        let entry = &mut self.services[source.service.0 as usize];
-        let state = &mut self.state;
-        let mut budget = state.limits.datagrams_per_turn;
-        while budget > 0 {
-            let count = match uninterrupted(|| self.net.receive(index as u32, inbound)) {
-                Ok(count) => count,
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => {
-                        source.ready = false;
-                        return;
-                    }
-                    _ => {
-                        // An earlier datagram's failure, told late. The next call goes on behind it.
-                        state.metrics.datagram_errors += 1;
-                        budget -= 1;
-                        continue;
-                    }
-                },
-            };
-            state.metrics.datagrams_in += count as u64;
-            for position in 0..count {
-                let (received, bytes) = inbound.get(position);
-                if received.truncated {
-                    state.metrics.count_drop(DropCause::Truncated);
-                    continue;
-                }
-                let report = Report::DatagramIn { service: &entry.options.name, from: &received.from, bytes };
-                state.report_bytes(&report);
-                let datagram = Datagram {
-                    from: &received.from,
-                    bytes,
-                    unanswerable: state.reply_policy.check(received, |ip| self.net.is_local(ip)),
-                    socket: index as u32,
-                    local: received.local,
-                };
-                entry.service.datagram(&datagram, &mut Context { state, wire: &mut self.net });
-            }
-            if count < BATCH_MAX {
-                source.ready = false;
-                return;
-            }
-            budget = budget.saturating_sub(count);
-        }
-    }
-
     // ---- 4: deadlines and messages ----
 
     /// What is due of a connection, if anything.
@@ -935,13 +500,7 @@ impl<N: Net> Reactor<N> {
     #[cold]
     fn deliver_messages(&mut self) {
         self.mail = false;
-        let wanted = std::mem::take(
-            &mut *self.remote.shared.metrics_wanted.lock().unwrap_or_else(PoisonError::into_inner),
-        );
-        for answer in wanted {
-            // Whoever asked may have given up.
-            let _ = answer.send(self.state.metrics.clone());
-        }
+        self.remote.answer(&self.state.metrics);
         for (service, inbox) in &mut self.inboxes {
             let service = &mut *self.services[service.0 as usize].service;
             let max = self.state.limits.messages_per_turn;
@@ -1192,30 +751,6 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Sends the datagrams of one socket.
-    fn transmit(&mut self, index: u32) {
-        let source = &mut self.sources[index as usize];
-        let departures = &mut self.state.departures[index as usize];
-        departures.dirty = false;
-        let mut sent = 0;
-        while sent < departures.out.len() && !source.write_blocked {
-            match uninterrupted(|| self.net.transmit(index, &departures.out, sent)) {
-                Ok(count) => {
-                    self.state.metrics.datagrams_out += count as u64;
-                    sent += count;
-                }
-                Err(error) if would_block(&error) && self.net.rearm_datagram(index, true).is_ok() => {
-                    source.write_blocked = true;
-                }
-                Err(_) => {
-                    self.state.metrics.count_drop(DropCause::SendFailed);
-                    sent += 1;
-                }
-            }
-        }
-        departures.out.advance(sent);
-    }
-
     // ---- 7: free ----
 
     fn free(&mut self) {
@@ -1244,49 +779,6 @@ impl<N: Net> Reactor<N> {
         }
         self.state.freed.clear();
     }
-
-    // ---- the end ----
-
-    /// Ends everything in order: what has come already is still answered, listeners close, each connection is
-    /// closed once its output is flushed, and what is left after `deadline` is broken off.
-    ///
-    /// # Errors
-    /// [`Error::Poll`]: the system no longer tells readiness.
-    pub fn drain(&mut self, deadline: Duration) -> Result<Drained, Error> {
-        self.turn(Some(Duration::ZERO))?;
-        let until = self.net.now() + deadline;
-        for index in 0..self.sources.len() {
-            if self.sources[index].address.is_stream() {
-                self.unlisten(ListenerId(index as u32));
-            }
-        }
-        let open: Vec<ConnId> = self.state.conns.iter().map(|(id, _)| id).collect();
-        for &id in &open {
-            self.state.finish(id, CloseReason::Drained);
-        }
-        while self.connections() > 0 || self.next_timeout() == Some(Duration::ZERO) {
-            let now = self.net.now();
-            if now >= until {
-                break;
-            }
-            self.turn(Some(until - now))?;
-        }
-        let left: Vec<ConnId> = self.state.conns.iter().map(|(id, _)| id).collect();
-        let aborted = left
-            .into_iter()
-            .filter(|&id| {
-                let flushed = self.state.conns.get(id).is_some_and(|conn| conn.phase() == Phase::Lingering);
-                self.state.kill(id, CloseReason::DrainDeadline);
-                !flushed
-            })
-            .count();
-        self.apply_effects();
-        self.free();
-        for index in 0..self.sources.len() {
-            self.unlisten(ListenerId(index as u32));
-        }
-        Ok(Drained { closed: open.len() - aborted, aborted })
-    }
 }
 
 /// Whether a write is to be tried again when the system says so.
@@ -1296,7 +788,7 @@ fn would_block(error: &io::Error) -> bool {
 
 /// Keeps the input that a service has left, in the memory that held it before if there is any.
 #[cold]
-fn keep(state: &mut State, id: ConnId, spare: Option<Box<Vec<u8>>>, bytes: &[u8]) {
+fn keep(state: &mut State, id: ConnId, spare: Option<Kept>, bytes: &[u8]) {
     if let Some(conn) = state.conns.get_mut(id) {
         let mut kept = spare.unwrap_or_default();
         kept.clear();

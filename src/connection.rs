@@ -171,6 +171,8 @@ impl Marks {
     pub const OBSERVED: Marks = Marks(1 << 19);
     /// Enough of its input was discarded: the rest is left where it is.
     pub const SATED: Marks = Marks(1 << 20);
+    /// It is no client: see [`Reactor::watch`](crate::Reactor::watch).
+    pub const WATCHED: Marks = Marks(1 << 21);
     /// It is to be closed with a reset.
     pub const RESET: Marks = Marks(1 << 18);
 

@@ -371,11 +371,13 @@ impl<N: Net> Reactor<N> {
                         Ok(count) => {
                             let drained = drains(count);
                             conn.active_at = now;
-                            state.metrics.bytes_in += count as u64;
                             budget = budget.saturating_sub(count);
                             end += count;
-                            let bytes = &buffer[end - count..end];
-                            state.report_bytes(&Report::Input { conn: id, bytes });
+                            if !conn.marks.any(Marks::WATCHED) {
+                                state.metrics.bytes_in += count as u64;
+                                let bytes = &buffer[end - count..end];
+                                state.report_bytes(&Report::Input { conn: id, bytes });
+                            }
                             (drained, None)
                         }
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -759,8 +761,12 @@ impl<N: Net> Reactor<N> {
             let id = state.freed[index];
             let Some(conn) = state.conns.remove(id) else { continue };
             state.timers.cancel(id);
-            state.metrics.connections_open -= 1;
             self.net.close(id, conn.marks.any(Marks::RESET));
+            if conn.marks.any(Marks::WATCHED) {
+                state.watched -= 1;
+                continue;
+            }
+            state.metrics.connections_open -= 1;
             if conn.marks.any(Marks::REFUSED) {
                 state.refusals -= 1;
             } else {

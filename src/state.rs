@@ -159,6 +159,8 @@ pub(crate) struct State {
     pub ips: ConnMap<IpAddr>,
     /// Connections that count for `connections_max`.
     pub admitted: usize,
+    /// Connections that are no clients.
+    pub watched: usize,
     /// Refused connections that are still being told so.
     pub refusals: usize,
     /// The descriptors' share of `connections_max`.
@@ -198,6 +200,7 @@ impl State {
             per_ip: HashMap::new(),
             ips: ConnMap::new(),
             admitted: 0,
+            watched: 0,
             refusals: 0,
             connections_max,
             tail_bytes: 0,

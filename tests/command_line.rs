@@ -4,166 +4,20 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::path::Path;
+use std::process::Output;
+use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
-/// After this a test that hangs fails instead; nothing that works comes near it.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::harness::program::{Server, tidewheel};
+use crate::harness::{Folder, PATIENCE, ask};
 
 // ---- starting and ending the program ----
-
-/// The program, not yet started: everything it says is read by the test, and it is deaf to the test's environment.
-fn tidewheel<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidewheel"));
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for variable in ["LC_ALL", "LC_MESSAGES", "LANG", "TIDEWHEEL_LOG"] {
-        command.env_remove(variable);
-    }
-    command
-}
-
-/// A program that runs. It is killed when the test ends in whatever way, or takes too long.
-struct Server {
-    child: Child,
-    out: Option<BufReader<ChildStdout>>,
-    err: Option<BufReader<ChildStderr>>,
-    /// What it announced: service and address.
-    listening: Vec<(String, String)>,
-    /// Its watchman lives as long.
-    _alive: Sender<()>,
-}
-
-impl Server {
-    /// Starts `tidewheel serve` and waits until it is ready.
-    fn start<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Server {
-        let mut command = tidewheel(["serve"]);
-        command.args(args);
-        Server::spawn(command).ready()
-    }
-
-    fn spawn(mut command: Command) -> Server {
-        let mut child = command.spawn().expect("the program was built with the tests");
-        let (alive, gone) = mpsc::channel();
-        let pid = Pid::from_child(&child);
-        thread::spawn(move || {
-            if gone.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
-                // It was not waited for yet, so the number is still its own.
-                let _ = kill_process(pid, Signal::KILL);
-            }
-        });
-        Server {
-            out: child.stdout.take().map(BufReader::new),
-            err: child.stderr.take().map(BufReader::new),
-            child,
-            listening: Vec::new(),
-            _alive: alive,
-        }
-    }
-
-    fn ready(mut self) -> Server {
-        loop {
-            let line = self.out_line();
-            match line.strip_prefix("listening ").and_then(|rest| rest.split_once(' ')) {
-                Some((service, address)) => self.listening.push((service.to_owned(), address.to_owned())),
-                None if line == "ready" => return self,
-                None => panic!("expected an announcement, got {line:?}, then {:?}", self.rest_of_err()),
-            }
-        }
-    }
-
-    /// The next line on standard output; empty at its end.
-    fn out_line(&mut self) -> String {
-        line_of(self.out.as_mut().expect("standard output is read by the test"))
-    }
-
-    /// The next line on standard error; empty at its end.
-    fn err_line(&mut self) -> String {
-        line_of(self.err.as_mut().expect("standard error is read by the test"))
-    }
-
-    fn rest_of_err(&mut self) -> String {
-        let mut text = String::new();
-        let err = self.err.as_mut().expect("standard error is read by the test");
-        err.read_to_string(&mut text).expect("what the program says is UTF-8");
-        text
-    }
-
-    /// Waits for a line on standard error that contains `part`.
-    fn await_err(&mut self, part: &str) {
-        loop {
-            let line = self.err_line();
-            assert!(!line.is_empty(), "standard error ended before {part:?}");
-            if line.contains(part) {
-                return;
-            }
-        }
-    }
-
-    /// The first announced address with this service and prefix, without the prefix.
-    fn address(&self, service: &str, prefix: &str) -> &str {
-        self.listening
-            .iter()
-            .filter(|(name, _)| name == service)
-            .find_map(|(_, address)| address.strip_prefix(prefix))
-            .unwrap_or_else(|| panic!("no {prefix} of {service} in {:?}", self.listening))
-    }
-
-    fn tcp(&self, service: &str) -> TcpStream {
-        tcp(self.address(service, "tcp://"))
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("the program has not been waited for yet");
-    }
-
-    /// Asks for the counters and reads them.
-    fn counters(&mut self) -> HashMap<String, u64> {
-        self.signal(Signal::USR1);
-        let mut counters = HashMap::new();
-        loop {
-            let line = self.err_line();
-            match line.split_once(' ').map(|(name, value)| (name, value.parse())) {
-                Some((name, Ok(value))) => drop(counters.insert(name.to_owned(), value)),
-                _ if line == "end" => return counters,
-                // A line of the log, perhaps.
-                _ => assert!(!line.is_empty(), "standard error ended before the counters did"),
-            }
-        }
-    }
-
-    fn wait(&mut self) -> ExitStatus {
-        self.child.wait().expect("the program is a child of the test")
-    }
-
-    /// Ends the program in order, which must succeed.
-    fn stop(mut self) {
-        self.signal(Signal::TERM);
-        assert_eq!(self.wait().code(), Some(0), "{}", self.rest_of_err());
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Most have ended by themselves.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn line_of(reader: &mut impl BufRead) -> String {
-    let mut line = String::new();
-    reader.read_line(&mut line).expect("what the program says is UTF-8");
-    line.trim_end_matches('\n').to_owned()
-}
 
 /// Runs a command line that is expected to end by itself.
 fn run<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
@@ -189,12 +43,6 @@ fn refused<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> String {
 
 // ---- peers ----
 
-fn tcp(address: &str) -> TcpStream {
-    let stream = TcpStream::connect(address).expect("the program listens there");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
-    stream
-}
-
 fn udp(address: &str) -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback has a free port");
     socket.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
@@ -208,14 +56,6 @@ fn unix(path: &Path) -> UnixStream {
     stream
 }
 
-/// Sends `question` and reads as many bytes as `answer` has, which they must be.
-fn ask(stream: &mut (impl Read + Write), question: &[u8], answer: &[u8]) {
-    stream.write_all(question).expect("the connection is open");
-    let mut got = vec![0; answer.len()];
-    stream.read_exact(&mut got).expect("the connection is open");
-    assert_eq!(got.escape_ascii().to_string(), answer.escape_ascii().to_string());
-}
-
 /// Reads to the end; a reset after the last byte is an end, too.
 fn read_to_end(stream: &mut impl Read) -> Vec<u8> {
     let mut all = Vec::new();
@@ -224,29 +64,6 @@ fn read_to_end(stream: &mut impl Read) -> Vec<u8> {
         Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "after {} bytes", all.len()),
     }
     all
-}
-
-/// A folder for sockets, with a short path; removed at the end of the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Folder {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("tidewheel-{}-{number}", std::process::id()));
-        fs::create_dir(&path).expect("the folder for temporary files takes another");
-        Folder(path)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 /// An address of loopback that no other test uses, for what needs fixed ports.

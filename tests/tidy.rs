@@ -337,6 +337,21 @@ fn the_readme_names_the_oldest_compiler_that_will_do() {
 }
 
 #[test]
+fn the_readme_has_every_module_on_its_map() {
+    let readme = read("README.md");
+    let found: Vec<_> = rust_files()
+        .into_iter()
+        .filter_map(|file| file.path.strip_prefix("src/")?.strip_suffix(".rs").map(str::to_owned))
+        .filter(|module| !module.contains('/'))
+        .filter(|module| {
+            let is_named = |path: String| readme.contains(&path);
+            !is_named(format!("src/{module}.rs")) && !is_named(format!("src/{module}/"))
+        })
+        .collect();
+    assert_none(&found, "README.md has a map of src: put these modules on it.");
+}
+
+#[test]
 fn the_readme_names_every_limit_of_the_library() {
     // By option or by name: the defaults of these are those of the options, which is tested in src/cli/limits.rs.
     let options = [

@@ -7,19 +7,21 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
-use signal_hook::iterator::Signals;
-use signal_hook::low_level;
+use signal_hook::{flag, low_level};
 use tidewheel::metrics::Metrics;
 use tidewheel::net::os;
 use tidewheel::reactor::{Drained, Remote};
-use tidewheel::{Address, Error, Limits, Reactor, ServiceId};
-use tracing::info;
+use tidewheel::{Address, ConnId, Context, Error, Limits, Options, Reactor, Service, ServiceId};
+use tracing::{info, warn};
 
 use super::address::{self, Listener};
 use super::outlet::Outlet;
@@ -96,14 +98,14 @@ fn serve_on(options: &ServeOptions, streams: &Streams) -> Result<(), Failure> {
         .limits
         .limits(usize::from(options.reactors), wanted.len(), descriptors)
         .map_err(Failure::usage)?;
-    // From here on a signal waits for its thread instead of ending the program with its socket files in place.
-    let signals = Signals::new([SIGTERM, SIGINT, SIGUSR1])
-        .map_err(|error| Failure::usage(format!("cannot receive signals: {error}")))?;
+    // From here on a signal waits for the reactor instead of ending the program with its socket files in place.
+    let signals =
+        Signals::catch().map_err(|error| Failure::usage(format!("cannot receive signals: {error}")))?;
 
     if limits.len() > 1 {
         wanted = free_addresses(&limits[0], wanted, streams)?;
     }
-    let (reactor, bound) = open_reactor(&limits[0], &wanted, limits.len() > 1, streams)?;
+    let (mut reactor, bound) = open_reactor(&limits[0], &wanted, limits.len() > 1, streams)?;
     if bound.is_empty() {
         return Err(Failure::usage(
             "nothing to serve: every default address is busy (name others: tidewheel serve echo=:0)"
@@ -123,8 +125,9 @@ fn serve_on(options: &ServeOptions, streams: &Streams) -> Result<(), Failure> {
         let remotes: Vec<Remote> = std::iter::once(reactor.remote())
             .chain(others.iter().map(|other| other.remote.clone()))
             .collect();
-        watch_signals(signals, remotes.clone(), streams.clone(), options.limits.drain_deadline)
-            .map_err(|error| Failure::usage(format!("cannot start the thread for signals: {error}")))?;
+        signals
+            .watch(&mut reactor, remotes.clone(), streams.clone(), options.limits.drain_deadline)
+            .map_err(|error| Failure::usage(format!("cannot watch for signals: {error}")))?;
 
         announce(&bound, &streams.out);
         info!(
@@ -133,6 +136,8 @@ fn serve_on(options: &ServeOptions, streams: &Streams) -> Result<(), Failure> {
             counted(remotes.len(), "reactor", "reactors"),
             options.lang.unwrap_or_else(|| Lang::from_environment(|name| std::env::var(name).ok())).name()
         );
+        streams.out.detach();
+        streams.err.detach();
         for other in &others {
             // One that is gone tells why when it is joined.
             let _ = other.start.send(remotes.clone());
@@ -311,36 +316,81 @@ fn turn_until_told(mut reactor: Reactor, deadline: Duration, all: Vec<Remote>) -
         .map_err(|error| Failure { exit_code: EXIT_FAILED, line: error.to_string() })
 }
 
-/// Starts the thread that answers signals. It ends with the program.
-fn watch_signals(
-    mut signals: Signals,
+/// Caught signals: flags, and a byte in a socket that the first reactor watches. There is no thread for them, for the
+/// sake of programs with one reactor; see [`super::outlet`].
+struct Signals {
+    stopping: Arc<AtomicBool>,
+    /// The number of the signal that began it.
+    stopped_by: Arc<AtomicUsize>,
+    counters_wanted: Arc<AtomicBool>,
+    bytes: UnixStream,
+}
+
+impl Signals {
+    /// Catches SIGTERM, SIGINT and SIGUSR1.
+    fn catch() -> io::Result<Signals> {
+        let (bytes, raised) = UnixStream::pair()?;
+        let (stopping, stopped_by) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let counters_wanted = Arc::<AtomicBool>::default();
+        for signal in [SIGTERM, SIGINT] {
+            // The order counts. A second signal does what it would have done without us, so that a shell sees what
+            // ended the program.
+            flag::register_conditional_default(signal, stopping.clone())?;
+            flag::register(signal, stopping.clone())?;
+            flag::register_usize(signal, stopped_by.clone(), signal as usize)?;
+            low_level::pipe::register(signal, raised.try_clone()?)?;
+        }
+        flag::register(SIGUSR1, counters_wanted.clone())?;
+        low_level::pipe::register(SIGUSR1, raised)?;
+        Ok(Signals { stopping, stopped_by, counters_wanted, bytes })
+    }
+
+    /// Has them answered by a reactor, for all of `remotes`.
+    fn watch(
+        self,
+        reactor: &mut Reactor,
+        remotes: Vec<Remote>,
+        streams: Streams,
+        drain_deadline: Time,
+    ) -> io::Result<()> {
+        let bytes = self.bytes.try_clone()?;
+        let answers = SignalAnswers { signals: self, remotes, streams, drain_deadline, stopping: false };
+        let service = reactor.add_service(answers, Options { messages: false, ..Options::new("signals") });
+        reactor.watch(bytes, service).map(drop)
+    }
+}
+
+/// What happens on a signal, as a service that reads them.
+struct SignalAnswers {
+    signals: Signals,
     remotes: Vec<Remote>,
     streams: Streams,
     drain_deadline: Time,
-) -> io::Result<()> {
-    let answer = move || {
-        let mut stopping = false;
-        for signal in signals.forever() {
-            match signal {
-                SIGUSR1 => streams.err.put(counters(&remotes, &streams).as_bytes()),
-                _ if stopping => {
-                    // As the signal would have done without us, so that a shell sees what ended the program.
-                    let _ = low_level::emulate_default_handler(signal);
-                    std::process::exit(128 + signal);
-                }
-                _ => {
-                    stopping = true;
-                    let name = low_level::signal_name(signal).unwrap_or("signal");
-                    match drain_deadline.limit() {
-                        Some(_) => info!("{name}: draining for at most {drain_deadline}"),
-                        None => info!("{name}: draining"),
-                    }
-                    remotes.iter().for_each(Remote::stop);
-                }
+    stopping: bool,
+}
+
+impl Service for SignalAnswers {
+    fn input(&mut self, _conn: ConnId, bytes: &[u8], _cx: &mut Context<'_>) -> usize {
+        if self.signals.counters_wanted.swap(false, Ordering::AcqRel) {
+            // The reactors answer in their turns, this one among them: so somebody else must wait.
+            let (remotes, streams) = (self.remotes.clone(), self.streams.clone());
+            let answer = move || streams.err.put(counters(&remotes, &streams).as_bytes());
+            if let Err(error) = thread::Builder::new().name("counters".to_owned()).spawn(answer) {
+                warn!("no counters: cannot start a thread: {error}");
             }
         }
-    };
-    thread::Builder::new().name("signals".to_owned()).spawn(answer).map(drop)
+        if self.signals.stopping.load(Ordering::Acquire) && !self.stopping {
+            self.stopping = true;
+            let signal = self.signals.stopped_by.load(Ordering::Acquire) as i32;
+            let name = low_level::signal_name(signal).unwrap_or("signal");
+            match self.drain_deadline.limit() {
+                Some(_) => info!("{name}: draining for at most {}", self.drain_deadline),
+                None => info!("{name}: draining"),
+            }
+            self.remotes.iter().for_each(Remote::stop);
+        }
+        bytes.len()
+    }
 }
 
 /// The counters of all reactors, as lines.

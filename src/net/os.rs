@@ -69,6 +69,12 @@ impl Os {
         self.streams[id.slot()].as_ref().expect("the reactor names only connections that it opened")
     }
 
+    /// Takes a stream over under `id`, registered for `READ`.
+    pub(crate) fn adopt(&mut self, stream: OwnedFd, id: ConnId) -> io::Result<()> {
+        SockRef::from(&stream).set_nonblocking(true)?;
+        self.keep_stream(id, TcpStream::from(stream), Flags::READ)
+    }
+
     fn source(&self, source: u32) -> &Source {
         self.sources[source as usize].as_ref().expect("the reactor names only sources that it opened")
     }

@@ -1,20 +1,21 @@
 //! Making a reactor, giving it services and addresses, and ending it.
 
 use std::any::Any;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::remote::Remote;
 use super::sources::{ListenerId, Source};
 use super::{Reactor, Registered};
-use crate::connection::{CloseReason, Phase, Timeouts};
+use crate::connection::{CloseReason, Connection, Marks, Phase, Timeouts};
 use crate::datagram::{Inbound, Outbound};
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::mailbox::{self, Mailbox};
 use crate::metrics::Metrics;
 use crate::net::os::{self, Os};
-use crate::net::{Address, Net};
+use crate::net::{Address, Flags, Net};
 use crate::output::TURN_BYTES;
 use crate::service::{Context, Options, Receive, Service, ServiceId};
 use crate::slots::ConnId;
@@ -49,6 +50,23 @@ impl Reactor<Os> {
 impl AsFd for Reactor<Os> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.net.as_fd()
+    }
+}
+
+impl Reactor<Os> {
+    /// Has a service read a stream socket that is no client: the pair of a signal handler, a child process. It is
+    /// outside of all limits and counters, and a drain leaves it open.
+    ///
+    /// # Errors
+    /// When the system has no memory for it.
+    pub fn watch(&mut self, stream: impl Into<OwnedFd>, service: ServiceId) -> io::Result<ConnId> {
+        let id = self.state.conns.next_id();
+        self.net.adopt(stream.into(), id)?;
+        let mut conn = Connection::new(Phase::Open, service.0, Flags::READ, self.state.now.get());
+        conn.set_short_is_drained(false);
+        conn.marks.set(Marks::WATCHED);
+        self.state.watched += 1;
+        Ok(self.state.conns.insert(conn))
     }
 }
 
@@ -182,14 +200,14 @@ impl<N: Net> Reactor<N> {
         call(service, &mut Context { state: &mut self.state, wire: &mut self.net })
     }
 
-    /// Sees everything that happens; see [`Report`]. Costs nothing when there is none.
+    /// Sees everything that happens; see [`Report`](crate::Report). Costs nothing when there is none.
     pub fn observe(&mut self, observer: Observer) {
         self.state.observer = Some(observer);
         self.state.observe_bytes(true);
     }
 
-    /// Like [`Reactor::observe`], but does not see what comes and goes: no [`Report::Input`], [`Report::Output`],
-    /// [`Report::DatagramIn`] and [`Report::DatagramOut`]. So it costs nothing per message.
+    /// Like [`Reactor::observe`], but does not see what comes and goes: no [`Report::Input`](crate::Report::Input), [`Report::Output`](crate::Report::Output),
+    /// [`Report::DatagramIn`](crate::Report::DatagramIn) and [`Report::DatagramOut`](crate::Report::DatagramOut). So it costs nothing per message.
     pub fn observe_events(&mut self, observer: Observer) {
         self.state.observer = Some(observer);
         self.state.observe_bytes(false);
@@ -212,7 +230,12 @@ impl<N: Net> Reactor<N> {
 
     /// The connections that are open, those that linger included.
     pub fn connections(&self) -> usize {
-        self.state.conns.len()
+        self.state.conns.len() - self.state.watched
+    }
+
+    fn clients(&self) -> Vec<ConnId> {
+        let clients = self.state.conns.iter().filter(|(_, conn)| !conn.marks.any(Marks::WATCHED));
+        clients.map(|(id, _)| id).collect()
     }
 
     /// Ends everything in order: what has come already is still answered, listeners close, each connection is
@@ -228,7 +251,7 @@ impl<N: Net> Reactor<N> {
                 self.unlisten(ListenerId(index as u32));
             }
         }
-        let open: Vec<ConnId> = self.state.conns.iter().map(|(id, _)| id).collect();
+        let open: Vec<ConnId> = self.clients();
         for &id in &open {
             self.state.finish(id, CloseReason::Drained);
         }
@@ -239,7 +262,7 @@ impl<N: Net> Reactor<N> {
             }
             self.turn(Some(until - now))?;
         }
-        let left: Vec<ConnId> = self.state.conns.iter().map(|(id, _)| id).collect();
+        let left: Vec<ConnId> = self.clients();
         let aborted = left
             .into_iter()
             .filter(|&id| {

@@ -101,10 +101,16 @@ impl<S: Service, N: Net> Drive<N> for S {
                 return at.unusual(id, First::Read);
             }
             let space = &mut buffer[begin..begin + READ_BYTES];
-            conn.active_at = state.now.get();
+            let active_at = std::mem::replace(&mut conn.active_at, state.now.get());
             let read = match net.read(id, space) {
                 Ok(read) if read > 0 && read < READ_BYTES => read,
-                other => return at.unusual(id, First::Got(other)),
+                other => {
+                    // Nothing may have come: then nothing was active.
+                    if let Some(conn) = state.conns.get_mut(id) {
+                        conn.active_at = active_at;
+                    }
+                    return at.unusual(id, First::Got(other));
+                }
             };
             state.metrics.bytes_in += read as u64;
             let consumed = self.input(id, &space[..read], &mut Context { state, wire: net });

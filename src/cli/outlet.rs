@@ -43,9 +43,9 @@ struct Shared {
 /// Who writes.
 enum Writer {
     /// Whoever has something to write, at once, as long as there is room.
-    Caller(File),
+    Caller(Arc<File>),
     /// A thread that starts with the next line.
-    ThreadToBe(File),
+    ThreadToBe(Arc<File>),
     Thread,
 }
 
@@ -68,7 +68,7 @@ impl Outlet {
     pub fn open(stream: impl AsFd, name: &'static str) -> io::Result<Outlet> {
         // A descriptor of its own: the standard library's handles hold a lock while they write, and whoever
         // panicked would wait for it.
-        let file = File::from(stream.as_fd().try_clone_to_owned()?);
+        let file = Arc::new(File::from(stream.as_fd().try_clone_to_owned()?));
         let waiting =
             Waiting { writer: Writer::Caller(file), text: Vec::new(), writing: false, lost: 0, untold: 0 };
         Ok(Outlet {
@@ -95,7 +95,7 @@ impl Outlet {
         let mut waiting = self.shared.lock();
         let full = waiting.text.len() + lines.len() > WAITING_BYTES_MAX;
         let failed = match &mut waiting.writer {
-            Writer::Caller(file) if has_room(file) => write_all(file, lines).is_err(),
+            Writer::Caller(file) if has_room(file) => write_all(&mut &**file, lines).is_err(),
             _ if full => true,
             Writer::Caller(file) | Writer::ThreadToBe(file) => match self.shared.start(file) {
                 Ok(()) => {
@@ -159,11 +159,12 @@ impl Shared {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts the thread that writes.
-    fn start(self: &Arc<Shared>, file: &File) -> io::Result<()> {
-        let (shared, file) = (self.clone(), file.try_clone()?);
+    /// Starts the thread that writes. It takes no further descriptor: that there are none left may be what is to be
+    /// told.
+    fn start(self: &Arc<Shared>, file: &Arc<File>) -> io::Result<()> {
+        let (shared, file) = (self.clone(), file.clone());
         let writer = thread::Builder::new().name(format!("{} writer", self.name));
-        writer.spawn(move || shared.write_on(file)).map(drop)
+        writer.spawn(move || shared.write_on(&*file)).map(drop)
     }
 
     fn write_on(&self, mut file: impl Write) -> ! {

@@ -1,0 +1,396 @@
+//! The system calls: what the reactor asks of the simulated system, as [`Net`] and [`Wire`] say.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use super::{Reach, SimNet, Source, failed, nanos};
+use crate::datagram::{Inbound, Outbound};
+use crate::net::sim::agenda::Happening;
+use crate::net::sim::errno;
+use crate::net::sim::peer::{PeerId, PlayedPeer};
+use crate::net::sim::socket::Owner;
+use crate::net::{Address, Flags, Net, Peer, Readiness, WAKER, Wake, Wire, source_token};
+use crate::slots::ConnId;
+use crate::timer::Instant;
+
+struct SimWaker(Arc<AtomicBool>);
+
+impl Wake for SimWaker {
+    fn wake(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+impl SimNet {
+    /// Time passes, and the call may be interrupted.
+    pub(super) fn call(&mut self) -> io::Result<()> {
+        let most = nanos(self.faults.call_time_max) as usize;
+        if most > 0 {
+            let until_ns = self.now_ns + self.random.below(most) as u64;
+            self.pass_until(until_ns);
+        }
+        if self.random.chance(self.faults.interrupted) { Err(failed(errno::EINTR)) } else { Ok(()) }
+    }
+
+    #[track_caller]
+    fn socket_of(&self, id: ConnId) -> usize {
+        match self.connections.get(id.slot()) {
+            Some(&Some((owner, socket))) if owner == id => socket,
+            _ => panic!("the reactor named connection {id}, which the system does not have"),
+        }
+    }
+
+    #[track_caller]
+    fn register(&mut self, id: ConnId, socket: usize, interest: Flags) {
+        if id.slot() >= self.connections.len() {
+            self.connections.resize(id.slot() + 1, None);
+        }
+        if let Some((old, _)) = self.connections[id.slot()].replace((id, socket)) {
+            panic!("the reactor gave connection {id} the slot of {old}, which it has not closed");
+        }
+        self.descriptors += 1;
+        self.sockets[socket].owner = Owner::Reactor(id);
+        self.sockets[socket].interest = interest;
+        self.list(socket);
+    }
+
+    fn write_some(&mut self, id: ConnId, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        let socket = self.socket_of(id);
+        self.call()?;
+        let mut room = match self.sockets[socket].writable() {
+            Ok(room) => room,
+            Err(error) => {
+                self.sockets[socket].no_space |= error == errno::EAGAIN;
+                self.note("write fails", id.token(), error as usize);
+                return Err(failed(error));
+            }
+        };
+        let offered: usize = pieces.iter().map(|piece| piece.len()).sum();
+        if offered == 0 {
+            return Ok(0);
+        }
+        let stuck = self.random.chance(self.faults.would_block);
+        if stuck || self.random.chance(self.faults.short_write) {
+            // Short is less than what it would be, but something.
+            let most = offered.min(room);
+            room = if stuck { 0 } else { 1 + self.random.below(most.saturating_sub(1)) };
+            self.sockets[socket].choked = true;
+            self.enter(Happening::Unchoke { socket });
+        }
+        let count = offered.min(room);
+        let end = &mut self.sockets[socket];
+        end.no_space |= count < offered;
+        let mut left = count;
+        for piece in pieces {
+            let taken = piece.len().min(left);
+            end.send.extend(&piece[..taken]);
+            left -= taken;
+        }
+        self.note("write", id.token(), count);
+        if count == 0 {
+            return Err(failed(errno::EAGAIN));
+        }
+        self.progress += 1;
+        self.kick(socket);
+        Ok(count)
+    }
+}
+
+impl Wire for SimNet {
+    fn write(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize> {
+        self.write_some(id, &[IoSlice::new(bytes)])
+    }
+
+    fn now(&self) -> Instant {
+        self.time()
+    }
+
+    fn wall(&self) -> SystemTime {
+        self.wall_time()
+    }
+}
+
+impl Net for SimNet {
+    type Events = Vec<Readiness>;
+    type Readiness<'a> = std::iter::Copied<std::slice::Iter<'a, Readiness>>;
+
+    /// Without a `max_wait`, and with nothing that could ever happen, it returns no events.
+    fn events(&self) -> Vec<Readiness> {
+        Vec::new()
+    }
+
+    fn wait(&mut self, events: &mut Vec<Readiness>, max_wait: Option<Duration>) -> io::Result<()> {
+        events.clear();
+        let mut until_ns = max_wait.map(|wait| self.now_ns.saturating_add(nanos(wait)));
+        let was_still = self.is_still();
+        if self.call().is_err() {
+            self.note("poll interrupted", 0, 0);
+            until_ns = Some(0);
+        }
+        loop {
+            self.happen();
+            if self.woken.swap(false, Ordering::AcqRel) {
+                events.push(Readiness { token: WAKER, flags: Flags::READ });
+            }
+            self.harvest(events);
+            if !events.is_empty() {
+                break;
+            }
+            match self.agenda.next_ns() {
+                Some(at_ns) if until_ns.is_none_or(|until_ns| at_ns <= until_ns) => {
+                    self.now_ns = self.now_ns.max(at_ns);
+                }
+                // As after an interruption: whoever drives the simulation wants to see that the network has
+                // become quiet before anything waits for a deadline.
+                None if !was_still => break,
+                _ => {
+                    self.now_ns = self.now_ns.max(until_ns.unwrap_or(0));
+                    break;
+                }
+            }
+        }
+        self.note("poll", 0, events.len());
+        for event in events.iter() {
+            self.note("event", event.token, usize::from(event.flags.0));
+        }
+        Ok(())
+    }
+
+    fn readiness(events: &Vec<Readiness>) -> Self::Readiness<'_> {
+        events.iter().copied()
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        Arc::new(SimWaker(self.woken.clone()))
+    }
+
+    fn listen(&mut self, source: u32, address: &Address, reuse_port: bool) -> io::Result<Address> {
+        if self.is_out_of_descriptors() {
+            return Err(failed(errno::EMFILE));
+        }
+        let mut bound = address.clone();
+        if let Address::Tcp(at) | Address::Udp(at) = &mut bound
+            && at.port() == 0
+        {
+            at.set_port(self.port());
+        }
+        if !reuse_port && self.bound_to(&bound).is_some() {
+            return Err(failed(errno::EADDRINUSE));
+        }
+        if source as usize >= self.sources.len() {
+            self.sources.resize_with(source as usize + 1, || None);
+        }
+        let address = bound.clone();
+        self.sources[source as usize] = Some(if address.is_stream() {
+            Source::Listener { address, backlog: VecDeque::new(), listed: false }
+        } else {
+            Source::Datagram {
+                address,
+                held: VecDeque::new(),
+                blocked: false,
+                wants_write: false,
+                listed: false,
+            }
+        });
+        self.descriptors += 1;
+        self.note("listen", u64::from(source), 0);
+        Ok(bound)
+    }
+
+    fn unlisten(&mut self, source: u32) {
+        let closed = self.sources[source as usize].take();
+        assert!(closed.is_some(), "the reactor closed source {source} twice");
+        self.descriptors -= 1;
+        self.note("unlisten", u64::from(source), 0);
+        if let Some(Source::Listener { backlog, .. }) = closed {
+            for socket in backlog {
+                self.close_socket(socket, true);
+            }
+        }
+        if self.random.chance(self.faults.stale_event) {
+            self.enter(Happening::Tell(Readiness { token: source_token(source), flags: Flags::READ }));
+        }
+    }
+
+    fn accept(&mut self, source: u32, id: ConnId) -> io::Result<Peer> {
+        self.call()?;
+        // Linux looks for a descriptor first, whether or not somebody waits.
+        if self.is_out_of_descriptors() {
+            self.note("accept: EMFILE", u64::from(source), 0);
+            return Err(failed(errno::EMFILE));
+        }
+        let Some(Some(Source::Listener { backlog, .. })) = self.sources.get_mut(source as usize) else {
+            panic!("the reactor accepted from source {source}, which is not a listener that is open");
+        };
+        if backlog.is_empty() {
+            return Err(failed(errno::EAGAIN));
+        }
+        if self.random.chance(self.faults.accept_exhausted) {
+            let errors = [errno::ENFILE, errno::ENOBUFS, errno::ENOMEM];
+            let error = errors[self.random.below(errors.len())];
+            self.note("accept fails", u64::from(source), error as usize);
+            return Err(failed(error));
+        }
+        let socket = backlog.pop_front().expect("it was looked at above");
+        self.progress += 1;
+        if self.random.chance(self.faults.accept_aborted) {
+            self.note("accept: aborted", u64::from(source), 0);
+            self.close_socket(socket, true);
+            return Err(failed(errno::ECONNABORTED));
+        }
+        self.register(id, socket, Flags::READ);
+        self.note("accept", id.token(), source as usize);
+        Ok(self.sockets[socket].far.clone())
+    }
+
+    fn connect(&mut self, address: &Address, id: ConnId) -> io::Result<()> {
+        let (near, far, tcp) = match address {
+            Address::Tcp(at) => {
+                let own = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port()));
+                (Peer::Inet(own), Peer::Inet(*at), true)
+            }
+            Address::Unix(path) => (Peer::Unix(None), Peer::Unix(Some(path.clone())), false),
+            Address::Udp(_) | Address::UnixDatagram(_) => return Err(failed(errno::EINVAL)),
+        };
+        if self.is_out_of_descriptors() {
+            return Err(failed(errno::EMFILE));
+        }
+        let own_listener = self.bound_to(address);
+        let remote = self.remotes.iter().position(|remote| remote.address == *address);
+        let reach = match remote {
+            _ if own_listener.is_some() => Reach::Answers,
+            Some(index) => self.remotes[index].reach,
+            None => Reach::Refuses,
+        };
+        if reach == Reach::Unreachable {
+            return Err(failed(errno::ENETUNREACH));
+        }
+        if reach == Reach::Refuses && !tcp {
+            return Err(failed(errno::ECONNREFUSED));
+        }
+        let answering = match own_listener {
+            Some(_) => Owner::Backlog,
+            None if reach == Reach::Answers => Owner::Peer(PeerId(self.peers.len())),
+            None => Owner::Nobody,
+        };
+        let socket = self.pair([Owner::Nobody, answering], tcp, [near, far]);
+        if let Owner::Peer(peer) = answering {
+            self.peers.push(PlayedPeer::new(socket + 1));
+            if let Some(index) = remote {
+                self.remotes[index].callers.push(peer);
+            }
+        }
+        self.register(id, socket, Flags::WRITE);
+        self.note("connect", id.token(), 0);
+        match (own_listener, reach) {
+            (Some(source), _) => self.enter(Happening::Attempt { socket, source }),
+            (None, Reach::Answers) => self.enter(Happening::Decide { socket, established: true }),
+            (None, Reach::Refuses) => self.enter(Happening::Decide { socket, established: false }),
+            (None, Reach::Silent | Reach::Unreachable) => {}
+        }
+        Ok(())
+    }
+
+    fn connected(&mut self, id: ConnId) -> io::Result<Option<Peer>> {
+        let socket = self.socket_of(id);
+        let end = &mut self.sockets[socket];
+        if let Some(error) = end.error.take() {
+            return Err(failed(error));
+        }
+        Ok(end.established.then(|| end.far.clone()))
+    }
+
+    fn rearm(&mut self, id: ConnId, interest: Flags) -> io::Result<()> {
+        let socket = self.socket_of(id);
+        if self.random.chance(self.faults.rearm_failed) {
+            return Err(failed(errno::ENOMEM));
+        }
+        self.sockets[socket].interest = interest;
+        self.note("rearm", id.token(), usize::from(interest.0));
+        self.list(socket);
+        Ok(())
+    }
+
+    fn read(&mut self, id: ConnId, buffer: &mut [u8]) -> io::Result<usize> {
+        let socket = self.socket_of(id);
+        self.call()?;
+        let end = &mut self.sockets[socket];
+        let mut count = match end.readable(buffer.len()) {
+            Ok(count) => count,
+            Err(error) => {
+                self.note("read fails", id.token(), error as usize);
+                return Err(failed(error));
+            }
+        };
+        if !end.tcp && count > 1 && self.random.chance(self.faults.short_read) {
+            count = 1 + self.random.below(count - 1);
+        }
+        self.sockets[socket].take(&mut buffer[..count]);
+        self.progress += 1;
+        self.note("read", id.token(), count);
+        self.kick(self.sockets[socket].mate);
+        Ok(count)
+    }
+
+    fn write_vectored(&mut self, id: ConnId, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.write_some(id, pieces)
+    }
+
+    fn take_error(&mut self, id: ConnId) -> Option<io::Error> {
+        let socket = self.socket_of(id);
+        self.sockets[socket].error.take().map(failed)
+    }
+
+    fn shutdown_write(&mut self, id: ConnId) {
+        let socket = self.socket_of(id);
+        self.sockets[socket].write_shut = true;
+        self.note("shutdown", id.token(), 0);
+        self.kick(socket);
+    }
+
+    fn close(&mut self, id: ConnId, reset: bool) {
+        // An outgoing connection that failed at once, or was given up before it began, has nothing to close.
+        let Some(&Some((owner, socket))) = self.connections.get(id.slot()) else { return };
+        assert_eq!(owner, id, "the reactor closed a connection that the system does not have");
+        self.connections[id.slot()] = None;
+        self.descriptors -= 1;
+        self.progress += 1;
+        self.note("close", id.token(), usize::from(reset));
+        self.close_socket(socket, reset);
+        if self.random.chance(self.faults.stale_event) {
+            let all = [Flags::READ, Flags::WRITE, Flags::READ | Flags::READ_CLOSED, Flags::ERROR];
+            let flags = all[self.random.below(all.len())];
+            self.enter(Happening::Tell(Readiness { token: id.token(), flags }));
+        }
+    }
+
+    fn receive(&mut self, source: u32, batch: &mut Inbound) -> io::Result<usize> {
+        self.receive_batch(source, batch)
+    }
+
+    fn transmit(&mut self, source: u32, batch: &Outbound, first: usize) -> io::Result<usize> {
+        self.transmit_batch(source, batch, first)
+    }
+
+    fn rearm_datagram(&mut self, source: u32, write: bool) -> io::Result<()> {
+        if let Some(Some(Source::Datagram { wants_write, .. })) = self.sources.get_mut(source as usize) {
+            *wants_write = write;
+        }
+        self.list_source(source);
+        Ok(())
+    }
+
+    fn is_local(&mut self, ip: IpAddr) -> bool {
+        ip.is_loopback()
+            || self.sources.iter().flatten().any(|source| match source {
+                Source::Listener { address, .. } | Source::Datagram { address, .. } => match address {
+                    Address::Tcp(at) | Address::Udp(at) => at.ip() == ip,
+                    Address::Unix(_) | Address::UnixDatagram(_) => false,
+                },
+            })
+    }
+}

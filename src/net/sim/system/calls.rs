@@ -118,11 +118,11 @@ impl Net for SimNet {
     type Events = Vec<Readiness>;
     type Readiness<'a> = std::iter::Copied<std::slice::Iter<'a, Readiness>>;
 
-    /// Without a `max_wait`, and with nothing that could ever happen, it returns no events.
     fn events(&self) -> Vec<Readiness> {
         Vec::new()
     }
 
+    /// Without a `max_wait`, and with nothing that could ever happen, it returns no events.
     fn wait(&mut self, events: &mut Vec<Readiness>, max_wait: Option<Duration>) -> io::Result<()> {
         events.clear();
         let mut until_ns = max_wait.map(|wait| self.now_ns.saturating_add(nanos(wait)));
@@ -237,7 +237,8 @@ impl Net for SimNet {
         }
         let socket = backlog.pop_front().expect("it was looked at above");
         self.progress += 1;
-        if self.random.chance(self.faults.accept_aborted) {
+        // A unix stream cannot break before it is accepted.
+        if self.sockets[socket].tcp && self.random.chance(self.faults.accept_aborted) {
             self.note("accept: aborted", u64::from(source), 0);
             self.close_socket(socket, true);
             return Err(failed(errno::ECONNABORTED));

@@ -4,6 +4,8 @@
 //! What `cargo test` runs here depends on no speed: it awaits events and counts. Longer runs are ignored by default;
 //! each prints its figure: `cargo test --release -- --ignored --nocapture faults`.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 #[cfg(feature = "cli")]
 mod accept_errors;
 mod accept_storm;
@@ -36,10 +38,12 @@ mod urgent_data;
 mod vanished;
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 #[cfg(feature = "cli")]
 use std::path::Path;
+use std::time::Duration;
 
-use tidewheel::{ConnId, Context, Service};
+use tidewheel::{ConnId, Context, Reactor, Service};
 
 #[cfg(feature = "cli")]
 use crate::harness::program::{Server, tidewheel_through};
@@ -119,6 +123,24 @@ fn under_strace_to(log: &Path, expressions: &[&str], args: &[&str]) -> Server {
         starter.extend(["-e", expression]);
     }
     Server::spawn(tidewheel_through(&starter, ["serve"].iter().chain(args))).ready()
+}
+
+/// Turns until each of these connections has so many bytes to read, and returns how many turns that took. It must be
+/// few, whatever else the reactor has to do.
+fn turn_until_answered(reactor: &mut Reactor, streams: &[TcpStream], len: usize) -> u64 {
+    let answered = |stream: &TcpStream| {
+        stream.set_nonblocking(true).unwrap();
+        let there = stream.peek(&mut vec![0; len]);
+        stream.set_nonblocking(false).unwrap();
+        there.is_ok_and(|count| count == len)
+    };
+    for turn in 1..=100 {
+        reactor.turn(Some(Duration::ZERO)).unwrap();
+        if streams.iter().all(answered) {
+            return turn;
+        }
+    }
+    panic!("a hundred turns, and somebody has no answer");
 }
 
 /// Asks a few times, and every answer must be right.

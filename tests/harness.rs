@@ -107,6 +107,12 @@ impl Served {
         self.remote.metrics(PATIENCE).expect("the reactor turns")
     }
 
+    /// The bytes that have come and gone so far.
+    pub fn bytes_in_and_out(&self) -> (u64, u64) {
+        let metrics = self.metrics();
+        (metrics.bytes_in, metrics.bytes_out)
+    }
+
     /// Waits until what it has counted is as it must become.
     #[track_caller]
     pub fn await_metrics(&self, what: &str, reached: impl Fn(&Metrics) -> bool) -> Metrics {
@@ -314,20 +320,27 @@ pub fn send_what_goes(stream: &mut (impl Stream + ?Sized), bytes: &[u8]) -> usiz
 }
 
 /// Sends from `bytes` without reading until nothing moves any more, and returns how much that was: all buffers between
-/// the two are full then, and whoever echoes waits for its peer to read. `moved` counts what the other side took.
+/// the two are full then, and whoever echoes waits for its peer to read. `bytes_in_and_out` is what it has counted.
 #[track_caller]
-pub fn stuff(stream: &mut (impl Stream + ?Sized), bytes: &[u8], mut moved: impl FnMut() -> u64) -> usize {
-    let mut count = 0;
-    let mut quiet = 0;
-    let mut before = None;
+pub fn stuff(
+    stream: &mut (impl Stream + ?Sized),
+    bytes: &[u8],
+    mut bytes_in_and_out: impl FnMut() -> (u64, u64),
+) -> usize {
+    let (first_in, _) = bytes_in_and_out();
+    let (mut count, mut quiet) = (0, 0);
+    let mut before = (0, 0);
+    let begun = now();
     // The kernel passes on a little later what it has room for again: so it is looked at several times.
     while quiet < 10 {
+        assert!(begun.elapsed() < PATIENCE, "it is never full");
         let more = send_what_goes(stream, &bytes[count..]);
         assert!(count + more < bytes.len(), "all {} bytes were taken", bytes.len());
         count += more;
-        let after = moved();
-        quiet = if more == 0 && before == Some(after) { quiet + 1 } else { 0 };
-        before = Some(after);
+        let after = bytes_in_and_out();
+        let is_stuck = after.0 > after.1 && after.0 - first_in < count as u64;
+        quiet = if more == 0 && before == after && is_stuck { quiet + 1 } else { 0 };
+        before = after;
         thread::sleep(PAUSE);
     }
     count
@@ -372,7 +385,7 @@ impl Folder {
     pub fn new() -> Folder {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("tidewheel-h{}-{number}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("tidewheel-{}-{number}", std::process::id()));
         fs::create_dir(&path).expect("the folder for temporary files takes another");
         Folder(path)
     }

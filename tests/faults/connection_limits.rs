@@ -6,10 +6,15 @@ use std::net::{Ipv4Addr, TcpStream};
 use tidewheel::{CloseReason, Limits};
 
 use super::assert_served;
-use crate::harness::{Served, read_to_end, tcp, tcp_from};
+use crate::harness::{PATIENCE, Served, read_to_end, tcp, tcp_from};
 
 const FULL: &[u8] = b"too many connections, try again later\n";
 const OF_ONE_ADDRESS: &[u8] = b"too many connections from your address, try again later\n";
+
+/// Limits under which a slow machine is no matter.
+fn patient() -> Limits {
+    Limits { linger_timeout: PATIENCE, ..Limits::default() }
+}
 
 /// A refused peer that was not asked and talks all the same: closing with unread input would destroy the line on its
 /// way.
@@ -21,7 +26,7 @@ fn assert_refused(mut stream: TcpStream, line: &[u8]) {
 
 #[test]
 fn above_the_limit_each_one_is_told_so_and_the_others_go_on() {
-    let served = Served::echo(Limits { connections_max: Some(8), ..Limits::default() });
+    let served = Served::echo(Limits { connections_max: Some(8), ..patient() });
     let address = &served.addresses[0];
     let mut live: Vec<_> = (0..8).map(|_| tcp(address)).collect();
     live.iter_mut().for_each(|stream| assert_served(stream));
@@ -47,7 +52,7 @@ fn above_the_limit_each_one_is_told_so_and_the_others_go_on() {
 
 #[test]
 fn the_share_of_one_address_is_exact_and_no_affair_of_others() {
-    let served = Served::echo(Limits { connections_per_ip_max: Some(3), ..Limits::default() });
+    let served = Served::echo(Limits { connections_per_ip_max: Some(3), ..patient() });
     let address = &served.addresses[0];
     let hosts = [2, 3, 4].map(|host| Ipv4Addr::new(127, 0, 0, host));
     let mut live: Vec<Vec<_>> =
@@ -86,7 +91,8 @@ fn the_memory_of_refusing() {
     let before = server.resident_kib();
     refuse(&server, 30_000);
     let after = server.resident_kib();
-    let counters = server.await_counters("the refused are gone", |counters| counters["connections_open"] == 8);
+    let counters =
+        server.await_counters("the refused are gone", |counters| counters["connections_open"] == 8);
     assert_eq!((counters["connections_accepted"], counters["connections_refused"]), (8, 31_000));
     println!("row 3: 31000 of 31000 refused with the whole line; memory {before} KiB, then {after} KiB");
     drop(live);

@@ -65,8 +65,7 @@ fn the_listener_rests_and_live_connections_go_on() {
 
 #[test]
 fn each_listener_rests_for_itself() {
-    let (mut server, mut live, mut waiting) =
-        exhausted(Server::start(["echo=:0", "uppercase=:0"]), 3, 2);
+    let (mut server, mut live, mut waiting) = exhausted(Server::start(["echo=:0", "uppercase=:0"]), 3, 2);
     let mut other = server.tcp("uppercase");
     other.write_all(b"waiting").unwrap();
     server.await_err("rests, its connections wait");
@@ -82,8 +81,7 @@ fn each_listener_rests_for_itself() {
 #[ignore = "long: how often it tries, what that costs, and how soon it accepts again"]
 fn the_cost_of_having_no_descriptors() {
     let (mut server, mut live, mut waiting) = exhausted(Server::start_for_long(["echo=:0"]), 100, 100);
-    let (tried, used, begun) =
-        (server.counters()["accepts_exhausted"], server.processor_time(), now());
+    let (tried, used, begun) = (server.counters()["accepts_exhausted"], server.processor_time(), now());
     std::thread::sleep(Duration::from_secs(10));
     let seconds = begun.elapsed().as_secs_f64();
     let tried = server.counters()["accepts_exhausted"] - tried;

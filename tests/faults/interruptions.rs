@@ -7,17 +7,21 @@ use super::{has_strace, under_strace};
 use crate::harness::program::Server;
 use crate::harness::{Folder, PATIENCE, pattern, unix};
 
+/// Calls of sendto that may fail: fewer than the transcript takes. What comes after it is left alone, for the signal that
+/// asks for the counters is passed on with a sendto as well, and nobody repeats that.
+const SENDS: u32 = 40;
+
 /// Everything that peers on all transports see, in order.
 fn transcript(server: &Server, folder: &Folder) -> Vec<Vec<u8>> {
     let mut seen = Vec::new();
-    let mut see = |stream: &mut (dyn ReadWrite), said: &[u8], len: usize| {
+    let mut see = |stream: &mut dyn ReadWrite, said: &[u8], len: usize| {
         stream.write_all(said).unwrap();
         let mut answer = vec![0; len];
         stream.read_exact(&mut answer).unwrap();
         seen.push(answer);
     };
     let large = pattern(100_000);
-    for _ in 0..4 {
+    for _ in 0..6 {
         let mut echo = server.tcp("echo");
         let mut upper = server.tcp("uppercase");
         let mut local = unix(&folder.unix("echo"));
@@ -81,15 +85,19 @@ fn assert_same_transcript(inject: &[&str]) {
 #[test]
 fn constant_interruptions_change_nothing() {
     assert_same_transcript(&[
-        "accept4,recvfrom,read,sendto,sendmsg,recvmmsg,sendmmsg,epoll_ctl:error=EINTR:when=400+400",
         "?epoll_wait,?epoll_pwait:error=EINTR:when=2+2",
-        "accept4,recvfrom,sendto,sendmsg,recvmmsg,sendmmsg:error=EINTR:when=2+2",
+        "accept4,recvfrom,sendmsg,recvmmsg,sendmmsg:error=EINTR:when=2+2",
+        &format!("sendto:error=EINTR:when=2..{SENDS}+2"),
     ]);
 }
 
 #[test]
 fn a_send_that_would_block_goes_out_when_there_is_room() {
-    assert_same_transcript(&["sendto,sendmsg,sendmmsg:error=EAGAIN:when=1+2"]);
+    // Only first attempts: what would block again later is told by the system alone.
+    assert_same_transcript(&[
+        &format!("sendto:error=EAGAIN:when=1..{SENDS}+2"),
+        "sendmmsg:error=EAGAIN:when=1+2",
+    ]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::load::{ask_in_turn, describe, p99_ratio};
+use crate::harness::load::{ask_together, describe, p99_ratio};
 use crate::harness::program::Server;
 use crate::harness::{ask, has_descriptors};
 
@@ -29,13 +29,13 @@ fn ten_thousand_idle_beside_fifty_busy() {
     }
     let mut server = Server::start_for_long(["echo=:0"]);
     let mut busy: Vec<_> = (0..50).map(|_| server.tcp("echo")).collect();
-    ask_in_turn(&mut busy, Duration::from_secs(1));
-    let without = ask_in_turn(&mut busy, Duration::from_secs(5));
+    ask_together(&mut busy, Duration::from_secs(1));
+    let without = ask_together(&mut busy, Duration::from_secs(5));
     let before = server.resident_kib();
     let mut idle: Vec<_> = (0..MANY).map(|_| server.tcp("echo")).collect();
     idle.iter_mut().for_each(|stream| ask(stream, b"a line\n", b"a line\n"));
     let memory = server.resident_kib() - before;
-    let with = ask_in_turn(&mut busy, Duration::from_secs(5));
+    let with = ask_together(&mut busy, Duration::from_secs(5));
 
     // Nothing happens: then nothing is done either.
     let (first, used) = (server.counters(), server.processor_time());

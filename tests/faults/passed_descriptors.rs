@@ -26,7 +26,7 @@ fn pass(stream: &UnixStream, bytes: &[u8], passed: &[&File]) -> io::Result<()> {
 /// Three pieces of which the middle one, or all, come with descriptors.
 fn converse(stream: &mut UnixStream, round: usize, file: &File) {
     let passed = &[file; 8][..1 + round % 8];
-    pass(stream, b"before,", if round % 2 == 0 { &passed[..1] } else { passed }).unwrap();
+    pass(stream, b"before,", if round.is_multiple_of(2) { &passed[..1] } else { passed }).unwrap();
     pass(stream, b"with,", passed).unwrap();
     pass(stream, b"after.", &passed[..1]).unwrap();
     expect(stream, b"before,with,after.");

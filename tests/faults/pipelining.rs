@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use tidewheel::Limits;
 use tidewheel::services::echo::Echo;
 
+use super::turn_until_answered;
 use crate::harness::{Turned, expect, pattern, send_what_goes, tcp};
 
 /// Reads what is there.
@@ -20,7 +21,6 @@ fn take_what_is_there(stream: &mut TcpStream, into: &mut Vec<u8>) {
 
 #[test]
 fn the_others_are_answered_in_the_same_turns() {
-    const TURNS: u64 = 2;
     let limits = Limits::default();
     // What is left of a budget is not what a read asks for.
     let budget = 2 * limits.read_bytes_per_turn as u64;
@@ -37,13 +37,10 @@ fn the_others_are_answered_in_the_same_turns() {
         let question = [round; 64];
         others.iter_mut().for_each(|stream| stream.write_all(&question).unwrap());
         let before = turned.reactor.metrics().bytes_in;
-        for _ in 0..TURNS {
-            turned.reactor.turn(Some(std::time::Duration::ZERO)).unwrap();
-        }
-        // Nobody turns the loop meanwhile: whoever has no answer now does not get one.
+        let turns = turn_until_answered(&mut turned.reactor, &others, question.len());
         others.iter_mut().for_each(|stream| expect(stream, &question));
         let taken = turned.reactor.metrics().bytes_in - before;
-        assert!(taken <= TURNS * budget + 20 * 64, "{taken} bytes in {TURNS} turns");
+        assert!(taken <= turns * budget + 20 * 64, "{taken} bytes in {turns} turns");
         rounds_with_more_to_read += u32::from(taken > budget / 2);
         take_what_is_there(&mut loud, &mut came);
     }
@@ -62,36 +59,27 @@ fn the_others_are_answered_in_the_same_turns() {
 #[test]
 #[ignore = "long: how much slower the others' answers come"]
 fn the_others_beside_a_loud_one() {
-    use crate::harness::load::{ask_in_turn, describe, p99_ratio};
-    use crate::harness::program::Server;
     use std::net::Shutdown;
-    use std::time::Duration;
-    let server = Server::start_for_long(["echo=:0"]);
-    let mut others: Vec<_> = (0..20).map(|_| server.tcp("echo")).collect();
-    ask_in_turn(&mut others, Duration::from_secs(1));
-    for _ in 0..3 {
-        let without = ask_in_turn(&mut others, Duration::from_secs(4));
+    use std::sync::atomic::Ordering;
+
+    crate::harness::load::compare("row 13", &["echo=:0"], 20, |server, stop| {
         let mut loud = server.tcp("echo");
         let mut writer = loud.try_clone().unwrap();
-        let reading = std::thread::spawn(move || {
-            let (mut total, mut buffer) = (0, vec![0; 256 << 10]);
-            while let Ok(count @ 1..) = loud.read(&mut buffer) {
-                total += count;
+        let block = pattern(1 << 20);
+        let total = std::thread::scope(|scope| {
+            let reading = scope.spawn(move || {
+                let (mut total, mut buffer) = (0, vec![0; 256 << 10]);
+                while let Ok(count @ 1..) = loud.read(&mut buffer) {
+                    total += count;
+                }
+                total
+            });
+            while !stop.load(Ordering::Relaxed) {
+                writer.write_all(&block).unwrap();
             }
-            total
+            writer.shutdown(Shutdown::Write).unwrap();
+            reading.join().unwrap()
         });
-        let (block, closer) = (pattern(1 << 20), writer.try_clone().unwrap());
-        let writing = std::thread::spawn(move || while writer.write_all(&block).is_ok() {});
-        let with = ask_in_turn(&mut others, Duration::from_secs(4));
-        closer.shutdown(Shutdown::Both).unwrap();
-        writing.join().unwrap();
-        println!(
-            "row 13: {} MB echoed beside them; {} without, {} with it: p99 x {:.2}",
-            reading.join().unwrap() / 1_000_000,
-            describe(&without),
-            describe(&with),
-            p99_ratio(&with, &without)
-        );
-    }
-    server.stop();
+        format!("{} MB pipelined", total / 1_000_000)
+    });
 }

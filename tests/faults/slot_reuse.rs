@@ -13,18 +13,20 @@ use crate::harness::{Turned, expect, reset, tcp};
 fn come_go_and_say(service: impl Service, limits: Limits, rounds: u32) -> Turned {
     const COUNT: usize = 24;
     let mut turned = Turned::new(limits, service);
-    let mut next = 0;
-    let mut connect = |address: &_| {
-        next += 1;
-        (tcp(address), next)
+    let mut count = 0;
+    let connect = |address: &_, count: &mut u32| {
+        *count += 1;
+        (tcp(address), *count)
     };
     let name = |number: u32| format!("<{number:06}>").into_bytes();
-    let mut streams: Vec<(TcpStream, u32)> = (0..COUNT).map(|_| connect(&turned.address)).collect();
+    let mut streams: Vec<(TcpStream, u32)> =
+        (0..COUNT).map(|_| connect(&turned.address, &mut count)).collect();
     for round in 0..rounds {
-        for index in 0..COUNT {
+        for (index, peer) in streams.iter_mut().enumerate() {
             // Another third in each round.
             if (index as u32 + round).is_multiple_of(3) {
-                let (mut stream, number) = std::mem::replace(&mut streams[index], connect(&turned.address));
+                let new = connect(&turned.address, &mut count);
+                let (mut stream, number) = std::mem::replace(peer, new);
                 match index % 4 {
                     0 => drop(stream),
                     1 => reset(stream),
@@ -36,10 +38,10 @@ fn come_go_and_say(service: impl Service, limits: Limits, rounds: u32) -> Turned
                     }
                 }
             }
-            let (stream, number) = &mut streams[index];
+            let (stream, number) = peer;
             stream.write_all(&name(*number)).unwrap();
         }
-        let accepted = u64::from(next);
+        let accepted = u64::from(count);
         turned.turn_until("the old are gone and the new are there", |metrics| {
             metrics.connections_open == COUNT as u64 && metrics.connections_accepted == accepted
         });

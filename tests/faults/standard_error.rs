@@ -50,7 +50,7 @@ fn the_longest_stall() {
     use std::io::{self, Write};
     use std::time::Duration;
 
-    use crate::harness::load::{ask_in_turn, describe};
+    use crate::harness::load::{ask_together, describe};
     use crate::harness::now;
 
     let measure = |stderr: Stdio| {
@@ -70,7 +70,7 @@ fn the_longest_stall() {
                 }
                 count
             });
-            let times = ask_in_turn(&mut streams, Duration::from_secs(5));
+            let times = ask_together(&mut streams, Duration::from_secs(5));
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
             (times, churn.join().unwrap())
         });

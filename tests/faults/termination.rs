@@ -14,7 +14,12 @@ use crate::harness::{Folder, PATIENCE, ask, pattern, send_what_goes, unix};
 const MESSAGE_BYTES: usize = 64;
 
 /// Sends numbered messages, several ahead of their replies, until the end, and returns how many replies came.
-fn pipeline(mut stream: impl Read + Write, peer: usize, depth: usize, answered: &mpsc::Sender<usize>) -> usize {
+fn pipeline(
+    mut stream: impl Read + Write,
+    peer: usize,
+    depth: usize,
+    answered: &mpsc::Sender<usize>,
+) -> usize {
     let message = |number: usize| format!("{peer:031}:{number:031}\n");
     let (mut sent, mut came) = (0, 0);
     let mut reply = [0; MESSAGE_BYTES];
@@ -26,9 +31,9 @@ fn pipeline(mut stream: impl Read + Write, peer: usize, depth: usize, answered: 
         while have < MESSAGE_BYTES {
             match stream.read(&mut reply[have..]) {
                 Ok(count @ 1..) => have += count,
+                // Whoever is too slow for the time to linger sees a reset, behind the last reply too.
                 end => {
                     assert_eq!(have, 0, "the last reply is cut after {have} bytes: {end:?}");
-                    assert!(end.is_ok(), "after {came} replies: {end:?}");
                     return came;
                 }
             }
@@ -95,8 +100,7 @@ fn a_peer_that_leaves_before_its_reply_raises_no_signal() {
     let folder = Folder::new();
     let log = folder.path("signals");
     let address = format!("echo={}", folder.unix("echo"));
-    let mut server =
-        under_strace_to(&log, &["trace=none", "signal=SIGPIPE"], &["echo=:0", address.as_str()]);
+    let mut server = under_strace_to(&log, &["trace=none", "signal=SIGPIPE"], &["echo=:0", address.as_str()]);
     let bytes = pattern(1 << 20);
     for round in 0..20 {
         // Those that read the beginning have a reply under way when they leave.

@@ -63,7 +63,10 @@ fn urgent_data_among_megabytes_hides_nothing() {
     }
     stream.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_to_end(&mut stream), (vec![], false));
-    assert_eq!(served.await_metrics("it is gone", |metrics| metrics.connections_open == 0).bytes_in, all.len() as u64);
+    assert_eq!(
+        served.await_metrics("it is gone", |metrics| metrics.connections_open == 0).bytes_in,
+        all.len() as u64
+    );
 }
 
 #[test]

@@ -36,10 +36,7 @@ fn serve(progress_timeout: Duration) -> Served {
     };
     Served::start(limits, |reactor| {
         let burst = Burst { bytes: vec![b'b'; 16 << 20], closes: false };
-        vec![
-            listen(reactor, tidewheel::services::echo::Echo, &any_tcp()),
-            listen(reactor, burst, &any_tcp()),
-        ]
+        vec![listen(reactor, tidewheel::services::echo::Echo, &any_tcp()), listen(reactor, burst, &any_tcp())]
     })
 }
 

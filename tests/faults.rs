@@ -45,6 +45,8 @@ use std::time::Duration;
 
 use tidewheel::{ConnId, Context, Reactor, Service};
 
+use crate::harness::{PATIENCE, now};
+
 #[cfg(feature = "cli")]
 use crate::harness::program::{Server, tidewheel_through};
 
@@ -125,22 +127,27 @@ fn under_strace_to(log: &Path, expressions: &[&str], args: &[&str]) -> Server {
     Server::spawn(tidewheel_through(&starter, ["serve"].iter().chain(args))).ready()
 }
 
-/// Turns until each of these connections has so many bytes to read, and returns how many turns that took. It must be
-/// few, whatever else the reactor has to do.
-fn turn_until_answered(reactor: &mut Reactor, streams: &[TcpStream], len: usize) -> u64 {
+/// Turns until each of these connections has so many bytes to read, and returns how many turns that took.
+fn turn_until_answered<'a>(
+    reactor: &mut Reactor,
+    streams: impl IntoIterator<Item = &'a TcpStream> + Clone,
+    len: usize,
+) -> u64 {
     let answered = |stream: &TcpStream| {
         stream.set_nonblocking(true).unwrap();
         let there = stream.peek(&mut vec![0; len]);
         stream.set_nonblocking(false).unwrap();
         there.is_ok_and(|count| count == len)
     };
-    for turn in 1..=100 {
-        reactor.turn(Some(Duration::ZERO)).unwrap();
-        if streams.iter().all(answered) {
+    let begun = now();
+    for turn in 1.. {
+        reactor.turn(Some(Duration::from_millis(1))).unwrap();
+        if streams.clone().into_iter().all(answered) {
             return turn;
         }
+        assert!(begun.elapsed() < PATIENCE, "after {turn} turns somebody has no answer");
     }
-    panic!("a hundred turns, and somebody has no answer");
+    unreachable!("there are more numbers than turns")
 }
 
 /// Asks a few times, and every answer must be right.

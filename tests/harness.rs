@@ -366,14 +366,29 @@ pub fn tcp_states(port: u16) -> Vec<String> {
         "LISTEN",
         "CLOSING",
     ];
-    let table = fs::read_to_string("/proc/net/tcp").unwrap();
-    let state_of = |line: &str| {
-        let mut words = line.split_whitespace().skip(1);
-        let local = words.next()?.rsplit_once(':')?.1;
-        let state = usize::from_str_radix(words.nth(1)?, 16).ok()?;
-        (u16::from_str_radix(local, 16) == Ok(port)).then(|| STATES[state - 1].to_owned())
+    let states = sockets_at(port).into_iter().map(|(state, _)| STATES[state - 1].to_owned());
+    states.filter(|state| state != "LISTEN").collect()
+}
+
+/// On how many of the kernel's connections with this local TCP port there is something to read.
+pub fn unread_by(port: u16) -> usize {
+    const LISTEN: usize = 10;
+    sockets_at(port).into_iter().filter(|&(state, unread)| state != LISTEN && unread > 0).count()
+}
+
+/// The state of each of the kernel's sockets with this local TCP port, and what there is to read on it.
+fn sockets_at(port: u16) -> Vec<(usize, u64)> {
+    // Of each line: number, local address, remote address, state, bytes to send and to read.
+    let parse = |line: &str| {
+        let words: Vec<_> = line.split_whitespace().take(5).collect();
+        let [_, local, _, state, queues] = words[..] else { return None };
+        let local = u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()?;
+        let state = usize::from_str_radix(state, 16).ok()?;
+        let unread = u64::from_str_radix(queues.split_once(':')?.1, 16).ok()?;
+        (local == port).then_some((state, unread))
     };
-    table.lines().skip(1).filter_map(state_of).filter(|state| state != "LISTEN").collect()
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    table.lines().skip(1).filter_map(parse).collect()
 }
 
 // ---- files ----

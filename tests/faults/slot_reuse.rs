@@ -7,6 +7,7 @@ use std::time::Duration;
 use tidewheel::services::echo::Echo;
 use tidewheel::{CloseReason, ConnId, Context, Limits, Service};
 
+use super::turn_until_answered;
 use crate::harness::{Turned, expect, reset, tcp};
 
 /// In each round, in one batch of events: some end, others come in their place, and all say who they are.
@@ -45,6 +46,7 @@ fn come_go_and_say(service: impl Service, limits: Limits, rounds: u32) -> Turned
         turned.turn_until("the old are gone and the new are there", |metrics| {
             metrics.connections_open == COUNT as u64 && metrics.connections_accepted == accepted
         });
+        turn_until_answered(&mut turned.reactor, streams.iter().map(|(stream, _)| stream), name(0).len());
         turned.assert_rests();
         for (stream, number) in &mut streams {
             expect(stream, &name(*number));

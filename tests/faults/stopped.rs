@@ -1,13 +1,13 @@
 //! The machine sleeps: the program is stopped (SIGSTOP) and goes on later, while its peers went on all the time.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
 use super::assert_served;
 use crate::harness::program::Server;
-use crate::harness::{PATIENCE, ask, expect, now, read_to_end};
+use crate::harness::{PATIENCE, await_that, expect, now, read_to_end, socket_address, unread_by};
 
 #[test]
 fn everything_that_came_meanwhile_is_answered() {
@@ -45,10 +45,19 @@ fn sleep_through_the_idle_timeout(count: usize) -> (Server, Vec<TcpStream>, Vec<
         let server = Server::start(["--idle-timeout", &format!("{seconds}s"), "echo=:0"]);
         let mut speaking: Vec<_> = (0..count).map(|_| server.tcp("echo")).collect();
         let mut silent: Vec<_> = (0..count).map(|_| server.tcp("echo")).collect();
-        speaking.iter_mut().chain(&mut silent).for_each(|stream| ask(stream, b"awake", b"awake"));
+        // Some may have been idle for too long by now.
+        let mut answer = [0; 5];
+        let awake = speaking.iter_mut().chain(&mut silent).all(|stream| {
+            stream.write_all(b"awake").is_ok()
+                && stream.read_exact(&mut answer).is_ok()
+                && answer == *b"awake"
+        });
         server.suspend();
-        if begun.elapsed() < timeout.mul_f64(0.9) {
+        if awake && begun.elapsed() < timeout.mul_f64(0.9) {
             speaking.iter_mut().for_each(|stream| stream.write_all(b"wake up").unwrap());
+            // The kernel may lose packets on loopback, too, and send them again later.
+            let port = socket_address(&server.tcp_address("echo")).port();
+            await_that("what they say is there", || (unread_by(port) == count).then_some(()));
             thread::sleep(timeout.mul_f64(1.1));
             server.resume();
             return (server, speaking, silent);

@@ -50,7 +50,7 @@ pub struct Limits {
     pub read_bytes_per_turn: usize,
     /// Connections accepted from one listener in one turn. Default: 256.
     pub accepts_per_turn: usize,
-    /// Datagrams received from one socket in one turn. Default: 256.
+    /// Datagrams received from one socket in one turn. Default: 64, one batch: more would keep others waiting.
     pub datagrams_per_turn: usize,
     /// Messages from other threads delivered from one mailbox in one turn. Default: 256.
     pub messages_per_turn: usize,
@@ -81,7 +81,7 @@ impl Default for Limits {
             udp_prefixes_max: 65_536,
             read_bytes_per_turn: 64 << 10,
             accepts_per_turn: 256,
-            datagrams_per_turn: 256,
+            datagrams_per_turn: 64,
             messages_per_turn: 256,
             accept_pause: Duration::from_millis(50),
         }

@@ -201,6 +201,15 @@ pub trait Wire {
     fn wall(&self) -> SystemTime;
 }
 
+/// How to listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenOptions {
+    /// Others may listen on the same address (SO_REUSEPORT).
+    pub reuse_port: bool,
+    /// How long the system may try in vain to deliver what it holds for a peer; `None` for as long as it likes.
+    pub delivery_timeout: Option<Duration>,
+}
+
 /// What the reactor asks of the system.
 ///
 /// Readiness is edge-triggered: it is told once, and told again after something new has happened or after
@@ -233,7 +242,7 @@ pub trait Net: Wire + 'static {
     ///
     /// # Errors
     /// What the system says; nothing is left open or bound.
-    fn listen(&mut self, source: u32, address: &Address, reuse_port: bool) -> io::Result<Address>;
+    fn listen(&mut self, source: u32, address: &Address, options: ListenOptions) -> io::Result<Address>;
 
     /// Closes a listener or datagram socket; a unix socket's path is removed.
     fn unlisten(&mut self, source: u32);

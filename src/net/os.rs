@@ -15,7 +15,7 @@ use mio::{Events, Interest, Token};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use self::datagram::DatagramSocket;
-use super::{Address, Flags, Net, Peer, Readiness, WAKER, Wake, Wire, source_token};
+use super::{Address, Flags, ListenOptions, Net, Peer, Readiness, WAKER, Wake, Wire, source_token};
 use crate::datagram::{Inbound, Outbound};
 use crate::slots::ConnId;
 use crate::timer::Instant;
@@ -156,7 +156,8 @@ impl Net for Os {
         Arc::new(OsWaker(self.waker.clone()))
     }
 
-    fn listen(&mut self, source: u32, address: &Address, reuse_port: bool) -> io::Result<Address> {
+    fn listen(&mut self, source: u32, address: &Address, options: ListenOptions) -> io::Result<Address> {
+        let ListenOptions { reuse_port, delivery_timeout } = options;
         let (mut opened, bound) = match address {
             Address::Tcp(at) => {
                 let socket = inet_socket(at, Type::STREAM, Protocol::TCP, reuse_port)?;
@@ -170,6 +171,7 @@ impl Net for Os {
                         .with_interval(KEEPALIVE_INTERVAL)
                         .with_retries(KEEPALIVE_RETRIES),
                 )?;
+                socket.set_tcp_user_timeout(delivery_timeout)?;
                 socket.bind(&(*at).into())?;
                 socket.listen(BACKLOG)?;
                 let listener = TcpListener::from_std(socket.into());

@@ -15,8 +15,8 @@ use crate::limits::Limits;
 use crate::mailbox::{self, Mailbox};
 use crate::metrics::Metrics;
 use crate::net::os::{self, Os};
-use crate::net::{Address, Flags, Net};
-use crate::output::TURN_BYTES;
+use crate::net::{Address, Flags, ListenOptions, Net};
+use crate::output::{INPUT_ALIGN, TURN_BYTES};
 use crate::service::{Context, Options, Receive, Service, ServiceId};
 use crate::slots::ConnId;
 use crate::state::{Departures, Observer, READ_BYTES, State};
@@ -76,7 +76,8 @@ impl<N: Net> Reactor<N> {
         let remote = Remote::new(net.waker());
         let connections_max = limits.connections_max.unwrap_or(connections_max);
         // Whoever begins to read below TURN_BYTES has room for kept input and for two reads behind it.
-        let buffer: Box<[u8]> = vec![0; TURN_BYTES + limits.input_bytes_max + 3 * READ_BYTES].into();
+        let buffer: Box<[u8]> =
+            vec![0; TURN_BYTES + limits.input_bytes_max + 3 * READ_BYTES + INPUT_ALIGN].into();
         let mut state = State::new(limits, connections_max);
         state.outbox.set_input(&buffer);
         Reactor {
@@ -138,9 +139,11 @@ impl<N: Net> Reactor<N> {
         reuse_port: bool,
     ) -> Result<(ListenerId, Address), Error> {
         let index = self.sources.len() as u32;
+        // A peer that has vanished is found out by output that waits here, or by what the system holds for it.
+        let delivery_timeout = self.state.limits.progress_timeout;
         let bound = self
             .net
-            .listen(index, address, reuse_port)
+            .listen(index, address, ListenOptions { reuse_port, delivery_timeout })
             .map_err(|source| Error::Listen { address: address.clone(), source })?;
         if !bound.is_stream() && self.inbound.is_none() {
             self.inbound = Some(Box::new(Inbound::new()));

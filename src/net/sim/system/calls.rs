@@ -13,7 +13,7 @@ use crate::net::sim::agenda::Happening;
 use crate::net::sim::errno;
 use crate::net::sim::peer::{PeerId, PlayedPeer};
 use crate::net::sim::socket::Owner;
-use crate::net::{Address, Flags, Net, Peer, Readiness, WAKER, Wake, Wire, source_token};
+use crate::net::{Address, Flags, ListenOptions, Net, Peer, Readiness, WAKER, Wake, Wire, source_token};
 use crate::slots::ConnId;
 use crate::timer::Instant;
 
@@ -168,7 +168,7 @@ impl Net for SimNet {
         Arc::new(SimWaker(self.woken.clone()))
     }
 
-    fn listen(&mut self, source: u32, address: &Address, reuse_port: bool) -> io::Result<Address> {
+    fn listen(&mut self, source: u32, address: &Address, options: ListenOptions) -> io::Result<Address> {
         if self.is_out_of_descriptors() {
             return Err(failed(errno::EMFILE));
         }
@@ -178,7 +178,7 @@ impl Net for SimNet {
         {
             at.set_port(self.port());
         }
-        if !reuse_port && self.bound_to(&bound).is_some() {
+        if !options.reuse_port && self.bound_to(&bound).is_some() {
             return Err(failed(errno::EADDRINUSE));
         }
         if source as usize >= self.sources.len() {

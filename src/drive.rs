@@ -2,9 +2,9 @@
 //!
 //! Under load nearly every event is the same: an open connection without anything out of the ordinary has input, one
 //! read drains it, and the service takes it all. A run of such events is handled here, in a loop that is generic
-//! over the service, so that the service's `input` and what it asks for become part of the loop. That is worth
-//! 80 of 250 instructions per echo against a call through `dyn Service` for each. Whatever turns out to be different
-//! is left to the reactor.
+//! over the service, so that the service's `input` and what it asks for become part of the loop. Against a call through
+//! `dyn Service` for each that saved 26 of 248 instructions per echo (callgrind). Whatever turns out to be different is
+//! left to the reactor.
 
 use std::io;
 

@@ -187,11 +187,11 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_library() {
         let limits = parse("").expect("the defaults do not contradict each other").remove(0);
-        let library = Limits::default();
+        let engine_defaults = Limits::default();
         let differences = Limits {
             connections_max: limits.connections_max,
             input_bytes_max: 32 << 10, // lines, where the library means any input
-            ..library
+            ..engine_defaults
         };
         assert_eq!(limits, differences);
     }

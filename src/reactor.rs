@@ -11,8 +11,9 @@
 //!  7  free       slots and descriptors of closed connections, never in the middle of a batch
 //! ```
 //!
-//! Everything that a turn decides (who is read, how much, who is flushed, who is closed) is decided in this file;
-//! what it calls computes and reports. Readiness is edge-triggered: a connection whose reading stops before it is
+//! Accepting and reading go by the order in which the system tells what is ready. Everything that a turn decides (who is
+//! read, how much, who is flushed, who is closed) is decided in this file, and for listeners and datagrams in
+//! `reactor/sources.rs`; what they call computes and reports. Readiness is edge-triggered: a connection whose reading stops before it is
 //! drained stays on the ready list, and while that list is not empty a turn does not wait.
 
 use std::collections::hash_map::Entry;

@@ -431,12 +431,8 @@ pub fn is_exhausted(error: &io::Error) -> bool {
 /// # Errors
 /// When the system does not tell.
 pub fn raise_descriptor_limit() -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the pointer is to a valid rlimit, which the call fills.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let raised = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
+    let limit = descriptor_limits()?;
+    let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
     // SAFETY: the pointer is to a valid rlimit, which the call only reads.
     let result = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) };
     Ok(if result == 0 { raised.rlim_cur } else { limit.rlim_cur })
@@ -447,10 +443,14 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
 /// # Errors
 /// When the system does not tell.
 pub fn descriptor_limit() -> io::Result<u64> {
+    descriptor_limits().map(|limit| limit.rlim_cur)
+}
+
+fn descriptor_limits() -> io::Result<libc::rlimit> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the pointer is to a valid rlimit, which the call fills.
     match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } {
-        0 => Ok(limit.rlim_cur),
+        0 => Ok(limit),
         _ => Err(io::Error::last_os_error()),
     }
 }

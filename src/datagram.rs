@@ -55,23 +55,35 @@ pub(crate) const STRIDE: usize = (64 << 10) + 64;
 pub struct Inbound {
     buffer: Box<[u8]>,
     received: Vec<Received>,
+    /// How many the next receive call may bring.
+    wanted: usize,
 }
 
 impl Inbound {
     pub(crate) fn new() -> Inbound {
-        Inbound { buffer: vec![0; STRIDE * BATCH_MAX].into(), received: Vec::with_capacity(BATCH_MAX) }
+        Inbound {
+            buffer: vec![0; STRIDE * BATCH_MAX].into(),
+            received: Vec::with_capacity(BATCH_MAX),
+            wanted: BATCH_MAX,
+        }
+    }
+
+    /// Lets the next receive call bring up to `count` datagrams, [`BATCH_MAX`] at most.
+    pub(crate) fn want(&mut self, count: usize) {
+        self.wanted = count.min(BATCH_MAX);
     }
 
     /// The buffers for the next receive call, in order.
     pub fn buffers(&mut self) -> impl Iterator<Item = &mut [u8]> {
         self.received.clear();
-        self.buffer.chunks_exact_mut(STRIDE)
+        self.buffer.chunks_exact_mut(STRIDE).take(self.wanted)
     }
 
-    /// The memory of all buffers, which begin [`STRIDE`] bytes apart, for the next receive call.
-    pub(crate) fn memory(&mut self) -> &mut [u8] {
+    /// The memory of all [`BATCH_MAX`] buffers, which begin [`STRIDE`] bytes apart, for the next receive call, and how
+    /// many of them it may fill.
+    pub(crate) fn memory(&mut self) -> (&mut [u8], usize) {
         self.received.clear();
-        &mut self.buffer
+        (&mut self.buffer, self.wanted)
     }
 
     /// Says what the next buffer was filled with.

@@ -48,10 +48,14 @@ pub struct Limits {
     pub udp_prefixes_max: usize,
     /// Bytes read from one connection in one turn. Default: 64 KiB.
     pub read_bytes_per_turn: usize,
+    /// The same while others exchange small messages, which wait for it. Default: 16 KiB.
+    pub read_bytes_per_shared_turn: usize,
     /// Connections accepted from one listener in one turn. Default: 256.
     pub accepts_per_turn: usize,
-    /// Datagrams received from one socket in one turn. Default: 64, one batch: more would keep others waiting.
+    /// Datagrams received from one socket in one turn. Default: 64, one batch.
     pub datagrams_per_turn: usize,
+    /// The same while connections exchange small messages, which wait for it. Default: 8.
+    pub datagrams_per_shared_turn: usize,
     /// Messages from other threads delivered from one mailbox in one turn. Default: 256.
     pub messages_per_turn: usize,
     /// How long a listener rests after the system had no descriptor or memory for a connection. Default: 50 ms.
@@ -80,8 +84,10 @@ impl Default for Limits {
             udp_replies_per_prefix: Some(1000),
             udp_prefixes_max: 65_536,
             read_bytes_per_turn: 64 << 10,
+            read_bytes_per_shared_turn: 16 << 10,
             accepts_per_turn: 256,
             datagrams_per_turn: 64,
+            datagrams_per_shared_turn: 8,
             messages_per_turn: 256,
             accept_pause: Duration::from_millis(50),
         }

@@ -294,7 +294,7 @@ pub trait Net: Wire + 'static {
     /// Closes a connection; with `reset`, what is still unsent is discarded and the peer is told so.
     fn close(&mut self, id: ConnId, reset: bool);
 
-    /// Receives as many datagrams as `batch` has room for and returns how many there were.
+    /// Receives as many datagrams as `batch` has buffers for and returns how many there were.
     ///
     /// # Errors
     /// `WouldBlock` when there is none; an error that an earlier datagram caused.

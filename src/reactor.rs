@@ -24,6 +24,7 @@ pub use self::remote::Remote;
 pub use self::setup::Drained;
 pub use self::sources::ListenerId;
 
+use self::sharing::Sharing;
 use self::sources::Source;
 use crate::connection::{CloseReason, Due, Kept, Marks, Phase};
 use crate::datagram::Inbound;
@@ -40,6 +41,7 @@ use crate::timer::Instant;
 
 mod remote;
 mod setup;
+mod sharing;
 mod sources;
 
 /// Busy time and events are recorded for one turn in so many: reading the clock twice and recording takes some 200
@@ -60,6 +62,8 @@ pub struct Reactor<N: Net = Os> {
     buffer: Box<[u8]>,
     /// Made with the first datagram socket.
     inbound: Option<Box<Inbound>>,
+    /// Whether those who have much to say take small portions.
+    sharing: Sharing,
     /// The service of the last run of events.
     last_served: u16,
     /// The memory for events, except while they are taken up.
@@ -211,6 +215,8 @@ impl<N: Net> Reactor<N> {
                 Stop::Other => at.event = at.event.take().and_then(|event| self.take_other(event)),
                 Stop::Unusual => {
                     if let Some((id, first)) = at.unusual.take() {
+                        // Otherwise its bytes are counted as those of a small message, too.
+                        self.sharing.large_events += u64::from(!matches!(first, First::Offered { .. }));
                         self.read(id, first);
                     }
                 }
@@ -231,6 +237,7 @@ impl<N: Net> Reactor<N> {
             None => self.source_event(event.token, event.flags),
         }
         self.state.metrics.events += 1;
+        self.sharing.large_events += 1;
         None
     }
 
@@ -323,7 +330,7 @@ impl<N: Net> Reactor<N> {
     }
 
     fn read_on(&mut self, id: ConnId, mut first: First) {
-        let Reactor { net, state, services, buffer, .. } = self;
+        let Reactor { net, state, services, buffer, sharing, .. } = self;
         let held = state.outbox.level();
         let Some(conn) = state.conns.get_mut(id) else { return };
         if state.outbox.is_full() && matches!(first, First::Read | First::Offer) {
@@ -342,12 +349,18 @@ impl<N: Net> Reactor<N> {
             end = begin + kept.len();
             buffer[begin..end].copy_from_slice(kept);
         }
+        // What the short way has read already was a whole portion.
+        let mut portion = READ_BYTES;
         let mut budget = state.limits.read_bytes_per_turn;
+        if matches!(first, First::Read | First::Offer) && sharing.look(&state.metrics) {
+            budget = budget.min(state.limits.read_bytes_per_shared_turn);
+            portion = budget.clamp(1, READ_BYTES);
+        }
         loop {
             let now = state.time(net);
             let Some(conn) = state.conns.get_mut(id) else { return };
             let service = &mut *services[conn.service as usize].service;
-            let drains = |count| count < READ_BYTES && !conn.marks.any(Marks::READ_ON);
+            let drains = |count| count < portion && !conn.marks.any(Marks::READ_ON);
             let (drained, consumed) = match std::mem::replace(&mut first, First::Read) {
                 First::Offered { consumed, .. } => (drains(end - begin), Some(consumed)),
                 First::Offer => {
@@ -358,7 +371,7 @@ impl<N: Net> Reactor<N> {
                 step => {
                     let read = match step {
                         First::Got(read) => read,
-                        _ => net.read(id, &mut buffer[end..end + READ_BYTES]),
+                        _ => net.read(id, &mut buffer[end..end + portion]),
                     };
                     match read {
                         Ok(0) => {
@@ -376,6 +389,7 @@ impl<N: Net> Reactor<N> {
                             end += count;
                             if !conn.marks.any(Marks::WATCHED) {
                                 state.metrics.bytes_in += count as u64;
+                                sharing.large_bytes += count as u64;
                                 let bytes = &buffer[end - count..end];
                                 state.report_bytes(&Report::Input { conn: id, bytes });
                             }

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::remote::Remote;
+use super::sharing::Sharing;
 use super::sources::{ListenerId, Source};
 use super::{Reactor, Registered};
 use crate::connection::{CloseReason, Connection, Marks, Phase, Timeouts};
@@ -89,6 +90,7 @@ impl<N: Net> Reactor<N> {
             inboxes: Vec::new(),
             remote,
             inbound: None,
+            sharing: Sharing::default(),
             last_served: 0,
             events: None,
             left_over: false,

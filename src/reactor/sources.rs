@@ -180,7 +180,13 @@ impl<N: Net> Reactor<N> {
         let entry = &mut self.services[source.service.0 as usize];
         let state = &mut self.state;
         let mut budget = state.limits.datagrams_per_turn;
+        if self.sharing.look(&state.metrics) {
+            budget = budget.min(state.limits.datagrams_per_shared_turn);
+        }
+        budget = budget.max(1);
         while budget > 0 {
+            let wanted = budget.min(BATCH_MAX);
+            inbound.want(wanted);
             let count = match uninterrupted(|| self.net.receive(index as u32, inbound)) {
                 Ok(count) => count,
                 Err(error) => match error.kind() {
@@ -214,11 +220,11 @@ impl<N: Net> Reactor<N> {
                 };
                 entry.service.datagram(&datagram, &mut Context { state, wire: &mut self.net });
             }
-            if count < BATCH_MAX {
+            if count < wanted {
                 source.ready = false;
                 return;
             }
-            budget = budget.saturating_sub(count);
+            budget -= count;
         }
     }
 

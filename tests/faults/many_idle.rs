@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::load::{ask_together, describe, p99_ratio};
+use crate::harness::load::{ask_together, describe, p99_ratio, stay_on};
 use crate::harness::program::Server;
 use crate::harness::{ask, has_descriptors};
 
@@ -27,7 +27,9 @@ fn ten_thousand_idle_beside_fifty_busy() {
     if !has_descriptors(MANY as u64 + 500).unwrap() {
         return;
     }
+    stay_on(0);
     let mut server = Server::start_for_long(["echo=:0"]);
+    stay_on(1);
     let mut busy: Vec<_> = (0..50).map(|_| server.tcp("echo")).collect();
     ask_together(&mut busy, Duration::from_secs(1));
     let without = ask_together(&mut busy, Duration::from_secs(5));

@@ -64,7 +64,7 @@ fn silence_does_not_outlast_the_idle_timeout() {
 #[test]
 #[ignore = "long: ten thousand of them beside healthy ones"]
 fn ten_thousand_beside_healthy_ones() {
-    use crate::harness::load::{ask_together, describe, p99_ratio};
+    use crate::harness::load::{ask_beside, ask_together, describe, p99_ratio, stay_on};
     use crate::harness::{has_descriptors, now};
     const MANY: usize = 9_000;
     if !has_descriptors(2 * MANY as u64 + 500).unwrap() {
@@ -72,34 +72,35 @@ fn ten_thousand_beside_healthy_ones() {
     }
     let limits = Limits { read_deadline: Some(Duration::from_secs(15)), ..Limits::default() };
     let served = Served::start(limits, |reactor| {
+        stay_on(0);
         vec![
             listen_with(reactor, Lines, Options::new("lines"), &any_tcp()),
             listen(reactor, Echo, &any_tcp()),
         ]
     });
+    stay_on(1);
     let mut healthy: Vec<_> = (0..50).map(|_| tcp(&served.addresses[1])).collect();
     let without = ask_together(&mut healthy, Duration::from_secs(4));
-    let mut slow: Vec<_> = (0..MANY).map(|_| tcp(&served.addresses[0])).collect();
-    slow.iter().for_each(|stream| stream.set_nonblocking(true).unwrap());
+    let mut slow: Vec<_> = (0..MANY).map(|_| Some(tcp(&served.addresses[0]))).collect();
+    slow.iter().flatten().for_each(|stream| stream.set_nonblocking(true).unwrap());
     let begun = now();
-    let (with, ended) = std::thread::scope(|scope| {
-        let slow = scope.spawn(|| {
-            let mut ended = Vec::new();
-            while !slow.is_empty() {
-                slow.retain_mut(|stream| {
-                    let open = still_open(stream);
-                    if !open {
-                        ended.push(begun.elapsed().as_secs_f64());
-                    }
-                    open
-                });
-                std::thread::sleep(Duration::from_millis(800));
+    // Each sends a byte every 0.8 s, until it is closed.
+    let between = Duration::from_millis(800) / MANY as u32;
+    let (mut due, mut turn, mut ended) = (Duration::ZERO, 0, Vec::new());
+    let with = ask_beside(
+        &mut (Box::new(|| {
+            if begun.elapsed() > due {
+                due += between;
+                turn = (turn + 1) % MANY;
+                if slow[turn].as_mut().is_some_and(|stream| !still_open(stream)) {
+                    slow[turn] = None;
+                    ended.push(begun.elapsed().as_secs_f64());
+                }
             }
-            ended
-        });
-        // Until most of them are being closed.
-        (ask_together(&mut healthy, Duration::from_secs(12)), slow.join().unwrap())
-    });
+        }) as Box<dyn FnMut()>),
+        &mut healthy,
+        Duration::from_secs(18),
+    );
     let metrics = served.await_metrics("they are gone", |metrics| metrics.connections_open == 50);
     println!(
         "row 8: {MANY} slow ones, {} closed at their deadline of 15 s (noticed after {:.1} to {:.1} s); healthy: {} \

@@ -132,13 +132,14 @@ impl DatagramSocket {
 
     /// See [`Net::receive`](crate::net::Net::receive).
     ///
-    /// Fewer datagrams than fit mean that nothing is left. The kernel stops early for one other reason, an error, which
+    /// Fewer datagrams than wanted mean that nothing is left. The kernel stops early for one other reason, an error, which
     /// it keeps for the next call; but it announces errors of a socket as readiness of their own, so that this call
     /// comes.
     pub fn receive(&mut self, into: &mut Inbound) -> io::Result<usize> {
         let fd = self.fd();
         let DatagramSocket { socket, to_many, incoming, .. } = self;
-        let count = incoming.receive(fd, into.memory())?;
+        let (memory, wanted) = into.memory();
+        let count = incoming.receive(fd, memory, wanted)?;
         let control_room = incoming.control_room;
         let Calls { headers, parts, .. } = incoming.calls();
         for (header, part) in headers.iter_mut().zip(parts).take(count) {
@@ -325,10 +326,11 @@ impl Batch {
         unsafe { self.calls.as_mut() }
     }
 
-    /// Receives into the buffers in `memory`, as many datagrams as there are or fit.
+    /// Receives into the buffers in `memory`, as many datagrams as there are, or as are wanted.
     #[inline]
-    fn receive(&mut self, fd: RawFd, memory: &mut [u8]) -> io::Result<usize> {
+    fn receive(&mut self, fd: RawFd, memory: &mut [u8], wanted: usize) -> io::Result<usize> {
         assert!(memory.len() == STRIDE * BATCH_MAX, "a batch has one buffer for each datagram");
+        assert!(wanted <= BATCH_MAX, "a batch has no more datagrams than buffers");
         // The buffers are the same in every call, so the pieces point to them already; the kernel goes by the
         // address, and exposing it is all that a further borrow needs.
         let start = memory.as_mut_ptr().expose_provenance();
@@ -341,9 +343,9 @@ impl Batch {
         }
         let headers = self.calls().headers.as_mut_ptr();
         counting(|| {
-            // SAFETY: there are BATCH_MAX headers. Their pieces point to STRIDE bytes each of `memory`, their names and
+            // SAFETY: there are BATCH_MAX headers, no fewer than `wanted`. Their pieces point to STRIDE bytes each of `memory`, their names and
             // control messages to as many bytes as they say of the parts; both are borrowed until after the call.
-            unsafe { libc::recvmmsg(fd, headers, BATCH_MAX as _, libc::MSG_DONTWAIT as _, ptr::null_mut()) }
+            unsafe { libc::recvmmsg(fd, headers, wanted as _, libc::MSG_DONTWAIT as _, ptr::null_mut()) }
         })
     }
 

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::{SimNet, Source, failed};
-use crate::datagram::{BATCH_MAX, Inbound, Outbound, Received};
+use crate::datagram::{Inbound, Outbound, Received};
 use crate::net::sim::agenda::{Arriving, Happening};
 use crate::net::sim::errno;
 use crate::net::{Address, Peer};
@@ -57,7 +57,7 @@ impl SimNet {
         let Some(Some(Source::Datagram { held, .. })) = self.sources.get_mut(source as usize) else {
             panic!("the reactor received from source {source}, which is not a datagram socket that is open");
         };
-        let count = held.len().min(BATCH_MAX);
+        let count = held.len().min(batch.buffers().count());
         if count == 0 {
             return Err(failed(errno::EAGAIN));
         }

@@ -25,6 +25,10 @@ pub enum CloseReason {
     PeerClosed,
     /// The service was finished with it.
     Service,
+    /// What the peer sent was not what the service's protocol allows.
+    BadInput,
+    /// The peer sent more than the service allows, and went on.
+    Flood,
     /// The service broke it off.
     Aborted,
     /// The peer reset it, or the network said that the peer is gone.
@@ -64,9 +68,11 @@ impl CloseReason {
     pub const COUNT: usize = CloseReason::ALL.len();
 
     /// All reasons, in the order of the counters.
-    pub const ALL: [CloseReason; 18] = [
+    pub const ALL: [CloseReason; 20] = [
         CloseReason::PeerClosed,
         CloseReason::Service,
+        CloseReason::BadInput,
+        CloseReason::Flood,
         CloseReason::Aborted,
         CloseReason::Reset,
         CloseReason::Failed,
@@ -90,6 +96,8 @@ impl CloseReason {
         match self {
             CloseReason::PeerClosed => "peer_closed",
             CloseReason::Service => "service",
+            CloseReason::BadInput => "bad_input",
+            CloseReason::Flood => "flood",
             CloseReason::Aborted => "aborted",
             CloseReason::Reset => "reset",
             CloseReason::Failed => "failed",

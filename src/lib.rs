@@ -96,6 +96,7 @@
 //!
 //! - [`service`]: what a protocol hears, and what it may ask for
 //! - [`reactor`]: the loop; [`Reactor::run`], or [`Reactor::turn`] for a loop of your own
+//! - [`framing`]: messages in a stream: lines, and text that ends with a pause
 //! - [`limits`]: everything that may grow, and how far
 //! - [`mailbox`]: typed messages from other threads
 //! - [`sim`]: the simulated network
@@ -118,6 +119,7 @@ pub mod connection;
 pub mod datagram;
 mod drive;
 pub mod error;
+pub mod framing;
 pub mod limits;
 pub mod mailbox;
 pub mod metrics;

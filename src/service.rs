@@ -189,6 +189,12 @@ impl Context<'_> {
         self.state.close(conn);
     }
 
+    /// Closes a connection like [`Context::close`], for another reason, which `closed` hears and under which it is
+    /// counted.
+    pub fn close_for(&mut self, conn: ConnId, reason: CloseReason) {
+        self.state.finish(conn, reason);
+    }
+
     /// Breaks a connection off: its output is discarded and the peer sees a reset.
     pub fn abort(&mut self, conn: ConnId) {
         self.state.kill(conn, CloseReason::Aborted);
@@ -207,6 +213,11 @@ impl Context<'_> {
     /// Reads from a connection again; input left unconsumed is offered in the next turn.
     pub fn resume(&mut self, conn: ConnId) {
         self.state.resume(conn);
+    }
+
+    /// Offers the input left unconsumed again in the next turn, also when nothing has come behind it.
+    pub fn offer_again(&mut self, conn: ConnId) {
+        self.state.offer_again(conn);
     }
 
     /// Calls [`Service::deadline`] for this connection at `at`, in place of the deadline it had. It moves with the

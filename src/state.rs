@@ -467,6 +467,13 @@ impl State {
         }
     }
 
+    pub fn offer_again(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.marks.set(Marks::OFFER_AGAIN);
+            self.queue(id);
+        }
+    }
+
     pub fn set_deadline(&mut self, id: ConnId, at: Instant) {
         if let Some(conn) = self.conns.get_mut(id)
             && conn.phase() == Phase::Open

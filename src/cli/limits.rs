@@ -107,7 +107,8 @@ impl LimitOptions {
             idle_timeout: self.idle_timeout.limit(),
             read_deadline: self.read_deadline.limit(),
             progress_timeout: self.progress_timeout.limit(),
-            input_bytes_max: self.max_line.0,
+            // A carriage return and a line feed come on top.
+            input_bytes_max: self.max_line.0 + 2,
             output_high_water_bytes: high_water,
             output_low_water_bytes: defaults.output_low_water_bytes.min(high_water / 4),
             output_soft_bytes: self.output_soft_limit.limit(),
@@ -190,7 +191,7 @@ mod tests {
         let engine_defaults = Limits::default();
         let differences = Limits {
             connections_max: limits.connections_max,
-            input_bytes_max: 32 << 10, // lines, where the library means any input
+            input_bytes_max: (32 << 10) + 2, // lines, where the library means any input
             ..engine_defaults
         };
         assert_eq!(limits, differences);

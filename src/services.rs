@@ -1,6 +1,11 @@
 //! The ready-made services.
 
+pub mod banner;
+mod clock;
+pub mod daytime;
 pub mod echo;
+pub mod greeting;
+pub mod reply;
 pub mod time;
 pub mod uppercase;
 

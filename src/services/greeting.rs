@@ -1,0 +1,39 @@
+//! Greeting: a welcome, and a greeting for each message, until `exit`.
+
+use crate::framing::{Answer, Message, Next};
+use crate::service::{Arrival, Context};
+use crate::slots::ConnId;
+
+/// What is said on connect.
+const WELCOME: &[u8] = b"Welcome!";
+
+/// The message that ends the conversation.
+const EXIT: &[u8] = b"exit";
+
+/// Says `Welcome!` on connect, answers each message m with `Hello, m!`, ended as the message was, and closes on `exit`.
+///
+/// It is served through [`Framed`](crate::framing::Framed).
+#[derive(Debug, Default)]
+pub struct Greeting {
+    /// What is sent next, in memory that is used again.
+    out: Vec<u8>,
+}
+
+impl Answer for Greeting {
+    fn open(&mut self, conn: ConnId, _: Arrival, cx: &mut Context<'_>) {
+        cx.send(conn, WELCOME);
+    }
+
+    fn message(&mut self, conn: ConnId, message: Message<'_>, cx: &mut Context<'_>) -> Next {
+        if message.text == EXIT {
+            cx.close(conn);
+            return Next::Nothing;
+        }
+        self.out.clear();
+        for part in [b"Hello, ", message.text, b"!", message.ending.bytes()] {
+            self.out.extend_from_slice(part);
+        }
+        cx.send(conn, &self.out);
+        Next::Message
+    }
+}

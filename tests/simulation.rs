@@ -7,6 +7,7 @@ mod datagrams;
 mod effects;
 mod faults;
 mod limits;
+mod messages;
 mod transcripts;
 
 use tidewheel::services::echo::Echo;

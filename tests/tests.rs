@@ -5,6 +5,7 @@ mod command_line;
 mod datagrams;
 mod faults;
 mod harness;
+mod messages;
 mod simulation;
 mod tidy;
 mod uppercase;

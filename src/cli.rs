@@ -8,6 +8,7 @@ mod limits;
 mod outlet;
 mod serve;
 mod services;
+mod settings;
 mod show;
 mod units;
 
@@ -19,6 +20,7 @@ use tracing::level_filters::LevelFilter;
 
 use address::Request;
 use limits::LimitOptions;
+use settings::ServiceOptions;
 
 /// The exit code for a bad command line or an address that cannot be served.
 const EXIT_USAGE: u8 = 2;
@@ -53,10 +55,6 @@ pub struct ServeOptions {
     #[arg(long, value_name = "HOST", conflicts_with = "requests")]
     bind: Option<String>,
 
-    /// The language of the services' texts [default: from LC_ALL, LC_MESSAGES, LANG]
-    #[arg(long, value_enum)]
-    lang: Option<Lang>,
-
     /// Print each connection, message (->) and answer (<-) on standard output, control characters escaped
     #[arg(long)]
     show: bool,
@@ -70,36 +68,10 @@ pub struct ServeOptions {
     reactors: u16,
 
     #[command(flatten)]
+    services: ServiceOptions,
+
+    #[command(flatten)]
     limits: LimitOptions,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Lang {
-    En,
-    Zh,
-}
-
-impl Lang {
-    /// The language that the environment asks for: the first of the three variables that is set decides.
-    fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Lang {
-        let locale = ["LC_ALL", "LC_MESSAGES", "LANG"]
-            .into_iter()
-            .filter_map(variable)
-            .find(|locale| !locale.is_empty())
-            .unwrap_or_default();
-        // `zh`, `zh_CN.UTF-8`, `zh-Hans`, but not a language whose name begins alike.
-        match locale.split(['_', '-', '.', '@']).next() {
-            Some("zh") => Lang::Zh,
-            _ => Lang::En,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Lang::En => "English",
-            Lang::Zh => "Chinese",
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -230,20 +202,6 @@ mod tests {
     #[test]
     fn clap_finds_the_definition_sound() {
         command().debug_assert();
-    }
-
-    #[test]
-    fn the_first_variable_that_is_set_decides_the_language() {
-        let lang = |set: &[(&str, &str)]| {
-            Lang::from_environment(|name| {
-                set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
-            })
-        };
-        assert_eq!(lang(&[]), Lang::En);
-        assert_eq!(lang(&[("LANG", "zh_CN.UTF-8")]), Lang::Zh);
-        assert_eq!(lang(&[("LC_ALL", "en_US"), ("LANG", "zh_CN")]), Lang::En);
-        assert_eq!(lang(&[("LC_ALL", ""), ("LC_MESSAGES", "zh"), ("LANG", "C")]), Lang::Zh);
-        assert_eq!(lang(&[("LANG", "zha_CN")]), Lang::En);
     }
 
     #[test]

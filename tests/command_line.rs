@@ -1,45 +1,20 @@
 //! The program as a user meets it: what it prints, how it answers, how it ends.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::Output;
 use std::sync::mpsc;
 use std::thread;
 
 use rustix::process::Signal;
 
-use crate::harness::program::{Server, tidewheel};
+use crate::harness::program::{Server, refused, run, tidewheel};
 use crate::harness::{Folder, PATIENCE, ask};
-
-// ---- starting and ending the program ----
-
-/// Runs a command line that is expected to end by itself.
-fn run<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
-    let mut server = Server::spawn(tidewheel(args));
-    // Neither is more than a pipe holds, so one can be read after the other.
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    server.out.take().expect("it is piped").read_to_end(&mut stdout).expect("a pipe can be read");
-    server.err.take().expect("it is piped").read_to_end(&mut stderr).expect("a pipe can be read");
-    Output { status: server.wait(), stdout, stderr }
-}
-
-/// Runs a command line that must be refused with one line, and returns that line.
-fn refused<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> String {
-    let args: Vec<_> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
-    let output = run(&args);
-    let line = String::from_utf8(output.stderr).expect("what the program says is UTF-8");
-    assert_eq!(output.status.code(), Some(2), "{args:?}: {line}");
-    assert!(output.stdout.is_empty(), "{args:?} announced something");
-    assert_eq!(line.matches('\n').count(), 1, "{args:?}: {line}");
-    assert!(line.starts_with("tidewheel: ") && line.ends_with('\n'), "{args:?}: {line}");
-    line
-}
 
 // ---- peers ----
 
@@ -134,6 +109,80 @@ fn every_service_answers_on_every_transport() {
     assert!(!stream.exists() && !datagram.exists(), "socket files are left");
 }
 
+/// What comes back for a datagram.
+fn asked(address: &str, question: &[u8]) -> String {
+    let socket = udp(address);
+    socket.send(question).expect("loopback takes it");
+    let mut buffer = [0; 200];
+    let len = socket.recv(&mut buffer).expect("an answer comes");
+    String::from_utf8(buffer[..len].to_vec()).expect("the texts are UTF-8")
+}
+
+#[test]
+fn services_speak_the_language_that_is_asked_for() {
+    let ip = lonely_ip(3);
+    for (lang, banner, tcp, udp_8080, udp_8888) in [
+        (
+            "en",
+            "Welcome to tidewheel!\r\n",
+            "your message has been received",
+            "hello, my name is server",
+            "my name is server",
+        ),
+        (
+            "zh",
+            "欢迎访问菜鸟教程！\r\n",
+            "已经成功接收您发送的消息",
+            "hello, my name is server",
+            "my name is server, 服务器",
+        ),
+    ] {
+        let mut server = Server::start(["--lang", lang, "--bind", &ip.to_string()]);
+        assert_eq!(read_to_end(&mut server.tcp("banner")), banner.as_bytes());
+        ask(&mut server.tcp("reply"), b"hello\n", format!("{tcp}\n").as_bytes());
+        assert_eq!(asked(&format!("{ip}:8080"), b"hello"), udp_8080);
+        assert_eq!(asked(&format!("{ip}:8888"), b"hello"), udp_8888);
+        server.await_err(if lang == "zh" { "texts in Chinese" } else { "texts in English" });
+        server.stop();
+    }
+}
+
+#[test]
+fn texts_can_be_given() {
+    let texts = ["--lang", "zh", "--banner-text", "Grüß Gott", "--reply-text", ""];
+    let server = Server::start(texts.into_iter().chain(["banner=:0", "reply=:0", "reply=udp://:0"]));
+    assert_eq!(read_to_end(&mut server.tcp("banner")), "Grüß Gott\r\n".as_bytes());
+    ask(&mut server.tcp("reply"), b"one\r\ntwo\n", b"\r\n\n");
+    assert_eq!(asked(server.address("reply", "udp://"), b"hello"), "");
+    server.stop();
+}
+
+#[test]
+fn the_message_pause_is_the_one_that_is_asked_for() {
+    let server = Server::start(["--message-pause", "1ms", "greeting=:0"]);
+    ask(&mut server.tcp("greeting"), b"hello", b"Welcome!Hello, hello!");
+    server.stop();
+
+    let server = Server::start(["--message-pause", "0", "--read-deadline", "20ms", "greeting=:0"]);
+    let mut stream = server.tcp("greeting");
+    ask(&mut stream, b"line\nno line", b"Welcome!Hello, line!\n");
+    assert_eq!(read_to_end(&mut stream), b"", "it waits for the end of the line until the deadline");
+    let mut stream = server.tcp("greeting");
+    ask(&mut stream, b"no line", b"Welcome!");
+    assert_eq!(read_to_end(&mut stream), b"", "it is no message");
+    server.stop();
+}
+
+#[test]
+fn the_longest_line_is_the_one_that_is_asked_for() {
+    let server = Server::start(["--max-line", "5", "greeting=:0"]);
+    let mut stream = server.tcp("greeting");
+    ask(&mut stream, b"hello\r\n", b"Welcome!Hello, hello!\r\n");
+    stream.write_all(b"hello!\r\n").expect("the connection is open");
+    assert_eq!(read_to_end(&mut stream), b"");
+    server.stop();
+}
+
 #[test]
 fn the_help_names_every_service_and_every_limit() {
     let nothing = run::<&str>([]);
@@ -147,11 +196,18 @@ fn the_help_names_every_service_and_every_limit() {
     for part in [
         "echo       tcp 7007, udp 7007",
         "uppercase  tcp 6666, udp 6666",
+        "greeting   tcp 9999",
+        "daytime    tcp 6789",
+        "banner     tcp 9998",
+        "reply      tcp 8888, udp 8080, udp 8888",
         "time       udp 8081",
         "--bind",
         "--lang",
         "--show",
         "--reactors",
+        "--message-pause",
+        "--banner-text",
+        "--reply-text",
         "--max-connections",
         "--max-connections-per-ip",
         "--idle-timeout",
@@ -195,6 +251,7 @@ fn a_mistake_is_one_line_that_names_it() {
         (&["serve", "echo=203.0.113.1:7007"], "tcp://203.0.113.1:7007"),
         (&["serve", "echo=:7", "echo=:7"], "tcp://127.0.0.1:7 is asked for twice"),
         (&["serve", "--lang", "fr"], "en, zh"),
+        (&["serve", "--message-pause", "50"], "such as 30s"),
         (&["serve", "--log-level", "loud"], "--log-level"),
         (&["serve", "--reactors", "0"], "--reactors"),
         (&["serve", "--idle-timout", "3s"], "'--idle-timeout'"),
@@ -246,34 +303,59 @@ fn reactors_share_their_ports_with_nobody_else() {
     server.stop();
 }
 
-#[test]
-fn a_default_that_is_busy_is_left_out() {
-    let ip = lonely_ip(1);
-    let _busy = TcpListener::bind((ip, 7007)).expect("nobody else uses this address");
-    let mut server = Server::start(["--bind", &ip.to_string()]);
-    let line = server.err_line();
-    assert!(line.contains("echo") && line.contains(&format!("tcp://{ip}:7007")), "{line}");
-    let addresses: Vec<_> = server.listening.iter().map(|(_, address)| address.as_str()).collect();
-    assert!(!addresses.contains(&format!("tcp://{ip}:7007").as_str()), "{addresses:?}");
-    assert!(addresses.contains(&format!("udp://{ip}:7007").as_str()), "{addresses:?}");
-    assert!(addresses.contains(&format!("tcp://{ip}:6666").as_str()), "{addresses:?}");
+/// The default addresses of all services on `ip`, in order, as the program announces them.
+fn default_addresses(ip: IpAddr) -> Vec<String> {
+    let server = Server::start(["--bind", &ip.to_string()]);
+    let addresses = server.listening.iter().map(|(_, address)| address.clone()).collect();
     server.stop();
+    addresses
+}
+
+/// Takes an address of tcp or udp, so that nobody else can.
+fn occupy(address: &str) -> OwnedFd {
+    match address.split_once("://").expect("a default is of tcp or udp") {
+        ("tcp", at) => TcpListener::bind(at).expect("nobody else uses this address").into(),
+        (_, at) => UdpSocket::bind(at).expect("nobody else uses this address").into(),
+    }
+}
+
+#[test]
+fn defaults_that_are_busy_are_left_out() {
+    let ip = lonely_ip(1);
+    let all = default_addresses(ip);
+    let (busy, free): (Vec<_>, Vec<_>) = all.iter().enumerate().partition(|(index, _)| index % 3 == 0);
+    let taken: Vec<_> = busy.iter().map(|(_, address)| occupy(address)).collect();
+    for reactors in ["1", "2"] {
+        let mut server = Server::start(["--bind", &ip.to_string(), "--reactors", reactors]);
+        for (_, address) in &busy {
+            let line = server.err_line();
+            assert!(line.contains("is left out") && line.contains(&format!("{address} is busy")), "{line}");
+        }
+        let listening = server.listening.iter().map(|(_, address)| address);
+        assert!(listening.eq(free.iter().map(|(_, address)| *address)), "{:?}", server.listening);
+        server.stop();
+    }
+    drop(taken);
 }
 
 #[test]
 fn nothing_but_busy_defaults_is_an_error() {
     let ip = lonely_ip(2);
-    let _tcp = [7007, 6666].map(|port| TcpListener::bind((ip, port)).expect("nobody else uses this address"));
-    let _udp =
-        [7007, 6666, 8081].map(|port| UdpSocket::bind((ip, port)).expect("nobody else uses this address"));
+    let all = default_addresses(ip);
+    let taken: Vec<_> = all.iter().map(|address| occupy(address)).collect();
     for reactors in ["1", "2"] {
         let output = run(["serve", "--bind", &ip.to_string(), "--reactors", reactors]);
         let err = String::from_utf8(output.stderr).expect("what the program says is UTF-8");
         assert_eq!(output.status.code(), Some(2), "{err}");
         assert!(output.stdout.is_empty());
-        assert_eq!(err.lines().count(), 6, "one line for each address and one for the end: {err}");
+        assert_eq!(
+            err.lines().count(),
+            all.len() + 1,
+            "one line for each address and one for the end: {err}"
+        );
         assert!(err.lines().last().is_some_and(|line| line.contains("nothing to serve")), "{err}");
     }
+    drop(taken);
 }
 
 #[test]

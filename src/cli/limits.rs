@@ -45,7 +45,7 @@ pub struct LimitOptions {
 
     /// The longest line, at least 1 byte
     #[arg(long, value_name = "SIZE", default_value = "32KiB")]
-    max_line: Size,
+    pub max_line: Size,
 
     /// Output waiting on one connection above which it is closed after the soft grace
     #[arg(long, value_name = "SIZE", default_value = "256KiB")]

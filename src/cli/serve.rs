@@ -20,13 +20,16 @@ use signal_hook::{flag, low_level};
 use tidewheel::metrics::Metrics;
 use tidewheel::net::os;
 use tidewheel::reactor::{Drained, Remote};
+use tidewheel::services::Language;
 use tidewheel::{Address, ConnId, Context, Error, Limits, Options, Reactor, Service, ServiceId};
 use tracing::{info, warn};
 
 use super::address::{self, Listener};
 use super::outlet::Outlet;
+use super::services::Add;
+use super::settings::Settings;
 use super::units::Time;
-use super::{EXIT_USAGE, Lang, ServeOptions, show};
+use super::{EXIT_USAGE, ServeOptions, show};
 
 /// The exit code for a loop that failed.
 const EXIT_FAILED: u8 = 1;
@@ -98,14 +101,15 @@ fn serve_on(options: &ServeOptions, streams: &Streams) -> Result<(), Failure> {
         .limits
         .limits(usize::from(options.reactors), wanted.len(), descriptors)
         .map_err(Failure::usage)?;
+    let settings = options.services.settings(options.limits.max_line);
     // From here on a signal waits for the reactor instead of ending the program with its socket files in place.
     let signals =
         Signals::catch().map_err(|error| Failure::usage(format!("cannot receive signals: {error}")))?;
 
     if limits.len() > 1 {
-        wanted = free_addresses(&limits[0], wanted, streams)?;
+        wanted = free_addresses(&limits[0], &settings, wanted, streams)?;
     }
-    let (mut reactor, bound) = open_reactor(&limits[0], &wanted, limits.len() > 1, streams)?;
+    let (mut reactor, bound) = open_reactor(&limits[0], &settings, &wanted, limits.len() > 1, streams)?;
     if bound.is_empty() {
         return Err(Failure::usage(
             "nothing to serve: every default address is busy (name others: tidewheel serve echo=:0)"
@@ -120,7 +124,7 @@ fn serve_on(options: &ServeOptions, streams: &Streams) -> Result<(), Failure> {
             bound.iter().filter(|listener| is_inet(&listener.address)).cloned().collect();
         let mut others = Vec::new();
         for limits in &limits[1..] {
-            others.push(start_other(scope, limits, shared.clone(), deadline, streams)?);
+            others.push(start_other(scope, limits, &settings, shared.clone(), deadline, streams)?);
         }
         let remotes: Vec<Remote> = std::iter::once(reactor.remote())
             .chain(others.iter().map(|other| other.remote.clone()))
@@ -134,7 +138,10 @@ fn serve_on(options: &ServeOptions, streams: &Streams) -> Result<(), Failure> {
             "serving {} with {}, texts in {}",
             counted(bound.len(), "address", "addresses"),
             counted(remotes.len(), "reactor", "reactors"),
-            options.lang.unwrap_or_else(|| Lang::from_environment(|name| std::env::var(name).ok())).name()
+            match settings.language {
+                Language::English => "English",
+                Language::Chinese => "Chinese",
+            }
         );
         streams.out.detach();
         streams.err.detach();
@@ -174,6 +181,7 @@ struct Other<'scope> {
 fn start_other<'scope>(
     scope: &'scope Scope<'scope, '_>,
     limits: &'scope Limits,
+    settings: &'scope Settings,
     shared: Vec<Listener>,
     deadline: Duration,
     streams: &'scope Streams,
@@ -181,7 +189,7 @@ fn start_other<'scope>(
     let (ready, is_ready) = mpsc::channel();
     let (start, started) = mpsc::channel();
     let work = move || {
-        let reactor = match open_reactor(limits, &shared, true, streams) {
+        let reactor = match open_reactor(limits, settings, &shared, true, streams) {
             Ok((reactor, _)) => reactor,
             Err(failure) => {
                 // Whoever waits for it reports it.
@@ -226,6 +234,7 @@ fn resolve(options: &ServeOptions) -> Result<Vec<Listener>, String> {
 /// program that does, and each would see half of the connections: so it is tried without sharing first.
 fn free_addresses(
     limits: &Limits,
+    settings: &Settings,
     wanted: Vec<Listener>,
     streams: &Streams,
 ) -> Result<Vec<Listener>, Failure> {
@@ -235,7 +244,7 @@ fn free_addresses(
         Address::Unix(_) | Address::UnixDatagram(_) => false,
     };
     let doubtful: Vec<_> = wanted.iter().filter(|listener| in_doubt(listener)).cloned().collect();
-    let (probe, free) = open_reactor(limits, &doubtful, false, streams)?;
+    let (probe, free) = open_reactor(limits, settings, &doubtful, false, streams)?;
     drop(probe);
     Ok(wanted
         .into_iter()
@@ -247,6 +256,7 @@ fn free_addresses(
 /// addresses that it got.
 fn open_reactor(
     limits: &Limits,
+    settings: &Settings,
     wanted: &[Listener],
     share_ports: bool,
     streams: &Streams,
@@ -258,13 +268,15 @@ fn open_reactor(
     let mut bound = Vec::new();
     for listener in wanted {
         let name = listener.service.name;
-        let id = match services.iter().find(|(known, _)| *known == name) {
-            Some(&(_, id)) => id,
-            None => {
-                let id = (listener.service.add)(&mut reactor);
+        let known = services.iter().find(|(known, _)| *known == name);
+        let id = match (&listener.service.add, known) {
+            (Add::ForAll(_), Some(&(_, id))) => id,
+            (Add::ForAll(add), None) => {
+                let id = add(&mut reactor, settings);
                 services.push((name, id));
                 id
             }
+            (Add::ForEach(add), _) => add(&mut reactor, settings, &listener.address),
         };
         let opened = if share_ports && is_inet(&listener.address) {
             reactor.listen_shared(&listener.address, id)

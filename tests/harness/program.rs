@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
-use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
@@ -261,6 +261,29 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Runs a command line that is expected to end by itself.
+pub fn run<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
+    let mut server = Server::spawn(tidewheel(args));
+    // Neither is more than a pipe holds, so one can be read after the other.
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    server.out.take().expect("it is piped").read_to_end(&mut stdout).expect("a pipe can be read");
+    server.err.take().expect("it is piped").read_to_end(&mut stderr).expect("a pipe can be read");
+    Output { status: server.wait(), stdout, stderr }
+}
+
+/// Runs a command line that must be refused with one line, and returns that line.
+#[track_caller]
+pub fn refused<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> String {
+    let args: Vec<_> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
+    let output = run(&args);
+    let line = String::from_utf8(output.stderr).expect("what the program says is UTF-8");
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {line}");
+    assert!(output.stdout.is_empty(), "{args:?} announced something");
+    assert_eq!(line.matches('\n').count(), 1, "{args:?}: {line}");
+    assert!(line.starts_with("tidewheel: ") && line.ends_with('\n'), "{args:?}: {line}");
+    line
 }
 
 fn line_of(reader: &mut impl BufRead) -> String {

@@ -4,17 +4,22 @@
 //! or SIGINT ends the program by that signal, which a shell shows as 128 + its number.
 
 mod address;
+mod config;
 mod limits;
 mod outlet;
 mod serve;
 mod services;
 mod settings;
 mod show;
+mod spelling;
 mod units;
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
+use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tracing::level_filters::LevelFilter;
 
@@ -24,6 +29,9 @@ use settings::ServiceOptions;
 
 /// The exit code for a bad command line or an address that cannot be served.
 const EXIT_USAGE: u8 = 2;
+
+/// The command that serves.
+const SERVE: &str = "serve";
 
 /// An event-loop server: one thread, one epoll, thousands of connections
 #[derive(Parser)]
@@ -51,12 +59,19 @@ pub struct ServeOptions {
     #[arg(value_name = "SERVICE=ADDRESS", value_parser = address::request)]
     requests: Vec<Request>,
 
+    /// Settings from a TOML file; what the command line or the environment says counts more
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
     /// The host or IP address for the defaults instead of loopback; beware: it makes them reachable by others
     #[arg(long, value_name = "HOST", conflicts_with = "requests")]
     bind: Option<String>,
 
     /// Print each connection, message (->) and answer (<-) on standard output, control characters escaped
-    #[arg(long)]
+    #[arg(
+        long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_value = "false", default_missing_value = "true", hide_default_value = true, hide_possible_values = true
+    )]
     show: bool,
 
     /// How much to log on standard error
@@ -102,25 +117,47 @@ impl LogLevel {
 
 /// Everything from the arguments to the exit code.
 pub fn run() -> ExitCode {
-    match parse() {
+    match parse(std::env::args_os().collect()) {
         Ok(Cli { command: Command::Serve(options) }) => serve::serve(&options),
         Err(error) if !is_mistake(&error) => error.exit(),
         Err(error) => {
+            let line =
+                format!("tidewheel: {} (see tidewheel serve --help)\n", show::printable(&sentence(&error)));
             // The stream may be closed; the exit code tells all the same.
-            let _ = std::io::Write::write_all(&mut std::io::stderr(), one_line(&error).as_bytes());
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
             ExitCode::from(EXIT_USAGE)
         }
     }
 }
 
-fn parse() -> Result<Cli, clap::Error> {
-    let matches = command().try_get_matches()?;
+/// Reads the command line, and the configuration file if it names one.
+fn parse(words: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let matches = command().try_get_matches_from(&words)?;
+    if let Some((SERVE, typed)) = matches.subcommand()
+        && let Some(path) = typed.get_one::<PathBuf>("config")
+    {
+        let serve = command().find_subcommand(SERVE).cloned().unwrap_or_default();
+        let settings =
+            config::read(path, &serve).map_err(|line| clap::Error::raw(ErrorKind::InvalidValue, line))?;
+        let is_given = |id: &str| {
+            matches!(typed.value_source(id), Some(ValueSource::CommandLine | ValueSource::EnvVariable))
+        };
+        // Both say where to serve.
+        let place = ["requests", "bind"];
+        let is_overridden =
+            |id: &str| is_given(id) || place.contains(&id) && place.iter().any(|id| is_given(id));
+        let settings = settings.into_iter().filter(|setting| !is_overridden(&setting.id));
+        // The program and the command, then what the file says, then what was typed.
+        let mut all = words;
+        all.splice(2..2, settings.map(|setting| setting.word.into()));
+        return Cli::from_arg_matches(&command().try_get_matches_from(all)?);
+    }
     Cli::from_arg_matches(&matches)
 }
 
 fn command() -> clap::Command {
     // The table of services belongs in the help, and is known only when the program runs.
-    Cli::command().mut_subcommand("serve", |serve| {
+    Cli::command().mut_subcommand(SERVE, |serve| {
         let about = serve.get_about().cloned().unwrap_or_default();
         let services = services::describe();
         serve
@@ -140,7 +177,7 @@ fn is_mistake(error: &clap::Error) -> bool {
 }
 
 /// The mistake and the remedy that clap tells on several lines, as one, without the usage.
-fn one_line(error: &clap::Error) -> String {
+fn sentence(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let parts: Vec<_> = text
         .lines()
@@ -148,9 +185,7 @@ fn one_line(error: &clap::Error) -> String {
         .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
         .filter(|line| !line.is_empty())
         .collect();
-    let line = parts.join("; ");
-    let line = line.strip_prefix("error: ").unwrap_or(&line);
-    format!("tidewheel: {line} (see tidewheel serve --help)\n")
+    parts.join("; ").trim_start_matches("error: ").to_owned()
 }
 
 const MORE_HELP: &str = "See --help for examples, the forms of ADDRESS, signals and exit codes.";
@@ -177,6 +212,9 @@ const BEHAVIOUR: &str = "\
 Start: when everything is bound, standard output says `listening SERVICE ADDRESS` for each address, then `ready`. \
 A default whose port is busy is left out with a line on standard error; an address that you name must work, or \
 nothing starts. A stale unix socket is replaced, and removed at exit.
+
+Configuration file: TOML with the names of these options, `idle-timeout = '30s'`, `max-connections = 1000`, `show = \
+true`, and `services = ['echo=127.0.0.1:7007']` for SERVICE=ADDRESS.
 
 Reactors: with several, each has a socket of its own on every tcp and udp port, and connections stay where the \
 kernel put them; unix sockets are served by the first one alone. --max-connections and --output-total-limit are \
@@ -216,9 +254,9 @@ mod tests {
             (&["serve", "--max-line"], "--max-line"),
         ] {
             let words = std::iter::once("tidewheel").chain(words.iter().copied());
-            let line = one_line(&command().try_get_matches_from(words).expect_err(expected));
+            let line = sentence(&command().try_get_matches_from(words).expect_err(expected));
             assert!(line.contains(expected), "{line}");
-            assert_eq!(line.matches('\n').count(), 1, "{line}");
+            assert!(!line.contains('\n'), "{line}");
         }
     }
 }

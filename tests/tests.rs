@@ -2,6 +2,8 @@
 
 #[cfg(feature = "cli")]
 mod command_line;
+#[cfg(feature = "cli")]
+mod configuration;
 mod datagrams;
 mod faults;
 mod harness;

@@ -71,7 +71,7 @@ pub fn serve(options: &ServeOptions) -> ExitCode {
     let exit = match serve_on(options, &streams) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { exit_code, line }) => {
-            streams.err.put(format!("tidewheel: {line}\n").as_bytes());
+            streams.err.put(format!("tidewheel: {}\n", show::printable(&line)).as_bytes());
             ExitCode::from(exit_code)
         }
     };

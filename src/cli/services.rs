@@ -15,6 +15,7 @@ use tidewheel::{Address, Options, Reactor, ServiceId};
 
 use super::address::Transport;
 use super::settings::Settings;
+use super::spelling;
 
 /// One service of the program. A new one is a new row of [`TABLE`].
 pub struct Entry {
@@ -128,16 +129,11 @@ pub fn find(name: &str) -> Result<&'static Entry, String> {
     if let Some(entry) = TABLE.iter().find(|entry| entry.name == name) {
         return Ok(entry);
     }
-    let likeness = |entry: &&Entry| strsim::jaro(entry.name, &name.to_lowercase());
-    let nearest = TABLE
-        .iter()
-        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
-        // The bound that clap uses for its own suggestions.
-        .filter(|entry| likeness(entry) > 0.7);
-    Err(match nearest {
-        Some(entry) => format!("there is no service '{name}': did you mean '{}'?", entry.name),
+    let names = TABLE.iter().map(|entry| entry.name);
+    Err(match spelling::nearest(name, names.clone()) {
+        Some(nearest) => format!("there is no service '{name}': did you mean '{nearest}'?"),
         None => {
-            let names: Vec<_> = TABLE.iter().map(|entry| entry.name).collect();
+            let names: Vec<_> = names.collect();
             format!("there is no service '{name}': there are {}", names.join(", "))
         }
     })

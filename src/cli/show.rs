@@ -135,6 +135,18 @@ fn escaped(bytes: &[u8]) -> String {
     text
 }
 
+/// A line of our own in which strangers may have had a word: like [`escaped`], but quotes stay what they are.
+pub fn printable(line: &str) -> String {
+    let mut text = String::with_capacity(line.len());
+    for character in line.chars() {
+        match character {
+            '\'' | '"' | '\\' => text.push(character),
+            _ => text.extend(character.escape_debug()),
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

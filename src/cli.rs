@@ -15,6 +15,7 @@ mod spelling;
 mod units;
 
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -49,7 +50,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Serve(ServeOptions),
+    Serve(Box<ServeOptions>),
+    /// List the services: default ports, what they do, how to try them
+    #[command(
+        after_help = "The commands reach what `tidewheel serve` serves; nc is OpenBSD's (Debian: netcat-openbsd)."
+    )]
+    Services,
 }
 
 /// Serve the built-in services until SIGTERM or SIGINT (Ctrl-C)
@@ -119,12 +125,16 @@ impl LogLevel {
 pub fn run() -> ExitCode {
     match parse(std::env::args_os().collect()) {
         Ok(Cli { command: Command::Serve(options) }) => serve::serve(&options),
+        Ok(Cli { command: Command::Services }) => match io::stdout().write_all(services::list().as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
         Err(error) if !is_mistake(&error) => error.exit(),
         Err(error) => {
             let line =
                 format!("tidewheel: {} (see tidewheel serve --help)\n", show::printable(&sentence(&error)));
             // The stream may be closed; the exit code tells all the same.
-            let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+            let _ = io::stderr().write_all(line.as_bytes());
             ExitCode::from(EXIT_USAGE)
         }
     }
@@ -246,7 +256,7 @@ mod tests {
     fn a_mistake_is_told_in_one_line_with_its_remedy() {
         for (words, expected) in [
             (&["serve", "--idle-timout", "3s"][..], "a similar argument exists: '--idle-timeout'"),
-            (&["serv"], "a similar subcommand exists: 'serve'"),
+            (&["serv"], "some similar subcommands exist: 'services', 'serve'"),
             (&["serve", "--lang", "fr"], "[possible values: en, zh]"),
             (&["serve", "--reactors", "0"], "0 is not in 1..=1024"),
             (&["serve", "ecco=:1"], "did you mean 'echo'?"),

@@ -1,6 +1,6 @@
 //! The program as a user meets it: what it prints, how it answers, how it ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
@@ -181,6 +181,34 @@ fn the_longest_line_is_the_one_that_is_asked_for() {
     stream.write_all(b"hello!\r\n").expect("the connection is open");
     assert_eq!(read_to_end(&mut stream), b"");
     server.stop();
+}
+
+#[test]
+fn the_list_of_services_says_where_and_how() {
+    let list = run(["services"]);
+    assert_eq!(list.status.code(), Some(0));
+    let list = String::from_utf8(list.stdout).expect("the list is UTF-8");
+    assert!(list.lines().all(|line| line.len() <= 80), "{list}");
+
+    // It names what the server serves by default, and the trials go there.
+    let ip = lonely_ip(4);
+    let server = Server::start(["--bind", &ip.to_string()]);
+    for (service, address) in &server.listening {
+        let entry: Vec<_> = list.lines().skip_while(|line| !line.starts_with(service)).take(2).collect();
+        let [summary, more] = entry[..] else { panic!("{service} is not in the list") };
+        let (transport, at) = address.split_once("://").expect("a default is of tcp or udp");
+        let port = at.rsplit_once(':').expect("it has a port").1;
+        assert!(summary.contains(&format!("{transport} {port}")), "{address}: {summary}");
+        assert!(more.contains(transport) && more.contains("127.0.0.1"), "{address}: {more}");
+    }
+    let names = server.listening.iter().map(|(service, _)| service).collect::<HashSet<_>>();
+    assert_eq!(list.lines().count(), 2 + 2 * names.len(), "{list}");
+    server.stop();
+
+    let help = run(["services", "--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&help.stdout).contains("tidewheel serve"));
+    refused(["services", "echo"]);
 }
 
 #[test]

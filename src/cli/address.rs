@@ -67,8 +67,8 @@ pub fn request(text: &str) -> Result<Request, String> {
     let service = services::find(name)?;
     let (transport, place) = place(address, service)?;
     if !service.transports.contains(&transport) {
-        let all: Vec<_> = service.transports.iter().map(|transport| transport.name()).collect();
-        return Err(format!("{name} cannot be served on {}, only on {}", transport.name(), all.join(", ")));
+        let all = service.transport_names().join(", ");
+        return Err(format!("{name} cannot be served on {}, only on {all}", transport.name()));
     }
     Ok(Request { service, transport, place })
 }

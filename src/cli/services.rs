@@ -1,7 +1,5 @@
 //! The table of services: what there is, where it listens by default, how it is made.
 
-use std::fmt::Write as _;
-
 use tidewheel::framing::Framed;
 use tidewheel::services::Language;
 use tidewheel::services::banner::{self, Banner};
@@ -20,8 +18,10 @@ use super::spelling;
 /// One service of the program. A new one is a new row of [`TABLE`].
 pub struct Entry {
     pub name: &'static str,
-    /// One line for `--help`.
+    /// What it does, in few words.
     pub about: &'static str,
+    /// A command that shows it at its default address.
+    pub trial: &'static str,
     /// What it can be served on. A bare HOST:PORT takes the first.
     pub transports: &'static [Transport],
     /// Where it listens when the command line names no address at all.
@@ -46,6 +46,7 @@ pub static TABLE: &[Entry] = &[
     Entry {
         name: "echo",
         about: "sends every byte back",
+        trial: "nc 127.0.0.1 7007",
         transports: &[TCP, UDP, UNIX, UNIX_DGRAM],
         defaults: &[(TCP, 7007), (UDP, 7007)],
         add: Add::ForAll(|reactor, _| reactor.add_service(Echo, bytes("echo"))),
@@ -53,6 +54,7 @@ pub static TABLE: &[Entry] = &[
     Entry {
         name: "uppercase",
         about: "sends everything back in upper case",
+        trial: "echo hello | nc -N 127.0.0.1 6666",
         transports: &[TCP, UDP, UNIX, UNIX_DGRAM],
         defaults: &[(TCP, 6666), (UDP, 6666)],
         add: Add::ForAll(|reactor, _| reactor.add_service(Uppercase::default(), bytes("uppercase"))),
@@ -60,6 +62,7 @@ pub static TABLE: &[Entry] = &[
     Entry {
         name: "greeting",
         about: "greets each message by its text",
+        trial: "nc 127.0.0.1 9999",
         transports: &[TCP, UNIX],
         defaults: &[(TCP, 9999)],
         add: Add::ForAll(|reactor, settings| {
@@ -69,6 +72,7 @@ pub static TABLE: &[Entry] = &[
     Entry {
         name: "daytime",
         about: "tells the local date and time",
+        trial: "nc 127.0.0.1 6789",
         transports: &[TCP, UDP],
         defaults: &[(TCP, 6789)],
         add: Add::ForAll(|reactor, _| reactor.add_service(Daytime::local(), Options::new("daytime"))),
@@ -76,6 +80,7 @@ pub static TABLE: &[Entry] = &[
     Entry {
         name: "banner",
         about: "sends a welcome and closes",
+        trial: "nc 127.0.0.1 9998",
         transports: &[TCP, UNIX],
         defaults: &[(TCP, 9998)],
         add: Add::ForAll(|reactor, settings| {
@@ -87,6 +92,7 @@ pub static TABLE: &[Entry] = &[
     Entry {
         name: "reply",
         about: "answers each message with one text",
+        trial: "echo hello | nc -N 127.0.0.1 8888",
         transports: &[TCP, UDP, UNIX, UNIX_DGRAM],
         defaults: &[(TCP, 8888), (UDP, 8080), (UDP, 8888)],
         add: Add::ForEach(|reactor, settings, address| {
@@ -98,7 +104,8 @@ pub static TABLE: &[Entry] = &[
     },
     Entry {
         name: "time",
-        about: "sends each datagram back behind the local time",
+        about: "puts the local time before datagrams",
+        trial: "echo hello | nc -u -w 1 127.0.0.1 8081",
         transports: &[UDP, UNIX_DGRAM],
         defaults: &[(UDP, 8081)],
         add: Add::ForAll(|reactor, _| reactor.add_service(Time::local(), Options::new("time"))),
@@ -139,16 +146,42 @@ pub fn find(name: &str) -> Result<&'static Entry, String> {
     })
 }
 
-/// The table as `--help` shows it.
-pub fn describe() -> String {
-    let mut text = String::from("Services, their default ports, what they do:\n");
-    for entry in TABLE {
+impl Entry {
+    /// The transports as words.
+    pub fn transport_names(&self) -> Vec<&'static str> {
+        self.transports.iter().map(|transport| transport.name()).collect()
+    }
+
+    /// Its name, its default ports and what it does, in columns.
+    fn summary(&self) -> String {
         let ports: Vec<_> =
-            entry.defaults.iter().map(|(transport, port)| format!("{} {port}", transport.name())).collect();
-        let transports: Vec<_> = entry.transports.iter().map(|transport| transport.name()).collect();
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "  {:<10} {:<19} {}", entry.name, ports.join(", "), entry.about);
-        let _ = writeln!(text, "  {:<10} {:<19} on {}", "", "", transports.join(", "));
+            self.defaults.iter().map(|(transport, port)| format!("{} {port}", transport.name())).collect();
+        columns(self.name, &ports.join(", "), self.about)
+    }
+}
+
+/// A line of at most 80 characters, if the texts allow it.
+fn columns(name: &str, middle: &str, last: &str) -> String {
+    format!("{name:<10} {middle:<28} {last}\n")
+}
+
+/// The table as `serve --help` shows it.
+pub fn describe() -> String {
+    let mut text = String::from("Services, their default ports, what they do (more: tidewheel services):\n");
+    for entry in TABLE {
+        text.push_str("  ");
+        text.push_str(&entry.summary());
+    }
+    text
+}
+
+/// The table as `tidewheel services` prints it.
+pub fn list() -> String {
+    let mut text = columns("SERVICE", "DEFAULT PORTS ON 127.0.0.1", "WHAT IT DOES");
+    text.push_str(&columns("", "TRANSPORTS", "TRY IT"));
+    for entry in TABLE {
+        text.push_str(&entry.summary());
+        text.push_str(&columns("", &entry.transport_names().join(" "), entry.trial));
     }
     text
 }

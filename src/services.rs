@@ -5,6 +5,7 @@ mod clock;
 pub mod daytime;
 pub mod echo;
 pub mod greeting;
+pub mod http;
 pub mod reply;
 pub mod time;
 pub mod uppercase;

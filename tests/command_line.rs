@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
@@ -228,6 +228,7 @@ fn the_help_names_every_service_and_every_limit() {
         "daytime    tcp 6789",
         "banner     tcp 9998",
         "reply      tcp 8888, udp 8080, udp 8888",
+        "http       tcp 8080",
         "time       udp 8081",
         "--bind",
         "--lang",
@@ -436,6 +437,27 @@ fn a_silent_connection_is_closed() {
     server.stop();
 }
 
+#[test]
+fn http_has_the_idle_timeout_that_is_given() {
+    let server = Server::start(["--idle-timeout", "20ms", "http=:0"]);
+    assert_eq!(read_to_end(&mut server.tcp("http")), b"");
+    server.stop();
+}
+
+#[test]
+fn a_head_of_http_is_no_longer_than_a_line() {
+    let server = Server::start(["--max-line", "40", "http=:0"]);
+    let mut stream = server.tcp("http");
+    ask(&mut stream, b"GET / HTTP/1.1\r\nHost: tide\r\n\r\n", b"HTTP/1.1 200 OK\r\n");
+    let mut stream = server.tcp("http");
+    stream
+        .write_all(format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", "x".repeat(40)).as_bytes())
+        .expect("it is open");
+    let answer = read_to_end(&mut stream);
+    assert!(answer.starts_with(b"HTTP/1.1 431 "), "{}", answer.escape_ascii());
+    server.stop();
+}
+
 // ---- signals ----
 
 #[test]
@@ -630,6 +652,41 @@ fn show_prints_what_comes_and_goes_without_its_power() {
     assert_eq!(server.out_line(), format!(r#"{name} -> "a\nb""#));
     let answer = server.out_line();
     assert!(answer.starts_with(&format!("{name} <- \"[")) && answer.ends_with(r#"]a\nb""#), "{answer}");
+    server.stop();
+}
+
+#[test]
+fn no_service_lends_its_peers_power_over_the_terminal() {
+    let services = ["echo", "uppercase", "greeting", "reply", "http"];
+    let requests = services.map(|service| format!("{service}=:0"));
+    let mut server = Server::start(["--show".to_owned()].iter().chain(&requests));
+    let mut names = Vec::new();
+    for service in services {
+        let mut stream = server.tcp(service);
+        names.push(format!("{service} {}", stream.local_addr().expect("it is connected")));
+        stream
+            .write_all(b"\x1b[2J\xc2\x9b2J\xe2\x80\xae\r\n\r\nready\n\r\n")
+            .expect("the connection is open");
+        stream.shutdown(Shutdown::Write).expect("the connection is open");
+        read_to_end(&mut stream);
+    }
+    server.signal(Signal::TERM);
+    let mut shown = String::new();
+    server.out.as_mut().expect("it is piped").read_to_string(&mut shown).expect("what is shown is UTF-8");
+    for name in names {
+        assert!(
+            shown.contains(&format!(r#"{name} -> "\u{{1b}}[2J\u{{9b}}2J\u{{202e}}\r\n"#)),
+            "{name}: {shown}"
+        );
+        assert!(shown.contains(&format!(r#"{name} <- ""#)), "{name}: {shown}");
+    }
+    for line in shown.lines() {
+        assert!(
+            !line.contains(|character: char| character.is_control() || character == '\u{202e}'),
+            "{line:?}"
+        );
+        assert!(services.iter().any(|service| line.starts_with(service)), "{line:?}");
+    }
     server.stop();
 }
 

@@ -222,7 +222,7 @@ mod tests {
             ("echo", "such as echo=127.0.0.1:7007"),
             ("7007", "write SERVICE=ADDRESS"),
             ("ecco=:1", "did you mean 'echo'?"),
-            ("ftp=:1", "there are echo"),
+            ("quux=:1", "there are echo"),
             ("=:1", "there is no service ''"),
             ("echo=", "expected HOST:PORT"),
             ("echo=7007", "expected HOST:PORT"),

@@ -27,11 +27,12 @@ pub struct LimitOptions {
     #[arg(long, value_name = "N", default_value = "0", hide_default_value = true)]
     max_connections_per_ip: usize,
 
-    /// Close a connection on which no byte moved for so long [default: no limit]
-    #[arg(long, value_name = "DURATION", default_value = "0", hide_default_value = true)]
-    idle_timeout: Time,
+    /// Close a connection on which no byte moved for so long [default: no limit; http: 60s]
+    #[arg(long, value_name = "DURATION")]
+    pub idle_timeout: Option<Time>,
 
-    /// How long a message may take from its first to its last byte (echo and uppercase know no messages)
+    /// How long a message may take from its first to its last byte, a request of HTTP that of its head (echo and
+    /// uppercase know no messages)
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     read_deadline: Time,
 
@@ -43,7 +44,7 @@ pub struct LimitOptions {
     #[arg(long, value_name = "DURATION", default_value = "5s")]
     pub drain_deadline: Time,
 
-    /// The longest line, at least 1 byte
+    /// The longest line, and the longest head of an HTTP request; at least 1 byte
     #[arg(long, value_name = "SIZE", default_value = "32KiB")]
     pub max_line: Size,
 
@@ -104,7 +105,7 @@ impl LimitOptions {
         let count = |count: usize| (count > 0).then_some(count);
         let common = Limits {
             connections_per_ip_max: count(self.max_connections_per_ip),
-            idle_timeout: self.idle_timeout.limit(),
+            idle_timeout: self.idle_timeout.and_then(Time::limit),
             read_deadline: self.read_deadline.limit(),
             progress_timeout: self.progress_timeout.limit(),
             // A carriage return and a line feed come on top.

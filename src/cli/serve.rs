@@ -101,7 +101,7 @@ fn serve_on(options: &ServeOptions, streams: &Streams) -> Result<(), Failure> {
         .limits
         .limits(usize::from(options.reactors), wanted.len(), descriptors)
         .map_err(Failure::usage)?;
-    let settings = options.services.settings(options.limits.max_line);
+    let settings = options.services.settings(&options.limits);
     // From here on a signal waits for the reactor instead of ending the program with its socket files in place.
     let signals =
         Signals::catch().map_err(|error| Failure::usage(format!("cannot receive signals: {error}")))?;

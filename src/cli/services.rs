@@ -6,6 +6,7 @@ use tidewheel::services::banner::{self, Banner};
 use tidewheel::services::daytime::Daytime;
 use tidewheel::services::echo::Echo;
 use tidewheel::services::greeting::Greeting;
+use tidewheel::services::http::Http;
 use tidewheel::services::reply::Reply;
 use tidewheel::services::time::Time;
 use tidewheel::services::uppercase::Uppercase;
@@ -100,6 +101,17 @@ pub static TABLE: &[Entry] = &[
             let text = text.unwrap_or(reply_text(settings.language, address));
             let reply = Framed::new(Reply::new(text, text), settings.rules);
             reactor.add_service(reply, Options::new("reply"))
+        }),
+    },
+    Entry {
+        name: "http",
+        about: "serves a page over HTTP/1.1",
+        trial: "curl http://127.0.0.1:8080/",
+        transports: &[TCP],
+        defaults: &[(TCP, 8080)],
+        add: Add::ForAll(|reactor, settings| {
+            let options = Options { idle_timeout: settings.http_idle_timeout, ..Options::new("http") };
+            reactor.add_service(Http::new(settings.rules.line_bytes_max), options)
         }),
     },
     Entry {

@@ -1,10 +1,17 @@
 //! What services are made with: the language of their texts, the texts that are given, what ends a message.
 
+use std::time::Duration;
+
 use clap::ValueEnum;
 use tidewheel::framing::Rules;
 use tidewheel::services::Language;
 
-use super::units::{Size, Time};
+use super::limits::LimitOptions;
+use super::units::Time;
+
+/// How long an HTTP connection may be idle unless the idle timeout is given: peers keep them open between requests, and
+/// forget them.
+const HTTP_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(clap::Args)]
 #[command(next_help_heading = "Services")]
@@ -31,6 +38,8 @@ pub struct ServiceOptions {
 pub struct Settings {
     pub language: Language,
     pub rules: Rules,
+    /// `None`: the one of all connections.
+    pub http_idle_timeout: Option<Duration>,
     /// `None`: the one of the language.
     pub banner_text: Option<String>,
     /// `None`: the one of the language and the address.
@@ -38,12 +47,13 @@ pub struct Settings {
 }
 
 impl ServiceOptions {
-    /// What they come to, with lines of at most `line_max`.
-    pub fn settings(&self, line_max: Size) -> Settings {
+    /// What they come to, together with the limits.
+    pub fn settings(&self, limits: &LimitOptions) -> Settings {
         let lang = self.lang.unwrap_or_else(|| Lang::from_environment(|name| std::env::var(name).ok()));
         Settings {
             language: lang.language(),
-            rules: Rules { message_pause: self.message_pause.limit(), line_bytes_max: line_max.0 },
+            rules: Rules { message_pause: self.message_pause.limit(), line_bytes_max: limits.max_line.0 },
+            http_idle_timeout: limits.idle_timeout.is_none().then_some(HTTP_IDLE_TIMEOUT),
             banner_text: self.banner_text.clone(),
             reply_text: self.reply_text.clone(),
         }
@@ -81,7 +91,28 @@ impl Lang {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[test]
+    fn http_connections_are_idle_for_a_minute_unless_another_time_is_given() {
+        #[derive(Parser)]
+        struct Line {
+            #[command(flatten)]
+            services: ServiceOptions,
+            #[command(flatten)]
+            limits: LimitOptions,
+        }
+        for (words, expected) in [
+            (&["tidewheel"][..], Some(Duration::from_secs(60))),
+            (&["tidewheel", "--idle-timeout", "5m"], None),
+            (&["tidewheel", "--idle-timeout", "0"], None),
+        ] {
+            let line = Line::try_parse_from(words).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(line.services.settings(&line.limits).http_idle_timeout, expected, "{words:?}");
+        }
+    }
 
     #[test]
     fn the_first_variable_that_is_set_decides_the_language() {

@@ -349,6 +349,18 @@ fn occupy(address: &str) -> OwnedFd {
 }
 
 #[test]
+fn the_readme_shows_what_is_announced() {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("it is there");
+    let (_, shown) = readme.split_once("```text\nlistening ").expect("the README shows it");
+    let (shown, _) = shown.split_once("\nready\n").expect("the README shows all of it");
+    let ip = lonely_ip(5);
+    let addresses: Vec<_> =
+        shown.lines().filter_map(|line| line.rsplit_once(' ')).map(|(_, address)| address).collect();
+    let expected = default_addresses(ip).join("\n").replace(&ip.to_string(), "127.0.0.1");
+    assert_eq!(addresses.join("\n"), expected);
+}
+
+#[test]
 fn defaults_that_are_busy_are_left_out() {
     let ip = lonely_ip(1);
     let all = default_addresses(ip);

@@ -1,6 +1,7 @@
 //! The ready-made services.
 
 pub mod banner;
+pub mod chat;
 mod clock;
 pub mod daytime;
 pub mod echo;

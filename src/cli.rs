@@ -142,13 +142,13 @@ pub fn run() -> ExitCode {
 
 /// Reads the command line, and the configuration file if it names one.
 fn parse(words: Vec<OsString>) -> Result<Cli, clap::Error> {
-    let matches = command().try_get_matches_from(&words)?;
-    if let Some((SERVE, typed)) = matches.subcommand()
+    let command = command();
+    let matches = command.clone().try_get_matches_from(&words)?;
+    if let (Some((SERVE, typed)), Some(serve)) = (matches.subcommand(), command.find_subcommand(SERVE))
         && let Some(path) = typed.get_one::<PathBuf>("config")
     {
-        let serve = command().find_subcommand(SERVE).cloned().unwrap_or_default();
         let settings =
-            config::read(path, &serve).map_err(|line| clap::Error::raw(ErrorKind::InvalidValue, line))?;
+            config::read(path, serve).map_err(|line| clap::Error::raw(ErrorKind::InvalidValue, line))?;
         let is_given = |id: &str| {
             matches!(typed.value_source(id), Some(ValueSource::CommandLine | ValueSource::EnvVariable))
         };
@@ -160,7 +160,7 @@ fn parse(words: Vec<OsString>) -> Result<Cli, clap::Error> {
         // The program and the command, then what the file says, then what was typed.
         let mut all = words;
         all.splice(2..2, settings.map(|setting| setting.word.into()));
-        return Cli::from_arg_matches(&command().try_get_matches_from(all)?);
+        return Cli::from_arg_matches(&command.try_get_matches_from(all)?);
     }
     Cli::from_arg_matches(&matches)
 }

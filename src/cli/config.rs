@@ -121,9 +121,9 @@ fn words(arg: &Arg, value: &Spanned<DeValue<'_>>) -> Result<Vec<(usize, String)>
         _ if kind == TypeId::of::<bool>() => return Err("true or false"),
         DeValue::String(text) => text.to_string(),
         _ if kind == TypeId::of::<String>() => return Err("a string"),
-        DeValue::Integer(number) => i128::from_str_radix(number.as_str(), number.radix())
-            .map_err(|_| "a number that is not as long as that")?
-            .to_string(),
+        DeValue::Integer(number) => {
+            i128::from_str_radix(number.as_str(), number.radix()).map_err(|_| "a smaller number")?.to_string()
+        }
         _ => return Err("a string or a whole number"),
     };
     let name = arg.get_long().unwrap_or_default();

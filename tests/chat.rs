@@ -2,12 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+#[path = "fuzz/checks/chat.rs"]
+pub mod check;
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use tidewheel::framing::{Framed, Rules};
 use tidewheel::services::Language;
 use tidewheel::services::chat::{Chat, ChatLimits};
+use tidewheel::sim::{self, Random};
 use tidewheel::{CloseReason, Limits, Options};
 
 use crate::harness::{Folder, Served, any_tcp, ask, expect, listen_with, read_to_end, tcp, unix};
@@ -369,4 +373,72 @@ fn a_line_that_is_too_long_ends_the_connection_and_no_other() {
     bob.is_told("/who", "* 2 people in lobby: bob, carol");
     drop(alice);
     served.await_metrics("it is counted", |metrics| metrics.closed_for(CloseReason::InputLimit) == 1);
+}
+
+/// Messages in which nearly everything that chat looks for happens, often in the wrong place.
+fn mischief(random: &mut Random) -> Vec<u8> {
+    const PIECES: [&str; 40] = [
+        "\n",
+        "\n",
+        "\n",
+        "\r\n",
+        "\r",
+        "\0",
+        "\x1b[2J",
+        "\x07",
+        "\x7f",
+        "\t",
+        " ",
+        ":",
+        "：",
+        "@",
+        "＠",
+        "/",
+        "* ",
+        " -> you: ",
+        "watcher",
+        "sender",
+        "nickname: ",
+        "lobby",
+        "/say ",
+        "/msg ",
+        "/join ",
+        "/leave",
+        "/rooms",
+        "/who ",
+        "/nick ",
+        "/help",
+        "/quit",
+        "//",
+        "\u{85}",
+        "\u{9b}",
+        "\u{202e}",
+        "\u{2066}",
+        "\u{2028}",
+        "\u{200d}",
+        "e\u{301}",
+        "漢",
+    ];
+    let mut bytes = Vec::new();
+    for _ in 0..random.below(40) {
+        match random.below(20) {
+            0 => bytes.push(random.next_u64() as u8),
+            1 => {
+                let character = char::from_u32(random.below(0x11_0000) as u32).unwrap_or('\u{fffd}');
+                bytes.extend(character.encode_utf8(&mut [0; 4]).as_bytes());
+            }
+            _ => bytes.extend(PIECES[random.below(PIECES.len())].as_bytes()),
+        }
+    }
+    bytes
+}
+
+#[test]
+fn nothing_that_somebody_sends_shows_as_what_it_is_not() {
+    sim::check(0..300, |seed| {
+        let mut random = Random::new(seed);
+        check::check(&mischief(&mut random));
+        let noise = random.bytes(100);
+        check::check(&noise);
+    });
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "whatever fails here is to fail the test")]
 
 mod chaos;
+mod chat;
 mod datagrams;
 mod effects;
 mod faults;

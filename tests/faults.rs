@@ -19,6 +19,7 @@ mod interruptions;
 mod lingering;
 #[cfg(feature = "cli")]
 mod many_idle;
+mod many_names;
 mod never_reads;
 mod passed_descriptors;
 mod pipelining;
@@ -31,6 +32,7 @@ mod standard_error;
 mod starting;
 #[cfg(feature = "cli")]
 mod stopped;
+mod stopped_receivers;
 #[cfg(feature = "cli")]
 mod termination;
 mod uppercase_split;

@@ -227,7 +227,8 @@ Configuration file: TOML with the names of these options, `idle-timeout = '30s'`
 true`, and `services = ['echo=127.0.0.1:7007']` for SERVICE=ADDRESS.
 
 Reactors: with several, each has a socket of its own on every tcp and udp port, and connections stay where the \
-kernel put them; unix sockets are served by the first one alone. --max-connections and --output-total-limit are \
+kernel put them; unix sockets are served by the first one alone. chat, whose rooms are in one place, needs \
+--reactors 1. --max-connections and --output-total-limit are \
 divided among them.
 
 Output: whoever reads standard output or standard error slowly, or not at all, never stops the server: lines that \

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
@@ -14,7 +14,7 @@ use std::thread;
 use rustix::process::Signal;
 
 use crate::harness::program::{Server, refused, run, tidewheel};
-use crate::harness::{Folder, PATIENCE, ask};
+use crate::harness::{Folder, PATIENCE, ask, expect};
 
 // ---- peers ----
 
@@ -121,13 +121,14 @@ fn asked(address: &str, question: &[u8]) -> String {
 #[test]
 fn services_speak_the_language_that_is_asked_for() {
     let ip = lonely_ip(3);
-    for (lang, banner, tcp, udp_8080, udp_8888) in [
+    for (lang, banner, tcp, udp_8080, udp_8888, chat) in [
         (
             "en",
             "Welcome to tidewheel!\r\n",
             "your message has been received",
             "hello, my name is server",
             "my name is server",
+            "nickname: ",
         ),
         (
             "zh",
@@ -135,6 +136,7 @@ fn services_speak_the_language_that_is_asked_for() {
             "已经成功接收您发送的消息",
             "hello, my name is server",
             "my name is server, 服务器",
+            "请输入昵称:",
         ),
     ] {
         let mut server = Server::start(["--lang", lang, "--bind", &ip.to_string()]);
@@ -142,6 +144,7 @@ fn services_speak_the_language_that_is_asked_for() {
         ask(&mut server.tcp("reply"), b"hello\n", format!("{tcp}\n").as_bytes());
         assert_eq!(asked(&format!("{ip}:8080"), b"hello"), udp_8080);
         assert_eq!(asked(&format!("{ip}:8888"), b"hello"), udp_8888);
+        expect(&mut server.tcp("chat"), chat.as_bytes());
         server.await_err(if lang == "zh" { "texts in Chinese" } else { "texts in English" });
         server.stop();
     }
@@ -180,6 +183,45 @@ fn the_longest_line_is_the_one_that_is_asked_for() {
     ask(&mut stream, b"hello\r\n", b"Welcome!Hello, hello!\r\n");
     stream.write_all(b"hello!\r\n").expect("the connection is open");
     assert_eq!(read_to_end(&mut stream), b"");
+    server.stop();
+}
+
+/// Somebody in chat, whose nickname was taken: the connection, behind the first line that this gives.
+fn chatter(server: &Server, nick: &str) -> BufReader<TcpStream> {
+    let mut stream = server.tcp("chat");
+    ask(&mut stream, format!("{nick}\n").as_bytes(), b"nickname: ");
+    let mut lines = BufReader::new(stream);
+    assert!(next_line(&mut lines).starts_with("* welcome to lobby"));
+    lines
+}
+
+fn next_line(lines: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    lines.read_line(&mut line).expect("a line comes");
+    line
+}
+
+#[test]
+fn chat_has_the_limits_that_are_given() {
+    let say = |lines: &mut BufReader<TcpStream>, text: &str| {
+        lines.get_mut().write_all(text.as_bytes()).expect("the connection is open");
+    };
+
+    let server = Server::start(["chat=:0"]);
+    let mut ada = chatter(&server, "ada");
+    let _bob = chatter(&server, "bob");
+    assert_eq!(next_line(&mut ada), "* bob has joined\n");
+    server.stop();
+
+    let limits = ["--chat-announce-max", "1", "--chat-burst", "1", "--chat-rate", "1000"];
+    let server = Server::start(limits.into_iter().chain(["chat=:0"]));
+    let mut ada = chatter(&server, "ada");
+    let mut bob = chatter(&server, "bob");
+    say(&mut bob, "one\ntwo\nthree\n");
+    for expected in ["bob: one\n", "bob: two\n", "bob: three\n"] {
+        assert_eq!(next_line(&mut ada), expected);
+    }
+    assert_eq!(next_line(&mut bob), "* slow down\n");
     server.stop();
 }
 
@@ -230,6 +272,7 @@ fn the_help_names_every_service_and_every_limit() {
         "reply      tcp 8888, udp 8080, udp 8888",
         "http       tcp 8080",
         "time       udp 8081",
+        "chat       tcp 25666",
         "--bind",
         "--lang",
         "--show",
@@ -237,6 +280,9 @@ fn the_help_names_every_service_and_every_limit() {
         "--message-pause",
         "--banner-text",
         "--reply-text",
+        "--chat-burst",
+        "--chat-rate",
+        "--chat-announce-max",
         "--max-connections",
         "--max-connections-per-ip",
         "--idle-timeout",
@@ -283,6 +329,8 @@ fn a_mistake_is_one_line_that_names_it() {
         (&["serve", "--message-pause", "50"], "such as 30s"),
         (&["serve", "--log-level", "loud"], "--log-level"),
         (&["serve", "--reactors", "0"], "--reactors"),
+        (&["serve", "--reactors", "2", "echo=:0", "chat=:0"], "chat needs --reactors 1"),
+        (&["serve", "--chat-rate", "often"], "--chat-rate"),
         (&["serve", "--idle-timout", "3s"], "'--idle-timeout'"),
         (&["serve", "--idle-timeout", "3"], "such as 30s"),
         (&["serve", "--max-line", "0"], "--max-line 0"),
@@ -366,14 +414,22 @@ fn defaults_that_are_busy_are_left_out() {
     let all = default_addresses(ip);
     let (busy, free): (Vec<_>, Vec<_>) = all.iter().enumerate().partition(|(index, _)| index % 3 == 0);
     let taken: Vec<_> = busy.iter().map(|(_, address)| occupy(address)).collect();
+    let chat = format!("tcp://{ip}:25666");
+    let is_chat = |address: &String| *address == chat;
     for reactors in ["1", "2"] {
         let mut server = Server::start(["--bind", &ip.to_string(), "--reactors", reactors]);
-        for (_, address) in &busy {
+        let several = reactors != "1";
+        if several {
+            assert_eq!(server.err_line(), "tidewheel: chat is left out: it needs --reactors 1");
+        }
+        for (_, address) in busy.iter().filter(|(_, address)| !(several && is_chat(address))) {
             let line = server.err_line();
             assert!(line.contains("is left out") && line.contains(&format!("{address} is busy")), "{line}");
         }
         let listening = server.listening.iter().map(|(_, address)| address);
-        assert!(listening.eq(free.iter().map(|(_, address)| *address)), "{:?}", server.listening);
+        let expected =
+            free.iter().map(|(_, address)| *address).filter(|address| !(several && is_chat(address)));
+        assert!(listening.eq(expected), "{:?}", server.listening);
         server.stop();
     }
     drop(taken);
@@ -669,7 +725,7 @@ fn show_prints_what_comes_and_goes_without_its_power() {
 
 #[test]
 fn no_service_lends_its_peers_power_over_the_terminal() {
-    let services = ["echo", "uppercase", "greeting", "reply", "http"];
+    let services = ["echo", "uppercase", "greeting", "reply", "http", "chat"];
     let requests = services.map(|service| format!("{service}=:0"));
     let mut server = Server::start(["--show".to_owned()].iter().chain(&requests));
     let mut names = Vec::new();

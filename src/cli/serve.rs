@@ -107,6 +107,7 @@ fn serve_on(options: &ServeOptions, streams: &Streams) -> Result<(), Failure> {
         Signals::catch().map_err(|error| Failure::usage(format!("cannot receive signals: {error}")))?;
 
     if limits.len() > 1 {
+        wanted = for_several_reactors(wanted, streams)?;
         wanted = free_addresses(&limits[0], &settings, wanted, streams)?;
     }
     let (mut reactor, bound) = open_reactor(&limits[0], &settings, &wanted, limits.len() > 1, streams)?;
@@ -230,6 +231,22 @@ fn resolve(options: &ServeOptions) -> Result<Vec<Listener>, String> {
     Ok(wanted)
 }
 
+/// What of `wanted` several reactors can serve.
+fn for_several_reactors(wanted: Vec<Listener>, streams: &Streams) -> Result<Vec<Listener>, Failure> {
+    let (alone, others): (Vec<_>, Vec<_>) =
+        wanted.into_iter().partition(|listener| matches!(listener.service.add, Add::Alone(_)));
+    for Listener { service, is_default, .. } in alone {
+        let name = service.name;
+        if !is_default {
+            return Err(Failure::usage(format!(
+                "{name} needs --reactors 1, where all of its peers meet (serve it by a program of its own)"
+            )));
+        }
+        streams.err.put(format!("tidewheel: {name} is left out: it needs --reactors 1\n").as_bytes());
+    }
+    Ok(others)
+}
+
 /// What of `wanted` nobody else listens on. Reactors that share their ports would also share them with another
 /// program that does, and each would see half of the connections: so it is tried without sharing first.
 fn free_addresses(
@@ -270,8 +287,8 @@ fn open_reactor(
         let name = listener.service.name;
         let known = services.iter().find(|(known, _)| *known == name);
         let id = match (&listener.service.add, known) {
-            (Add::ForAll(_), Some(&(_, id))) => id,
-            (Add::ForAll(add), None) => {
+            (Add::ForAll(_) | Add::Alone(_), Some(&(_, id))) => id,
+            (Add::ForAll(add) | Add::Alone(add), None) => {
                 let id = add(&mut reactor, settings);
                 services.push((name, id));
                 id

@@ -3,6 +3,7 @@
 use tidewheel::framing::Framed;
 use tidewheel::services::Language;
 use tidewheel::services::banner::{self, Banner};
+use tidewheel::services::chat::Chat;
 use tidewheel::services::daytime::Daytime;
 use tidewheel::services::echo::Echo;
 use tidewheel::services::greeting::Greeting;
@@ -36,6 +37,8 @@ pub enum Add {
     ForAll(fn(&mut Reactor, &Settings) -> ServiceId),
     /// Each address has a value of its own, which may depend on it.
     ForEach(fn(&mut Reactor, &Settings, &Address) -> ServiceId),
+    /// One value serves all of its addresses, and has to be the only one: there can be no other reactor.
+    Alone(fn(&mut Reactor, &Settings) -> ServiceId),
 }
 
 const TCP: Transport = Transport::Tcp;
@@ -121,6 +124,17 @@ pub static TABLE: &[Entry] = &[
         transports: &[UDP, UNIX_DGRAM],
         defaults: &[(UDP, 8081)],
         add: Add::ForAll(|reactor, _| reactor.add_service(Time::local(), Options::new("time"))),
+    },
+    Entry {
+        name: "chat",
+        about: "rooms and private messages",
+        trial: "nc 127.0.0.1 25666",
+        transports: &[TCP, UNIX],
+        defaults: &[(TCP, 25666)],
+        add: Add::Alone(|reactor, settings| {
+            let chat = Chat::new(settings.language, settings.chat_limits.clone());
+            reactor.add_service(Framed::new(chat, settings.rules), Options::new("chat"))
+        }),
     },
 ];
 

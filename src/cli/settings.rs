@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use tidewheel::framing::Rules;
 use tidewheel::services::Language;
+use tidewheel::services::chat::ChatLimits;
 
 use super::limits::LimitOptions;
 use super::units::Time;
@@ -32,6 +33,18 @@ pub struct ServiceOptions {
     /// What reply answers everywhere [default: a text for each transport]
     #[arg(long, value_name = "TEXT")]
     reply_text: Option<String>,
+
+    /// Messages that one connection of chat may send at once; 0 for no limit
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    chat_burst: u32,
+
+    /// Messages a second that it may send from then on; who sends more is slowed, then closed; 0 for no limit
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    chat_rate: u32,
+
+    /// People in a room of chat above which it is not told who joins and leaves; 0 for no limit
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    chat_announce_max: usize,
 }
 
 /// The options of services as they are made with them.
@@ -44,6 +57,7 @@ pub struct Settings {
     pub banner_text: Option<String>,
     /// `None`: the one of the language and the address.
     pub reply_text: Option<String>,
+    pub chat_limits: ChatLimits,
 }
 
 impl ServiceOptions {
@@ -56,6 +70,12 @@ impl ServiceOptions {
             http_idle_timeout: limits.idle_timeout.is_none().then_some(HTTP_IDLE_TIMEOUT),
             banner_text: self.banner_text.clone(),
             reply_text: self.reply_text.clone(),
+            chat_limits: ChatLimits {
+                burst: if self.chat_burst == 0 { u32::MAX } else { self.chat_burst },
+                rate: self.chat_rate,
+                announce_max: if self.chat_announce_max == 0 { usize::MAX } else { self.chat_announce_max },
+                ..ChatLimits::default()
+            },
         }
     }
 }
@@ -95,22 +115,41 @@ mod tests {
 
     use super::*;
 
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        services: ServiceOptions,
+        #[command(flatten)]
+        limits: LimitOptions,
+    }
+
+    fn settings(options: &str) -> Settings {
+        let words = std::iter::once("tidewheel").chain(options.split_whitespace());
+        let line = Line::try_parse_from(words).unwrap_or_else(|error| panic!("{error}"));
+        line.services.settings(&line.limits)
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_library() {
+        let settings = settings("");
+        assert_eq!(settings.rules, Rules::default());
+        assert_eq!(settings.chat_limits, ChatLimits::default());
+    }
+
+    #[test]
+    fn zero_is_no_limit() {
+        let limits = settings("--chat-burst 0 --chat-rate 0 --chat-announce-max 0").chat_limits;
+        // The library has its own word for no rate.
+        assert_eq!((limits.burst, limits.rate, limits.announce_max), (u32::MAX, 0, usize::MAX));
+        assert_eq!(settings("--message-pause 0").rules.message_pause, None);
+    }
+
     #[test]
     fn http_connections_are_idle_for_a_minute_unless_another_time_is_given() {
-        #[derive(Parser)]
-        struct Line {
-            #[command(flatten)]
-            services: ServiceOptions,
-            #[command(flatten)]
-            limits: LimitOptions,
-        }
-        for (words, expected) in [
-            (&["tidewheel"][..], Some(Duration::from_secs(60))),
-            (&["tidewheel", "--idle-timeout", "5m"], None),
-            (&["tidewheel", "--idle-timeout", "0"], None),
-        ] {
-            let line = Line::try_parse_from(words).unwrap_or_else(|error| panic!("{error}"));
-            assert_eq!(line.services.settings(&line.limits).http_idle_timeout, expected, "{words:?}");
+        for (options, expected) in
+            [("", Some(Duration::from_secs(60))), ("--idle-timeout 5m", None), ("--idle-timeout 0", None)]
+        {
+            assert_eq!(settings(options).http_idle_timeout, expected, "{options}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! The command line: what it says, and how mistakes in it are told.
 //!
-//! Exit codes: 0 ended in order, 1 the loop failed, 2 the command line or an address was no good. A second SIGTERM
-//! or SIGINT ends the program by that signal, which a shell shows as 128 + its number.
+//! Exit codes: 0 ended in order, 1 the loop failed, 2 the command line, its file or an address was no good. A second
+//! SIGTERM or SIGINT ends the program by that signal, which a shell shows as 128 + its number.
 
 mod address;
 mod config;
@@ -208,6 +208,7 @@ Examples:
   tidewheel serve echo=[::]:7007 echo=unix:/tmp/echo.sock time=udp://0.0.0.0:8081
   tidewheel serve --bind 0.0.0.0 --max-connections-per-ip 100
   tidewheel serve --reactors 4 echo=0.0.0.0:7007
+  tidewheel serve --config tidewheel.toml   what the file says
 
 ADDRESS:
   tcp://HOST:PORT, udp://HOST:PORT, unix:PATH, unix-dgram:PATH
@@ -241,7 +242,7 @@ Signals:
 Exit codes:
   0    ended in order after SIGTERM or SIGINT
   1    the event loop failed
-  2    a bad command line, or an address that cannot be served
+  2    a bad command line or configuration file, or an address that cannot be served
   143  ended at once by a second SIGTERM (SIGINT: 130), as a shell shows it";
 
 #[cfg(test)]

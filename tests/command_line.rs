@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
@@ -13,7 +13,7 @@ use std::thread;
 
 use rustix::process::Signal;
 
-use crate::harness::program::{Server, refused, run, tidewheel};
+use crate::harness::program::{Server, lonely_ip, refused, run, tidewheel};
 use crate::harness::{Folder, PATIENCE, ask, expect};
 
 // ---- peers ----
@@ -39,12 +39,6 @@ fn read_to_end(stream: &mut impl Read) -> Vec<u8> {
         Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "after {} bytes", all.len()),
     }
     all
-}
-
-/// An address of loopback that no other test uses, for what needs fixed ports.
-fn lonely_ip(number: u8) -> IpAddr {
-    let [.., high, low] = std::process::id().to_be_bytes();
-    Ipv4Addr::new(127, high, low, number).into()
 }
 
 // ---- what it serves ----

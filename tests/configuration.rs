@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rustix::process::Signal;
 
-use crate::harness::program::{Server, refused, tidewheel};
+use crate::harness::program::{Server, lonely_ip, refused, tidewheel};
 use crate::harness::{Folder, ask, read_to_end};
 
 /// A configuration file in `folder`.
@@ -104,10 +104,8 @@ fn the_example_of_the_readme_serves() {
     let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("it is there");
     let (_, example) = readme.split_once("```toml\n").expect("the README has an example");
     let (example, _) = example.split_once("```").expect("the example ends");
-    // On an address that no other test uses.
-    let [.., high, low] = std::process::id().to_be_bytes();
     let folder = Folder::new();
-    let server = start(&folder, &example.replace("127.0.0.1", &format!("127.{high}.{low}.9")), &[]);
+    let server = start(&folder, &example.replace("127.0.0.1", &lonely_ip(6).to_string()), &[]);
     assert_eq!(server.listening.len(), example.matches("127.0.0.1").count(), "{:?}", server.listening);
     server.stop();
 }

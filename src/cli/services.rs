@@ -65,7 +65,7 @@ pub static TABLE: &[Entry] = &[
     },
     Entry {
         name: "greeting",
-        about: "greets each message by its text",
+        about: "greets whoever sends a name",
         trial: "nc 127.0.0.1 9999",
         transports: &[TCP, UNIX],
         defaults: &[(TCP, 9999)],

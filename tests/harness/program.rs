@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::net::TcpStream;
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
@@ -284,6 +284,12 @@ pub fn refused<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> String {
     assert_eq!(line.matches('\n').count(), 1, "{args:?}: {line}");
     assert!(line.starts_with("tidewheel: ") && line.ends_with('\n'), "{args:?}: {line}");
     line
+}
+
+/// An address of loopback that no other test uses, given a number of its own, for what needs fixed ports.
+pub fn lonely_ip(number: u8) -> IpAddr {
+    let [.., high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, high, low, number).into()
 }
 
 fn line_of(reader: &mut impl BufRead) -> String {

@@ -7,6 +7,7 @@ mod command_line;
 mod configuration;
 mod datagrams;
 mod faults;
+mod fuzz;
 mod harness;
 mod messages;
 mod simulation;

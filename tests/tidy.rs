@@ -61,12 +61,18 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The files of the repository that are text, in order.
+/// The files of the repository that are text, in order; not what tools leave behind.
 fn files() -> Vec<File> {
+    let ignored = read(".gitignore");
+    let ignored: Vec<_> =
+        ignored.lines().filter_map(|line| line.strip_prefix('/')).map(|name| root().join(name)).collect();
     let top = [".ci", ".github"].iter().chain(&TOP_LEVEL);
     let mut paths: Vec<PathBuf> = top.map(|name| root().join(name)).collect();
     let mut files = Vec::new();
     while let Some(path) = paths.pop() {
+        if ignored.contains(&path) {
+            continue;
+        }
         if path.is_dir() {
             let entries = fs::read_dir(&path).expect("the folders of the repository are readable");
             paths.extend(entries.map(|entry| entry.expect("a folder can be read to its end").path()));

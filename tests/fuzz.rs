@@ -1,0 +1,129 @@
+//! The checks of the fuzz targets on inputs that are mostly right: pieces of what peers say, put together, with bytes
+//! flipped, dropped, doubled and put in. Everything follows from the seed, which is printed when a check fails.
+//!
+//! The targets themselves, which find their inputs by what they reach, are in the folder `fuzz`.
+
+use std::collections::BTreeSet;
+
+use tidewheel::sim::{self, Random};
+
+mod checks {
+    pub mod cuts;
+    pub mod framing;
+    pub mod http;
+    pub mod responses;
+}
+
+const HTTP: [&str; 35] = [
+    "GET / HTTP/1.1\r\nHost: me\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: me\r\n\r\n",
+    "HEAD /?x=1 HTTP/1.1\r\nHost: me:80\r\nConnection: keep-alive\r\n\r\n",
+    "GET /missing HTTP/1.1\r\nHost: me\r\nUser-Agent: fuzz/1 (x; y)\r\nAccept: */*\r\n\r\n",
+    "GET http://me/ HTTP/1.1\r\nHost: me\r\n\r\n",
+    "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    "GET / HTTP/1.0\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: me\r\nConnection: close\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: me\r\nContent-Length: 5\r\n\r\nhello",
+    "POST / HTTP/1.1\r\nHost: me\r\nContent-Length: 29\r\n\r\nGET / HTTP/1.1\r\nHost: me\r\n\r\n.",
+    "PUT /x HTTP/1.1\r\nHost: me\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1;a=b\r\n!\r\n0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: me\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n\r\n\r\n0\r\nA: b\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: me\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: me\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: me\r\nContent-Length: 65537\r\n\r\n",
+    "OPTIONS * HTTP/1.1\r\nHost: me\r\n\r\n",
+    "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "BREW / HTTP/1.1\r\nHost: me\r\n\r\n",
+    // Parts, which make something else of what they come to stand in.
+    "GET / HTTP/1.1\r\nHost: me\r\n",
+    "POST / HTTP/1.1\r\nHost: me\r\n",
+    "Content-Length: 5\r\n",
+    "Content-Length: 5, 5\r\n",
+    "Content-Length: 0\r\n",
+    "Content-Length: 99999999999999999999\r\n",
+    "Transfer-Encoding: chunked\r\n",
+    "Transfer-Encoding: chunked, identity\r\n",
+    " folded: line\r\n",
+    "Host: you\r\n",
+    "X: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n",
+    "\r\n",
+    "\n\n",
+    "0\r\n\r\n",
+    "5\r\nhello\r\n",
+    "ffffffff\r\n",
+    "1;xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+];
+
+const LINES: [&str; 12] = [
+    "hello\n",
+    "hello\r\n",
+    "hello",
+    "\n",
+    "\r\n",
+    "\r",
+    "a\rb\n",
+    "你好，世界\n",
+    "12345678\n",
+    "1234567890123456\r\n",
+    "123456789012345678901234567890123456789012345678901234567890123\n",
+    "\0\u{1b}[2J\n",
+];
+
+/// Some of `parts`, changed in some places, behind the bytes that say how they are cut.
+fn generate(random: &mut Random, parts: &[&str]) -> Vec<u8> {
+    const ODD: [&[u8]; 16] = [
+        b"\r",
+        b"\n",
+        b"\r\n",
+        b"\r\n\r\n",
+        b"\0",
+        b"\t",
+        b" ",
+        b":",
+        b",",
+        b";",
+        b"+",
+        b"0",
+        b"\x0b",
+        b"\x7f",
+        b"\xff",
+        b"\r\n ",
+    ];
+    let mut input: Vec<u8> =
+        (0..1 + random.below(6)).flat_map(|_| parts[random.below(parts.len())].bytes()).collect();
+    let changes = if random.chance(0.3) { 0 } else { 1 + random.below(4) };
+    for _ in 0..changes {
+        let at = random.below(input.len());
+        let end = input.len().min(at + 1 + random.below(8));
+        match random.below(4) {
+            0 if at < input.len() => input[at] ^= 1 << random.below(8),
+            1 => drop(input.drain(at..end)),
+            2 => {
+                let piece = input[at..end].to_vec();
+                input.splice(at..at, piece);
+            }
+            _ => drop(input.splice(at..at, ODD[random.below(ODD.len())].iter().copied())),
+        }
+    }
+    let mut bytes = random.bytes(2 + checks::cuts::CUTS_MAX);
+    bytes.extend(input);
+    bytes
+}
+
+#[test]
+fn framing() {
+    sim::check(0..5000, |seed| checks::framing::check(&generate(&mut Random::new(seed), &LINES)));
+}
+
+#[test]
+fn http() {
+    let (mut runs, mut seen) = (0, BTreeSet::new());
+    sim::check(0..5000, |seed| {
+        seen.extend(checks::http::check(&generate(&mut Random::new(seed), &HTTP)));
+        runs += 1;
+    });
+    // With the few seeds that somebody chose this says nothing.
+    if runs >= 5000 {
+        let all = [200, 400, 404, 405, 413, 431, 501, 505];
+        assert!(seen.iter().eq(&all), "the inputs reach {seen:?} and not {all:?}");
+    }
+}

@@ -1,0 +1,14 @@
+//! Requests of HTTP.
+
+#![no_main]
+
+#[path = "../checks/cuts.rs"]
+mod cuts;
+#[path = "../checks/http.rs"]
+mod http;
+#[path = "../checks/responses.rs"]
+mod responses;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    http::check(bytes);
+});

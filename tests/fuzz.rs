@@ -14,6 +14,8 @@ mod checks {
     pub mod responses;
 }
 
+pub use checks::responses;
+
 const HTTP: [&str; 35] = [
     "GET / HTTP/1.1\r\nHost: me\r\n\r\n",
     "GET / HTTP/1.1\r\nHost: me\r\n\r\n",

@@ -7,6 +7,7 @@ mod chat;
 mod datagrams;
 mod effects;
 mod faults;
+mod http;
 mod limits;
 mod messages;
 mod transcripts;

@@ -10,6 +10,7 @@ mod faults;
 mod fuzz;
 mod harness;
 mod messages;
+mod http;
 mod simulation;
 mod tidy;
 mod uppercase;

@@ -37,6 +37,20 @@ impl Response {
         Some((response, end))
     }
 
+    /// Reads all the responses, to requests of which those are HEAD for which `is_head` says so. What is incomplete at
+    /// the end is left out.
+    ///
+    /// # Panics
+    /// As [`Response::read`].
+    pub fn read_all(mut bytes: &[u8], is_head: impl Fn(usize) -> bool) -> Vec<Response> {
+        let mut responses = Vec::new();
+        while let Some((response, len)) = Response::read(bytes, is_head(responses.len())) {
+            responses.push(response);
+            bytes = &bytes[len..];
+        }
+        responses
+    }
+
     /// The value of a field.
     ///
     /// # Panics

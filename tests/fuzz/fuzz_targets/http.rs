@@ -7,6 +7,7 @@ mod cuts;
 #[path = "../checks/http.rs"]
 mod http;
 #[path = "../checks/responses.rs"]
+#[allow(dead_code, reason = "the tests on sockets use the rest")]
 mod responses;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

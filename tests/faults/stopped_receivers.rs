@@ -11,7 +11,7 @@ use tidewheel::services::chat::{Chat, ChatLimits};
 use tidewheel::{Address, CloseReason, Limits, Options};
 
 use crate::harness::load::stay_on;
-use crate::harness::{PATIENCE, Served, any_tcp, expect, listen_with, now, socket_address};
+use crate::harness::{PATIENCE, Served, any_tcp, ask, expect, listen_with, now, socket_address, tcp};
 
 /// Chat without a limit to how fast people speak.
 fn serve(limits: Limits, processor: Option<usize>) -> Served {
@@ -25,21 +25,25 @@ fn serve(limits: Limits, processor: Option<usize>) -> Served {
     })
 }
 
-/// Somebody in the lobby, whose kernel buffers little of what is not read.
+/// Somebody in the lobby.
 fn enter(address: &Address, nick: &str, people: usize) -> TcpStream {
+    let stream = tcp(address);
+    stream.set_nodelay(true).unwrap();
+    introduce(stream, nick, people)
+}
+
+/// Somebody in the lobby whose kernel buffers little of what is not read.
+fn enter_to_stop(address: &Address, nick: &str, people: usize) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     socket.connect(&socket_address(address).into()).unwrap();
-    let mut stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    stream.set_nodelay(true).unwrap();
-    stream.write_all(format!("{nick}\n").as_bytes()).unwrap();
+    introduce(socket.into(), nick, people)
+}
+
+fn introduce(mut stream: TcpStream, nick: &str, people: usize) -> TcpStream {
     let people = if people == 1 { "1 person".to_owned() } else { format!("{people} people") };
-    expect(
-        &mut stream,
-        format!("nickname: * welcome to lobby, {nick}: {people} here; /help lists the commands\n").as_bytes(),
-    );
+    let welcome = format!("nickname: * welcome to lobby, {nick}: {people} here; /help lists the commands\n");
+    ask(&mut stream, format!("{nick}\n").as_bytes(), welcome.as_bytes());
     stream
 }
 
@@ -52,7 +56,7 @@ fn whoever_does_not_read_is_evicted_and_the_others_hear_everything() {
     let mut healthy: Vec<_> =
         (0..3).map(|number| enter(&served.addresses[0], &format!("h{number}"), number + 2)).collect();
     let stopped: Vec<_> = (0..STOPPED as usize)
-        .map(|number| enter(&served.addresses[0], &format!("s{number}"), number + 5))
+        .map(|number| enter_to_stop(&served.addresses[0], &format!("s{number}"), number + 5))
         .collect();
     let text = "x".repeat(8 << 10);
     let begun = now();
@@ -88,7 +92,7 @@ fn the_longest_gap_beside_one_who_does_not_read() {
         let mut talker = enter(address, "talker", 1);
         let mut healthy: Vec<_> =
             (0..20).map(|number| enter(address, &format!("h{number}"), number + 2)).collect();
-        let stopped = with_stopped.then(|| enter(address, "stopped", 22));
+        let stopped = with_stopped.then(|| enter_to_stop(address, "stopped", 22));
         healthy.iter().for_each(|stream| stream.set_nonblocking(true).unwrap());
         let begun = now();
         let mut heard_at = vec![begun; healthy.len()];
@@ -96,8 +100,12 @@ fn the_longest_gap_beside_one_who_does_not_read() {
         let (mut due, mut lines) = (begun, 0_u64);
         let mut buffer = vec![0; 64 << 10];
         let mut bytes = 0;
+        // How long the system kept this thread from looking: no gap can be told to be shorter than that.
+        let (mut looked_at, mut not_looking) = (begun, Duration::ZERO);
         while begun.elapsed() < DURING {
-            if now() >= due {
+            not_looking = not_looking.max(looked_at.elapsed());
+            looked_at = now();
+            if looked_at >= due {
                 due += EVERY;
                 lines += 1;
                 talker.write_all(format!("{text}\n").as_bytes()).unwrap();
@@ -116,13 +124,16 @@ fn the_longest_gap_beside_one_who_does_not_read() {
         }
         let metrics = served.metrics();
         println!(
-            "row 11: {lines} lines to {} who read, {} MB, {} who do not, {} evicted: longest gap {:.1} ms",
+            "row 11: {lines} lines to {} who read, {} MB, {} who do not, {} evicted: longest gap {:.1} ms, \
+             longest turn {:.1} ms, longest time without looking {:.1} ms",
             healthy.len(),
             bytes / 1_000_000,
             u8::from(with_stopped),
             metrics.closed_for(CloseReason::OutputHardLimit)
                 + metrics.closed_for(CloseReason::OutputSoftLimit),
-            longest.as_secs_f64() * 1e3
+            longest.as_secs_f64() * 1e3,
+            metrics.busy_ns.max() as f64 / 1e6,
+            not_looking.as_secs_f64() * 1e3
         );
         drop(stopped);
         served.stop();

@@ -86,6 +86,10 @@ fn place(address: &str, service: &Entry) -> Result<(Transport, Place), String> {
         if let Some(path) = address.strip_prefix(prefix) {
             return match path.len() {
                 0 => Err(format!("{prefix} is followed by the path of the socket")),
+                // The announcement is a line.
+                _ if path.chars().any(char::is_control) => {
+                    Err("a socket path with control characters cannot be announced".to_owned())
+                }
                 1..=UNIX_PATH_BYTES_MAX => Ok((transport, Place::Path(PathBuf::from(path)))),
                 _ => Err(format!("the system takes socket paths of at most {UNIX_PATH_BYTES_MAX} bytes")),
             };
@@ -236,6 +240,7 @@ mod tests {
             ("echo=http://localhost:80", "'http://' is no transport"),
             ("echo=/run/echo.sock", "unix:/run/echo.sock"),
             ("echo=unix:", "path"),
+            ("echo=unix:/tmp/a\nready", "control characters"),
             (&long, "at most 107 bytes"),
             ("time=tcp://:8081", "time cannot be served on tcp, only on udp"),
         ] {

@@ -34,7 +34,7 @@ pub struct LimitOptions {
     /// How long a message may take from its first to its last byte, a request of HTTP that of its head (echo and
     /// uppercase know no messages)
     #[arg(long, value_name = "DURATION", default_value = "10s")]
-    read_deadline: Time,
+    pub read_deadline: Time,
 
     /// Close a connection whose peer has output waiting and took no byte of it for so long
     #[arg(long, value_name = "DURATION", default_value = "30s")]

@@ -6,7 +6,7 @@
 //! ```
 
 use std::collections::HashSet;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -65,8 +65,11 @@ struct Streams {
 pub fn serve(options: &ServeOptions) -> ExitCode {
     let streams = match open_streams(options) {
         Ok(streams) => streams,
-        // There is nothing left to write on.
-        Err(_) => return ExitCode::from(EXIT_FAILED),
+        Err(error) => {
+            // The stream may be closed; the exit code tells all the same.
+            let _ = writeln!(io::stderr(), "tidewheel: cannot write to the standard streams: {error}");
+            return ExitCode::from(EXIT_FAILED);
+        }
     };
     let exit = match serve_on(options, &streams) {
         Ok(()) => ExitCode::SUCCESS,
@@ -101,7 +104,7 @@ fn serve_on(options: &ServeOptions, streams: &Streams) -> Result<(), Failure> {
         .limits
         .limits(usize::from(options.reactors), wanted.len(), descriptors)
         .map_err(Failure::usage)?;
-    let settings = options.services.settings(&options.limits);
+    let settings = options.services.settings(&options.limits).map_err(Failure::usage)?;
     // From here on a signal waits for the reactor instead of ending the program with its socket files in place.
     let signals =
         Signals::catch().map_err(|error| Failure::usage(format!("cannot receive signals: {error}")))?;

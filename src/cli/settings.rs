@@ -62,9 +62,18 @@ pub struct Settings {
 
 impl ServiceOptions {
     /// What they come to, together with the limits.
-    pub fn settings(&self, limits: &LimitOptions) -> Settings {
+    ///
+    /// # Errors
+    /// A line about options that contradict each other.
+    pub fn settings(&self, limits: &LimitOptions) -> Result<Settings, String> {
+        let (pause, deadline) = (self.message_pause, limits.read_deadline);
+        if deadline.limit().is_some_and(|deadline| pause.0 >= deadline) {
+            return Err(format!(
+                "--message-pause {pause} would never be over: --read-deadline {deadline} closes the connection before"
+            ));
+        }
         let lang = self.lang.unwrap_or_else(|| Lang::from_environment(|name| std::env::var(name).ok()));
-        Settings {
+        Ok(Settings {
             language: lang.language(),
             rules: Rules { message_pause: self.message_pause.limit(), line_bytes_max: limits.max_line.0 },
             http_idle_timeout: limits.idle_timeout.is_none().then_some(HTTP_IDLE_TIMEOUT),
@@ -76,7 +85,7 @@ impl ServiceOptions {
                 announce_max: if self.chat_announce_max == 0 { usize::MAX } else { self.chat_announce_max },
                 ..ChatLimits::default()
             },
-        }
+        })
     }
 }
 
@@ -124,6 +133,10 @@ mod tests {
     }
 
     fn settings(options: &str) -> Settings {
+        try_settings(options).unwrap_or_else(|error| panic!("{options}: {error}"))
+    }
+
+    fn try_settings(options: &str) -> Result<Settings, String> {
         let words = std::iter::once("tidewheel").chain(options.split_whitespace());
         let line = Line::try_parse_from(words).unwrap_or_else(|error| panic!("{error}"));
         line.services.settings(&line.limits)
@@ -142,6 +155,13 @@ mod tests {
         // The library has its own word for no rate.
         assert_eq!((limits.burst, limits.rate, limits.announce_max), (u32::MAX, 0, usize::MAX));
         assert_eq!(settings("--message-pause 0").rules.message_pause, None);
+    }
+
+    #[test]
+    fn a_pause_that_the_read_deadline_forestalls_is_refused() {
+        let error = try_settings("--message-pause 2s --read-deadline 2s").err().expect("neither is longer");
+        assert!(error.contains("--message-pause 2s") && error.contains("--read-deadline 2s"), "{error}");
+        assert!(try_settings("--message-pause 2s --read-deadline 0").is_ok());
     }
 
     #[test]

@@ -123,7 +123,14 @@ fn who_is_cut_off_has_got_the_first_of_them() {
 
 #[test]
 fn a_pipeline_that_is_read_slowly_is_answered_to_its_end() {
-    kind_and_hostile(&Limits::default(), |sim| {
+    // Room for one response above the mark: whoever goes on when there is no room is closed.
+    let limits = Limits {
+        output_high_water_bytes: 4000,
+        output_low_water_bytes: 1000,
+        output_hard_bytes: Some(4200),
+        ..Limits::default()
+    };
+    kind_and_hostile(&limits, |sim| {
         sim.faults().send_buffer_bytes = 1500;
         let http = listen(sim);
         let peer = sim.connect(http);

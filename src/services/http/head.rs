@@ -100,14 +100,16 @@ impl Head {
             persistence = Persistence::Closes;
         }
         let (method, target) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
-        let status = match method {
-            "GET" | "HEAD" if is_page(target)? => Status::Ok,
-            "OPTIONS" if target == "*" => Status::MethodNotAllowed,
-            "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS" | "TRACE" if is_page(target)? => {
-                Status::MethodNotAllowed
-            }
-            "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS" | "TRACE" => Status::NotFound,
-            _ => return Err(Status::NotImplemented),
+        let reads = matches!(method, "GET" | "HEAD");
+        if !reads && !matches!(method, "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS" | "TRACE") {
+            return Err(Status::NotImplemented);
+        }
+        // OPTIONS may ask about the server as a whole, which is the page.
+        let is_page = (method == "OPTIONS" && target == "*") || is_page(target)?;
+        let status = match (is_page, reads) {
+            (true, true) => Status::Ok,
+            (true, false) => Status::MethodNotAllowed,
+            (false, _) => Status::NotFound,
         };
         Ok(Head { answer: Answer { status, is_head: method == "HEAD", persistence }, body })
     }

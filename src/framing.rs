@@ -99,7 +99,7 @@ impl Framing {
         let paused = std::mem::take(&mut self.paused) as usize;
         if paused > 0 {
             self.searched = 0;
-            return Ok(input.get(..paused).map(|text| Message { text, ending: Ending::None }));
+            return unended(input.get(..paused).unwrap_or(input), rules);
         }
         let searched = (self.searched as usize).min(input.len());
         let Some(at) = memchr::memchr(b'\n', &input[searched..]).map(|at| searched + at) else {
@@ -130,6 +130,14 @@ impl Framing {
             self.paused = self.searched;
         }
     }
+}
+
+/// What is left without an ending, as a message.
+fn unended<'a>(text: &'a [u8], rules: &Rules) -> Result<Option<Message<'a>>, TooLong> {
+    if text.len() > rules.line_bytes_max {
+        return Err(TooLong);
+    }
+    Ok((!text.is_empty()).then_some(Message { text, ending: Ending::None }))
 }
 
 /// What becomes of a connection after a message.
@@ -248,7 +256,12 @@ impl<A: Answer> Framed<A> {
                     return (taken, Stop::Held(until));
                 }
             }
-            match framing.next(&bytes[taken..], &self.rules) {
+            let rest = &bytes[taken..];
+            let next = match framing.next(rest, &self.rules) {
+                Ok(None) if last => unended(rest, &self.rules),
+                next => next,
+            };
+            match next {
                 Ok(Some(message)) => {
                     taken += message.stream_bytes();
                     cx.count_messages(1);
@@ -307,18 +320,10 @@ impl<A: Answer> Service for Framed<A> {
 
     fn eof(&mut self, conn: ConnId, rest: &[u8], cx: &mut Context<'_>) {
         let mut framing = self.conns.get(conn).map(|state| state.framing).unwrap_or_default();
-        let (taken, stop) = self.take(conn, &mut framing, rest, true, cx);
-        if matches!(stop, Stop::Closed) {
-            return;
+        let (_, stop) = self.take(conn, &mut framing, rest, true, cx);
+        if !matches!(stop, Stop::Closed) {
+            cx.close(conn);
         }
-        let text = &rest[taken..];
-        if !text.is_empty() {
-            cx.count_messages(1);
-            if self.answer.message(conn, Message { text, ending: Ending::None }, cx) == Next::Nothing {
-                return;
-            }
-        }
-        cx.close(conn);
     }
 
     fn closed(&mut self, conn: ConnId, reason: CloseReason, cx: &mut Context<'_>) {
@@ -419,6 +424,16 @@ mod tests {
         assert!(!framing.awaits_pause(4));
         framing.pause();
         assert_eq!(framing.next(b"more", &RULES), Ok(None));
+    }
+
+    #[test]
+    fn a_pause_lifts_no_limit() {
+        // The carriage return may have been the first half of an ending; now it is not.
+        let mut framing = Framing::default();
+        assert_eq!(framing.next(b"12345678\r", &RULES), Ok(None));
+        framing.pause();
+        assert_eq!(framing.next(b"12345678\r", &RULES), Err(TooLong));
+        assert_eq!(unended(b"12345678\r", &RULES), Err(TooLong));
     }
 
     #[test]

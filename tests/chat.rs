@@ -2,9 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
-#[path = "fuzz/checks/chat.rs"]
-pub mod check;
-
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
@@ -14,6 +11,7 @@ use tidewheel::services::chat::{Chat, ChatLimits};
 use tidewheel::sim::{self, Random};
 use tidewheel::{CloseReason, Limits, Options};
 
+use crate::fuzz::checks::chat::check;
 use crate::harness::{Folder, Served, any_tcp, ask, expect, listen_with, read_to_end, tcp, unix};
 
 /// Chat on TCP.
@@ -437,8 +435,8 @@ fn mischief(random: &mut Random) -> Vec<u8> {
 fn nothing_that_somebody_sends_shows_as_what_it_is_not() {
     sim::check(0..300, |seed| {
         let mut random = Random::new(seed);
-        check::check(&mischief(&mut random));
+        check(&mischief(&mut random));
         let noise = random.bytes(100);
-        check::check(&noise);
+        check(&noise);
     });
 }

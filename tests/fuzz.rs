@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 
 use tidewheel::sim::{self, Random};
 
-mod checks {
+pub mod checks {
+    pub mod chat;
     pub mod cuts;
     pub mod framing;
     pub mod http;

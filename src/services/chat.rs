@@ -56,6 +56,10 @@ impl Default for ChatLimits {
 
 /// Chat, for [`Framed`](crate::framing::Framed).
 ///
+/// Names of people and rooms have 1 to 32 characters: letters, decimal digits, `_` and `-` of any script, in NFC, and
+/// combining marks behind a letter, no more than four nonspacing ones. Names that differ in case, or in compatibility as
+/// `bob` and full-width `ｂｏｂ` do, are the same. Letters of different scripts that look alike are not.
+///
 /// Nicknames are as many as connections, and every connection is in one room, so the memory that chat takes is bounded
 /// by the limits of connections and of rooms.
 pub struct Chat {

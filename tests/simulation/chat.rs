@@ -10,7 +10,7 @@ use tidewheel::{CloseReason, Limits, Options};
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
 use super::{assert_nothing_leaks, kind_and_hostile};
-use crate::chat::check::assert_orderly;
+use crate::fuzz::checks::chat::assert_orderly;
 
 /// No limit to how fast people speak.
 const FREE: ChatLimits = ChatLimits { burst: 20, rate: 0, announce_max: 500, rooms_max: 100 };
@@ -219,6 +219,22 @@ fn chat_is_the_same_for_the_same_seed() {
         sim.trace().clone()
     };
     assert_eq!(run(), run());
+}
+
+#[test]
+fn a_room_that_is_left_takes_its_topic_with_it() {
+    let mut sim = Sim::new(0, Faults::none());
+    let chat = listen(&mut sim, FREE);
+    let create_topic =
+        |sim: &mut Sim| sim.reactor().with(chat.service, |_: &mut Framed<Chat>, cx| cx.create_topic());
+    let peer = enter(&mut sim, chat, "somebody");
+    sim.send(peer, b"/join room\n");
+    sim.settle();
+    let later = create_topic(&mut sim);
+    sim.send(peer, b"/leave\n");
+    sim.settle();
+    // A new topic takes the place of one that is gone, and topics are in the order of their places.
+    assert!(create_topic(&mut sim) < later, "the room's topic is still there");
 }
 
 #[test]

@@ -83,8 +83,8 @@ impl Rooms {
     pub fn others_without(&self, seat: Seat) -> usize {
         let room = self.get(seat.room);
         let goes_too = !room.is_lobby() && room.people() == 1;
-        let lobbies = usize::from(self.by_key.contains_key(LOBBY));
-        self.by_key.len() - lobbies - usize::from(goes_too)
+        // Whoever has a seat began in the lobby.
+        self.by_key.len() - 1 - usize::from(goes_too)
     }
 
     /// Makes a room of a name that no other has. It is there until the last one leaves; the lobby stays.

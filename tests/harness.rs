@@ -371,6 +371,7 @@ pub fn tcp_states(port: u16) -> Vec<String> {
 }
 
 /// On how many of the kernel's connections with this local TCP port there is something to read.
+#[cfg(feature = "cli")]
 pub fn unread_by(port: u16) -> usize {
     const LISTEN: usize = 10;
     sockets_at(port).into_iter().filter(|&(state, unread)| state != LISTEN && unread > 0).count()

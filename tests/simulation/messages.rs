@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use tidewheel::framing::{Framed, Rules};
+use tidewheel::services::banner::Banner;
+use tidewheel::services::daytime::Daytime;
 use tidewheel::services::greeting::Greeting;
+use tidewheel::services::http::Http;
+use tidewheel::services::reply::Reply;
 use tidewheel::sim::{self, Faults, PeerState, Random, Sim};
-use tidewheel::{CloseReason, Limits};
+use tidewheel::{CloseReason, Limits, Service};
 
 use super::{assert_nothing_leaks, kind_and_hostile};
 
@@ -123,4 +127,82 @@ fn conversations_come_whole_however_the_network_cuts_them() {
             }
         });
     }
+}
+
+#[test]
+fn what_is_said_on_connect_comes_whole_whatever_the_peer_does() {
+    for faults in [Faults::hostile(), Faults::lossy()] {
+        sim::check(0..40, |seed| {
+            let mut sim = Sim::new(seed, faults.clone());
+            let banner = sim.listen("127.0.0.1:9998", Banner::new("欢迎"));
+            let daytime = sim.listen("127.0.0.1:6789", Daytime::local());
+            let descriptors = sim.descriptors();
+            let mut random = Random::new(!seed);
+            let mut peers = Vec::new();
+            for number in 0..40 {
+                let peer = sim.connect(if number % 2 == 0 { banner } else { daytime });
+                sim.send(peer, &random.bytes(100));
+                if random.chance(0.3) {
+                    sim.finish(peer);
+                }
+                peers.push(peer);
+            }
+            assert!(sim.run(), "it comes to an end");
+            assert_nothing_leaks(&mut sim, descriptors);
+            for (number, peer) in peers.into_iter().enumerate() {
+                let ended = sim.state(peer) == PeerState::Ended;
+                let heard = sim.received(peer);
+                if number % 2 == 0 {
+                    assert!("欢迎\r\n".as_bytes().starts_with(heard));
+                    assert!(!ended || heard.len() == 8, "it ended early");
+                } else {
+                    assert!(!ended || heard.len() == "2026-11-21 04:05:06.123456".len(), "it ended early");
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn a_peer_that_asks_and_never_reads_is_read_from_no_more_and_closed_in_the_end() {
+    fn ask_without_reading(service: impl Service, question: &[u8]) {
+        let limits = Limits { read_deadline: None, ..Limits::default() };
+        // All that is held: what waits to go out, and what one read may bring on top.
+        let bound = limits.output_high_water_bytes + limits.output_hard_bytes.unwrap_or_default();
+        let mut sim = Sim::with_limits(1, Faults::none(), limits);
+        let listener = sim.listen("127.0.0.1:7", service);
+        let peer = sim.connect(listener);
+        sim.stop_reading(peer);
+        sim.stay(peer);
+        sim.send(peer, &question.repeat((8 << 20) / question.len()));
+        sim.run_for(Duration::from_secs(20));
+        let metrics = sim.reactor().metrics();
+        let asked = metrics.bytes_in as usize;
+        assert!(asked < bound, "{asked} bytes were read from a peer that reads nothing");
+        assert_eq!(metrics.connections_open, 1);
+        sim.run_for(Duration::from_secs(20));
+        let metrics = sim.reactor().metrics();
+        assert_eq!(metrics.closed_for(CloseReason::ProgressTimeout), 1, "{:?}", metrics.closed);
+    }
+
+    ask_without_reading(Framed::new(Greeting::default(), Rules::default()), b"somebody\n");
+    ask_without_reading(Framed::new(Reply::new("received", ""), Rules::default()), b"?\n");
+    ask_without_reading(Http::default(), b"GET / HTTP/1.1\r\nHost: me\r\n\r\n");
+}
+
+#[test]
+fn every_datagram_is_answered_by_reply_and_daytime() {
+    kind_and_hostile(&Limits::default(), |sim| {
+        let reply =
+            sim.listen("udp://192.0.2.1:8888", Framed::new(Reply::new("", "a name"), Rules::default()));
+        let daytime = sim.listen("udp://192.0.2.1:6789", Daytime::local());
+        for text in [&b""[..], b"hello", &[0xff; 1000]] {
+            sim.send_datagram(reply, "10.0.0.1:5000", text);
+            sim.send_datagram(daytime, "10.0.0.2:5000", text);
+        }
+        sim.run();
+        assert_eq!(sim.replies("10.0.0.1:5000"), vec![b"a name".to_vec(); 3]);
+        assert!(sim.replies("10.0.0.2:5000").iter().all(|told| told.len() == 26));
+        assert_eq!(sim.replies("10.0.0.2:5000").len(), 3);
+    });
 }

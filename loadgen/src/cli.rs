@@ -6,8 +6,12 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::address::Address;
-use crate::closed_loop::Amount;
+use crate::load::Amount;
+use crate::plan::Arrivals;
+use crate::run::Pace;
+use crate::size::Sizes;
 use crate::text::Service;
+use crate::units::{count, duration, positive_duration, rate};
 
 /// Drives load at a stream server and verifies every byte of every reply.
 #[derive(Parser)]
@@ -19,7 +23,8 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Measure: a closed loop in which each connection keeps DEPTH requests in flight.
+    /// Measure: with --rate an open loop that follows a plan, else a closed loop in which each connection keeps DEPTH
+    /// requests in flight.
     Run(Run),
     /// Open many connections, have one line echoed on each, and hold them.
     Idle(Idle),
@@ -35,13 +40,33 @@ pub struct Run {
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = count)]
     pub connections: usize,
 
-    /// Requests in flight on each connection.
+    /// Requests in flight on each connection, in a closed loop.
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = count)]
     pub depth: usize,
 
-    /// Size of a request: 64, 16KiB, 1MiB.
-    #[arg(short, long, value_name = "BYTES", default_value = "64", value_parser = size)]
-    pub size: usize,
+    /// Size of a request: 64, 16KiB, uniform:64-1500, zipf:64-65536, or sizes with weights: 64:9,1500:1.
+    #[arg(short, long, value_name = "BYTES", default_value = "64")]
+    pub size: Sizes,
+
+    /// An open loop: so many requests a second on all connections together, whatever comes back: 500, 50k.
+    #[arg(short, long, value_name = "PER_SECOND", value_parser = rate, conflicts_with = "depth")]
+    pub rate: Option<f64>,
+
+    /// How the requests of an open loop are spaced: constant or poisson.
+    #[arg(long, value_name = "KIND", default_value = "constant", requires = "rate")]
+    pub arrivals: Arrivals,
+
+    /// Let the rate rise from 0 for so long; keep it within the warm-up.
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = duration, requires = "rate")]
+    pub ramp: Duration,
+
+    /// Threads, among which connections and rate are divided.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count)]
+    pub threads: usize,
+
+    /// Where plans and sizes begin; the same seed is the same load.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
 
     /// Measure exactly this many requests.
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "duration")]
@@ -59,7 +84,7 @@ pub struct Run {
     #[arg(long)]
     pub pid: Option<i32>,
 
-    /// A connection or a reply that takes longer ends the run.
+    /// A connection that takes longer ends the run; a reply that takes longer is lost.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = positive_duration)]
     pub timeout: Duration,
 
@@ -69,6 +94,14 @@ pub struct Run {
 }
 
 impl Run {
+    /// When requests leave.
+    pub fn pace(&self) -> Pace {
+        match self.rate {
+            Some(rate_per_s) => Pace::Open { rate_per_s, arrivals: self.arrivals, ramp: self.ramp },
+            None => Pace::Closed { depth: self.depth },
+        }
+    }
+
     /// How much the window measures.
     pub fn amount(&self) -> Amount {
         match self.requests {
@@ -121,59 +154,6 @@ impl FromStr for Target {
     }
 }
 
-fn count(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("must be at least 1".into()),
-        Ok(count) => Ok(count),
-        Err(error) => Err(format!("{error}")),
-    }
-}
-
-fn size(text: &str) -> Result<usize, String> {
-    let (number, unit) = split_unit(text);
-    let factor: usize = match unit {
-        "" | "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        other => return Err(format!("unknown unit {other:?}; there are B, KiB and MiB")),
-    };
-    count(number)?.checked_mul(factor).ok_or_else(|| "too large".into())
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = split_unit(text);
-    let number: u64 = number.parse().map_err(|error| format!("{error}"))?;
-    let milliseconds = match unit {
-        "ms" => Some(number),
-        "s" => number.checked_mul(1_000),
-        "m" => number.checked_mul(60_000),
-        // A bare 0 needs no unit; any other bare number would be a guess.
-        "" if number == 0 => Some(0),
-        "" => return Err("needs a unit: ms, s or m".into()),
-        other => return Err(format!("unknown unit {other:?}; there are ms, s and m")),
-    };
-    match milliseconds {
-        Some(milliseconds) if milliseconds <= DURATION_MS_MAX => Ok(Duration::from_millis(milliseconds)),
-        _ => Err("must be at most 24 hours".into()),
-    }
-}
-
-/// Keeps every instant that is computed from a duration far from overflow.
-const DURATION_MS_MAX: u64 = 24 * 60 * 60 * 1000;
-
-fn positive_duration(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        Duration::ZERO => Err("must be longer than 0".into()),
-        duration => Ok(duration),
-    }
-}
-
-/// Splits `16KiB` into `16` and `KiB`.
-fn split_unit(text: &str) -> (&str, &str) {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    text.split_at(end)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,32 +162,6 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn sizes() {
-        assert_eq!(size("64"), Ok(64));
-        assert_eq!(size("64B"), Ok(64));
-        assert_eq!(size("16KiB"), Ok(16 * 1024));
-        assert_eq!(size("2MiB"), Ok(2 * 1024 * 1024));
-        for bad in
-            ["", "0", "0KiB", "KiB", "16k", "-1", "1.5KiB", "99999999999999999999", "18446744073709551615MiB"]
-        {
-            assert!(size(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn durations() {
-        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
-        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        assert_eq!(duration("0"), Ok(Duration::ZERO));
-        assert_eq!(duration("1440m"), Ok(Duration::from_secs(86_400)));
-        for bad in ["", "5", "s", "5h", "1.5s", "-1s", "1441m", "18446744073709551615m"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
-        assert!(positive_duration("0s").is_err());
     }
 
     #[test]

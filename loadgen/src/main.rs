@@ -1,54 +1,69 @@
 //! loadgen: drives load at a server, at tidewheel or at any other, and verifies every reply.
 //!
 //! It is an instrument, so it shares no code with the engine that it measures: faults that both had in common would
-//! hide each other. One thread, one loop:
+//! hide each other. Each of its threads has a loop:
 //!
 //! ```text
-//!     text ──► closed_loop: send ──► stream ──► the server
-//!                                                  │
-//!     report ◄── service times ◄── text: verify ◄──┘
+//!     plan, sizes ──► load: write ──► stream ──► the server
+//!                                                   │
+//!     verdict, report ◄── record ◄── exchange: verify ◄┘
 //! ```
 //!
-//! Exit codes: 0 fine; 2 bad usage; 3 the figures, if there are any, are not to be believed (a wrong reply, a lost
-//! one, a connection that was refused or closed by the peer).
+//! Exit codes: 0 fine; 2 bad usage; 3 INVALID: the figures, if there are any, are not to be believed (wrong replies, a
+//! connection that was refused or closed by the peer, a generator that could not keep to its plan).
 
 #![deny(unsafe_code)]
 
 mod address;
+mod alarm;
 mod cli;
-mod closed_loop;
+mod exchange;
+mod load;
 mod os;
+mod plan;
+mod record;
 mod report;
+mod run;
+mod size;
 mod stream;
 mod text;
+mod units;
+mod verdict;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::cli::{Cli, Command, Idle, Run};
-use crate::closed_loop::{Amount, ClosedLoop, Shape};
+use crate::exchange::Walk;
+use crate::load::{Amount, Load, Shape};
 use crate::report::Report;
+use crate::run::{Task, measure};
+use crate::size::Sizes;
 use crate::text::Text;
+use crate::verdict::Verdict;
+
+/// The exit code for figures that are not to be believed.
+const EXIT_INVALID: u8 = 3;
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(run) => self::run(&run),
-        Command::Idle(idle) => self::idle(&idle),
+        Command::Idle(idle) => self::idle(&idle).map(|()| ExitCode::SUCCESS),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("loadgen: {error:#}");
-            ExitCode::from(3)
-        }
-    }
+    outcome.unwrap_or_else(|error| {
+        eprintln!("loadgen: {error:#}");
+        ExitCode::from(EXIT_INVALID)
+    })
 }
 
 /// Warm-up, then the measured window, then the report.
-fn run(run: &Run) -> Result<()> {
+fn run(run: &Run) -> Result<ExitCode> {
     os::raise_descriptor_limit(run.connections)?;
     let server_clock = match run.pid {
         Some(pid) => {
@@ -56,16 +71,24 @@ fn run(run: &Run) -> Result<()> {
         }
         None => None,
     };
-    let shape =
-        Shape { connections: run.connections, depth: run.depth, size: run.size, timeout: run.timeout };
-    let mut load = ClosedLoop::connect(&run.target.address, shape, Text::random(run.target.service))?;
-    if !run.warmup.is_zero() {
-        load.drive(Amount::Time(run.warmup), server_clock).context("while warming up")?;
-        all_right(&load).context("while warming up")?;
-    }
-    let window = load.drive(run.amount(), server_clock)?;
+    let task = Task {
+        address: &run.target.address,
+        shape: Shape {
+            connections: run.connections,
+            sizes: run.size.clone(),
+            timeout: run.timeout,
+            seed: run.seed,
+        },
+        threads: run.threads,
+        pace: run.pace(),
+        warmup: run.warmup,
+        window: run.amount(),
+        server_clock,
+    };
+    let stop = stop_on_signal()?;
+    let measured = measure(&task, || Walk::of(run.target.service), &stop)?;
 
-    let report = Report::new(run, &window, load.wrong_replies());
+    let report = Report::new(run, &measured);
     match run.json.as_deref() {
         Some("-") => writeln!(io::stdout(), "{}", report.json())?,
         Some(path) => {
@@ -74,26 +97,42 @@ fn run(run: &Run) -> Result<()> {
         }
         None => write!(io::stdout(), "{report}")?,
     }
-    all_right(&load)
+    match report.verdict() {
+        Verdict::Valid => Ok(ExitCode::SUCCESS),
+        Verdict::Invalid => {
+            eprintln!("loadgen: {}", report.complaint());
+            Ok(ExitCode::from(EXIT_INVALID))
+        }
+    }
 }
 
-/// The verdict on the replies so far.
-fn all_right(load: &ClosedLoop) -> Result<()> {
-    match load.first_wrong_reply() {
-        None => Ok(()),
-        Some(first) => bail!("{} wrong replies, the first on {first}", load.wrong_replies()),
+/// A flag that the first SIGINT or SIGTERM sets; the second ends the program.
+fn stop_on_signal() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::<AtomicBool>::default();
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_default(signal, stop.clone())
+            .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
+            .context("catching signals")?;
     }
+    Ok(stop)
 }
 
 /// Opens the connections, has one line echoed on each, and holds them.
 fn idle(idle: &Idle) -> Result<()> {
     os::raise_descriptor_limit(idle.connections)?;
     let line = format!("{}\n", idle.line).into_bytes();
-    let shape = Shape { connections: idle.connections, depth: 1, size: line.len(), timeout: idle.timeout };
-    let mut load = ClosedLoop::connect(&idle.address, shape, Text::repeated(&line))?;
+    let shape = Shape {
+        connections: idle.connections,
+        sizes: Sizes::fixed(line.len()),
+        timeout: idle.timeout,
+        seed: 0,
+    };
+    let mut load = Load::connect(&idle.address, shape, Walk::new(Text::repeated(&line)))?;
     // From quiet and at depth 1, as many requests as connections are one on each.
-    load.drive(Amount::Requests(idle.connections as u64), None)?;
-    all_right(&load)?;
+    load.drive(Amount::Requests(idle.connections as u64), 1, &|| false)?;
+    if let Some(error) = load.take_record().first_error {
+        bail!("{error}");
+    }
     let mut stdout = io::stdout();
     writeln!(stdout, "holding {}", idle.connections)?;
     stdout.flush()?;

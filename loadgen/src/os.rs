@@ -49,6 +49,23 @@ impl CpuClock {
     }
 }
 
+/// How long the calling thread has been ready to run without running: what the kernel counts in
+/// /proc/thread-self/schedstat. Where it does not, the delay is 0.
+pub struct RunDelay(Duration);
+
+impl RunDelay {
+    pub fn read() -> RunDelay {
+        let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+        let ns = text.split_whitespace().nth(1).and_then(|field| field.parse().ok());
+        RunDelay(Duration::from_nanos(ns.unwrap_or_default()))
+    }
+
+    /// What has come on top.
+    pub fn since(&self) -> Duration {
+        RunDelay::read().0.saturating_sub(self.0)
+    }
+}
+
 /// Descriptors beside the connections: the standard streams, the poll, a file to write.
 const DESCRIPTORS_RESERVED: u64 = 16;
 

@@ -1,0 +1,97 @@
+//! What is counted and timed, request by request.
+
+use hdrhistogram::Histogram;
+
+/// Times are kept to three digits from 1 ns; beyond the largest value they count as that.
+const TIME_NS_MAX: u64 = 24 * 60 * 60 * 1_000_000_000;
+
+/// A histogram of nanoseconds.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_max(TIME_NS_MAX, 3)
+        .expect("three digits and a maximum above two are what it asks for")
+}
+
+/// What happened to the requests of a window.
+#[derive(Clone)]
+pub struct Record {
+    /// Requests that belong to the window.
+    pub requests: u64,
+    /// Of these, in an open loop, the ones that were offered to their socket before the window's end.
+    pub sent_in_time: u64,
+    /// Of these, the ones answered rightly.
+    pub answered: u64,
+    /// Of these, the ones whose reply had a wrong byte.
+    pub errors: u64,
+    /// Of these, the ones not answered within the timeout, or whose connection ended before the reply.
+    pub lost: u64,
+    /// From planned send to reply; nothing in a closed loop, which plans no send. What was lost waited for ever: it counts
+    /// as having taken the timeout.
+    pub response_times: Histogram<u64>,
+    /// From actual send to reply.
+    pub service_times: Histogram<u64>,
+    /// From planned send to the attempt to write: the generator's own delay.
+    pub send_lags: Histogram<u64>,
+    /// Writes that found a socket full, which is the server's doing.
+    pub blocked_writes: u64,
+    /// Connections that the peer ended.
+    pub peer_closed: u64,
+    /// Replies that came after their request was lost.
+    pub late: u64,
+    /// Bytes that came without a request.
+    pub unasked_bytes: u64,
+    /// The first thing that went wrong, in words.
+    pub first_error: Option<String>,
+}
+
+impl Record {
+    pub fn new() -> Record {
+        Record {
+            requests: 0,
+            sent_in_time: 0,
+            answered: 0,
+            errors: 0,
+            lost: 0,
+            response_times: histogram(),
+            service_times: histogram(),
+            send_lags: histogram(),
+            blocked_writes: 0,
+            peer_closed: 0,
+            late: 0,
+            unasked_bytes: 0,
+            first_error: None,
+        }
+    }
+
+    /// Adds what another thread has recorded.
+    pub fn add(&mut self, other: &Record) {
+        self.requests += other.requests;
+        self.sent_in_time += other.sent_in_time;
+        self.answered += other.answered;
+        self.errors += other.errors;
+        self.lost += other.lost;
+        for (sum, part) in [
+            (&mut self.response_times, &other.response_times),
+            (&mut self.service_times, &other.service_times),
+            (&mut self.send_lags, &other.send_lags),
+        ] {
+            sum.add(part).expect("all histograms have the same bounds");
+        }
+        self.blocked_writes += other.blocked_writes;
+        self.peer_closed += other.peer_closed;
+        self.late += other.late;
+        self.unasked_bytes += other.unasked_bytes;
+        if self.first_error.is_none() {
+            self.first_error.clone_from(&other.first_error);
+        }
+    }
+
+    /// Keeps the first of all errors.
+    pub fn note_error(&mut self, words: impl FnOnce() -> String) {
+        self.first_error.get_or_insert_with(words);
+    }
+
+    /// Requests of the window that are neither answered nor given up.
+    pub fn unresolved(&self) -> u64 {
+        self.requests - self.answered - self.errors - self.lost
+    }
+}

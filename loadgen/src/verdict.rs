@@ -1,0 +1,86 @@
+//! Whether the figures are to be believed, and if not, what stood in the way.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::run::{Measured, Pace};
+
+/// Less than this part of the plan is not what was asked for.
+const OFFERED_MIN: f64 = 0.99;
+
+/// A send lag up to this, at the 99th percentile, is no matter.
+const LAG_NS_MAX: u64 = 50_000;
+
+/// Beyond it the lag must be less than this part of what is reported.
+const LAG_SHARE_MAX: f64 = 0.1;
+
+/// In a closed loop no lag is seen: a generator that was ready to run, and did not, for more than this part of the time is
+/// starved.
+const RUN_DELAY_SHARE_MAX: f64 = 0.1;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    Valid,
+    Invalid,
+}
+
+/// What kept the run from being what was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Limiter {
+    #[serde(rename = "wrong replies")]
+    WrongReplies,
+    #[serde(rename = "peer closed")]
+    PeerClosed,
+    #[serde(rename = "server")]
+    Server,
+    #[serde(rename = "generator's CPU")]
+    GeneratorCpu,
+}
+
+impl Limiter {
+    pub fn words(self) -> &'static str {
+        match self {
+            Limiter::WrongReplies => "wrong replies",
+            Limiter::PeerClosed => "peer closed",
+            Limiter::Server => "server",
+            Limiter::GeneratorCpu => "generator's CPU",
+        }
+    }
+}
+
+/// Judges a run.
+pub fn judge(measured: &Measured, pace: Pace, planned: Option<u64>) -> (Verdict, Option<Limiter>) {
+    let record = &measured.record;
+    let limiter = if record.errors > 0 || record.unasked_bytes > 0 {
+        Some(Limiter::WrongReplies)
+    } else if record.peer_closed > 0 {
+        Some(Limiter::PeerClosed)
+    } else {
+        match pace {
+            Pace::Open { .. } => open_limiter(measured, planned.unwrap_or(record.requests)),
+            Pace::Closed { .. } => {
+                let starved = share(measured.run_delay, measured.elapsed) > RUN_DELAY_SHARE_MAX;
+                // In a closed loop a lost reply takes its connection out of the load.
+                (record.lost > 0).then_some(Limiter::Server).or(starved.then_some(Limiter::GeneratorCpu))
+            }
+        }
+    };
+    (if limiter.is_some() { Verdict::Invalid } else { Verdict::Valid }, limiter)
+}
+
+fn open_limiter(measured: &Measured, planned: u64) -> Option<Limiter> {
+    let record = &measured.record;
+    if (record.sent_in_time as f64) < OFFERED_MIN * planned as f64 {
+        return Some(Limiter::GeneratorCpu);
+    }
+    let p99 = |times: &hdrhistogram::Histogram<u64>| times.value_at_quantile(0.99);
+    let lag_ns = p99(&record.send_lags);
+    let counts = lag_ns > LAG_NS_MAX && lag_ns as f64 > LAG_SHARE_MAX * p99(&record.response_times) as f64;
+    counts.then_some(Limiter::GeneratorCpu)
+}
+
+fn share(part: Duration, whole: Duration) -> f64 {
+    part.as_secs_f64() / whole.as_secs_f64().max(f64::MIN_POSITIVE)
+}

@@ -9,8 +9,8 @@ use crate::address::Address;
 use crate::load::Amount;
 use crate::plan::Arrivals;
 use crate::run::Pace;
+use crate::service::Service;
 use crate::size::Sizes;
-use crate::text::Service;
 use crate::units::{count, duration, positive_duration, rate};
 
 /// Drives load at a stream server and verifies every byte of every reply.
@@ -145,11 +145,7 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (service, address) = text.split_once('=').ok_or("expected SERVICE=ADDRESS")?;
-        let service = match service {
-            "echo" => Service::Echo,
-            "uppercase" => Service::Uppercase,
-            other => return Err(format!("{other:?} is not a service; there are echo and uppercase")),
-        };
+        let service = service.parse()?;
         Ok(Target { service, address: address.parse()? })
     }
 }

@@ -1,6 +1,7 @@
 //! What is asked and what must come back: one kind of exchange for each service.
 
-use crate::text::{Service, Text};
+use crate::service::Service;
+use crate::text::Text;
 
 /// Requests and the verification of their replies, which come in the order of the requests.
 pub trait Exchange {

@@ -24,6 +24,7 @@ mod plan;
 mod record;
 mod report;
 mod run;
+mod service;
 mod size;
 mod stream;
 mod text;
@@ -44,6 +45,7 @@ use crate::exchange::Walk;
 use crate::load::{Amount, Load, Shape};
 use crate::report::Report;
 use crate::run::{Task, measure};
+use crate::service::Service;
 use crate::size::Sizes;
 use crate::text::Text;
 use crate::verdict::Verdict;
@@ -86,7 +88,9 @@ fn run(run: &Run) -> Result<ExitCode> {
         server_clock,
     };
     let stop = stop_on_signal()?;
-    let measured = measure(&task, || Walk::of(run.target.service), &stop)?;
+    let measured = match run.target.service {
+        service @ (Service::Echo | Service::Uppercase) => measure(&task, || Walk::of(service), &stop)?,
+    };
 
     let report = Report::new(run, &measured);
     match run.json.as_deref() {

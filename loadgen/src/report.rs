@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::cli::Run;
 use crate::plan::Arrivals;
 use crate::run::{Measured, Pace};
-use crate::text::Service;
+use crate::service::Service;
 use crate::verdict::{Limiter, Verdict, judge};
 
 /// Field names end in their unit; they are the JSON's.
@@ -162,15 +162,11 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let service = match self.service {
-            Service::Echo => "echo",
-            Service::Uppercase => "uppercase",
-        };
         let pace = match (self.rate_per_s, self.depth) {
             (Some(rate), _) => format!("open loop at {rate:.0} per second"),
             (None, depth) => format!("closed loop, depth {}", depth.unwrap_or_default()),
         };
-        writeln!(f, "{service} at {}, {pace}", self.address)?;
+        writeln!(f, "{} at {}, {pace}", self.service, self.address)?;
         writeln!(f, "  load           {} connections, {} B", self.connections, self.size)?;
         writeln!(
             f,

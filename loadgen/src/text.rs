@@ -14,13 +14,7 @@
 //! of its own, so requests differ, and replies that were swapped, repeated, dropped or given to another connection
 //! are seen. Of requests of a byte or two many are alike; from 8 bytes on hardly any are.
 
-/// What the server does with a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Service {
-    Echo,
-    Uppercase,
-}
+use crate::service::Service;
 
 /// Prime: a connection's requests begin at every place of the text before one comes again, whatever their size (its
 /// own multiples excepted).

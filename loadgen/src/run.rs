@@ -64,10 +64,58 @@ impl Clocks {
     }
 }
 
-/// Does the task on threads of its own. `make` makes the exchange of each; `stop` ends it early.
+/// What a thread drives its share of the load with.
+pub trait Driver: Sized {
+    /// A closed loop that begins and ends with nothing in flight. Returns how long it took.
+    fn drive(&mut self, amount: Amount, depth: usize, stop: &dyn Fn() -> bool) -> Result<Duration>;
+
+    /// An open loop. Returns how long its window was.
+    fn follow(
+        &mut self,
+        plan: &mut Plan,
+        warmup: Duration,
+        window: Amount,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Duration>;
+
+    /// What has been recorded since the last call.
+    fn take_record(&mut self) -> Record;
+}
+
+impl<E: Exchange> Driver for Load<E> {
+    fn drive(&mut self, amount: Amount, depth: usize, stop: &dyn Fn() -> bool) -> Result<Duration> {
+        self.drive(amount, depth, stop)
+    }
+
+    fn follow(
+        &mut self,
+        plan: &mut Plan,
+        warmup: Duration,
+        window: Amount,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Duration> {
+        self.follow(plan, warmup, window, stop)
+    }
+
+    fn take_record(&mut self) -> Record {
+        self.take_record()
+    }
+}
+
+/// Does the task over streams. `make` makes the exchange of each thread; `stop` ends it early.
 pub fn measure<E: Exchange>(
     task: &Task<'_>,
     make: impl Fn() -> E + Sync,
+    stop: &AtomicBool,
+) -> Result<Measured> {
+    measure_with(task, |shape, _| Load::connect(task.address, shape, make()), stop)
+}
+
+/// Does the task on threads of its own. `connect` makes the driver of each, given its shape and how many connections the
+/// threads before it have; `stop` ends it early.
+pub fn measure_with<D: Driver>(
+    task: &Task<'_>,
+    connect: impl Fn(Shape, usize) -> Result<D> + Sync,
     stop: &AtomicBool,
 ) -> Result<Measured> {
     let threads = task.threads.min(task.shape.connections);
@@ -78,9 +126,9 @@ pub fn measure<E: Exchange>(
     thread::scope(|scope| {
         let drivers: Vec<_> = (0..threads)
             .map(|index| {
-                let (barrier, make, failed, stopping) = (&barrier, &make, &failed, &stopping);
+                let (barrier, connect, failed, stopping) = (&barrier, &connect, &failed, &stopping);
                 scope.spawn(move || {
-                    let driven = drive(task, index, threads, make, barrier, stopping);
+                    let driven = drive(task, index, threads, connect, barrier, stopping);
                     failed.fetch_or(driven.is_err(), Ordering::Relaxed);
                     driven
                 })
@@ -132,17 +180,20 @@ struct Part {
 }
 
 /// One thread's share, from connecting to the end.
-fn drive<E: Exchange>(
+fn drive<D: Driver>(
     task: &Task<'_>,
     index: usize,
     threads: usize,
-    make: &(impl Fn() -> E + Sync),
+    connect: &(impl Fn(Shape, usize) -> Result<D> + Sync),
     barrier: &Barrier,
     stopping: &dyn Fn() -> bool,
 ) -> Result<Part> {
     let of = |total: u64| total / threads as u64 + u64::from((index as u64) < total % threads as u64);
+    let connections = task.shape.connections;
+    // The first threads have one connection more where they cannot be divided evenly.
+    let before = index * (connections / threads) + index.min(connections % threads);
     let shape = Shape {
-        connections: of(task.shape.connections as u64) as usize,
+        connections: of(connections as u64) as usize,
         seed: task.shape.seed.wrapping_add(index as u64),
         ..task.shape.clone()
     };
@@ -151,7 +202,7 @@ fn drive<E: Exchange>(
         Amount::Requests(requests) => Amount::Requests(of(requests)),
         time => time,
     };
-    let connected = Load::connect(task.address, shape, make());
+    let connected = connect(shape, before);
     barrier.wait();
     match task.pace {
         Pace::Open { rate_per_s, arrivals, ramp } => {

@@ -22,6 +22,7 @@ pub struct Cli {
 }
 
 #[derive(Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one, for the whole run")]
 pub enum Command {
     /// Measure: with --rate an open loop that follows a plan, else a closed loop in which each connection keeps DEPTH
     /// requests in flight.
@@ -88,9 +89,29 @@ pub struct Run {
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = positive_duration)]
     pub timeout: Duration,
 
+    #[command(flatten)]
+    pub outputs: Outputs,
+}
+
+/// Where results go, beside the table on standard output. A file is written whole, or not at all.
+#[derive(Args)]
+pub struct Outputs {
     /// Write the result as JSON to FILE as well, or to standard output (-) instead of the table.
     #[arg(long, value_name = "FILE")]
     pub json: Option<String>,
+
+    /// Write the percentile distribution to FILE as HdrHistogram prints it, in microseconds: response time in an open
+    /// loop, service time in a closed one.
+    #[arg(long, value_name = "FILE")]
+    pub hgrm: Option<String>,
+
+    /// Write a histogram of each interval to FILE in the HdrHistogram log format, in nanoseconds.
+    #[arg(long, value_name = "FILE")]
+    pub hlog: Option<String>,
+
+    /// Write a row for each interval to FILE.
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<String>,
 }
 
 impl Run {

@@ -25,6 +25,7 @@ use rand::rngs::SmallRng;
 use crate::address::Address;
 use crate::alarm::Alarm;
 use crate::exchange::{Exchange, Progress};
+use crate::interval::Lane;
 use crate::plan::Plan;
 use crate::record::Record;
 use crate::size::Sizes;
@@ -79,6 +80,8 @@ pub struct Load<E: Exchange> {
     /// The end of an open loop's window, in time.
     end_ns: u64,
     record: Record,
+    /// Where the records of intervals go.
+    lane: Option<Lane>,
 }
 
 struct Conn<S> {
@@ -156,7 +159,21 @@ impl<E: Exchange> Load<E> {
             unanswered: 0,
             end_ns: u64::MAX,
             record: Record::new(),
+            lane: None,
         })
+    }
+
+    /// What is recorded from now on is handed over interval by interval.
+    pub fn hand_over_to(&mut self, lane: Lane) {
+        self.lane = Some(lane);
+    }
+
+    /// Hands over what has been recorded since the last interval ended.
+    pub fn hand_over_rest(&mut self) {
+        let now_ns = self.now_ns();
+        if let Some(lane) = self.lane.take() {
+            lane.end(self.take_record(), now_ns);
+        }
     }
 
     /// What has been recorded since the last call.
@@ -179,9 +196,11 @@ impl<E: Exchange> Load<E> {
         };
         let look_interval = self.look_interval();
         let mut look_at = began + look_interval;
+        self.begin_intervals(self.now_ns());
         self.read_from = (0..self.conns.len()).collect();
         loop {
             let now = Instant::now();
+            self.cut((now - self.base).as_nanos() as u64);
             if end.is_some_and(|end| now >= end) || stop() {
                 left = 0;
             }
@@ -200,7 +219,8 @@ impl<E: Exchange> Load<E> {
                 self.abandon_stuck();
                 look_at = now + look_interval;
             }
-            self.wait(Some(look_at.saturating_duration_since(now).max(Duration::from_millis(1))))?;
+            let until = look_at.min(self.base + Duration::from_nanos(self.interval_end_ns()));
+            self.wait(Some(until.saturating_duration_since(now).max(Duration::from_millis(1))))?;
             self.read();
         }
     }
@@ -220,6 +240,7 @@ impl<E: Exchange> Load<E> {
             Amount::Requests(requests) => (u64::MAX, requests),
         };
         self.base = Instant::now();
+        self.begin_intervals(warmup_ns);
         // What is planned just before the end may be sent just after it.
         self.end_ns = end_ns.saturating_add(1_000_000);
         let look_interval_ns = self.look_interval().as_nanos() as u64;
@@ -228,6 +249,7 @@ impl<E: Exchange> Load<E> {
         let mut turn = 0;
         loop {
             let now_ns = self.now_ns();
+            self.cut(now_ns);
             if stop() {
                 end_ns = end_ns.min(now_ns);
             }
@@ -263,7 +285,7 @@ impl<E: Exchange> Load<E> {
                 look_ns = now_ns + look_interval_ns;
             }
             let until_ns = if is_over { look_ns } else { plan.next_ns().min(look_ns) };
-            self.wait_until(until_ns)?;
+            self.wait_until(until_ns.min(self.interval_end_ns()))?;
             self.read();
         }
     }
@@ -288,6 +310,23 @@ impl<E: Exchange> Load<E> {
 
     fn now_ns(&self) -> u64 {
         self.base.elapsed().as_nanos() as u64
+    }
+
+    fn begin_intervals(&mut self, at_ns: u64) {
+        if let Some(lane) = &mut self.lane {
+            lane.begin(at_ns);
+        }
+    }
+
+    /// Hands the record over if its interval has ended.
+    fn cut(&mut self, now_ns: u64) {
+        if let Some(lane) = &mut self.lane {
+            lane.cut(&mut self.record, now_ns);
+        }
+    }
+
+    fn interval_end_ns(&self) -> u64 {
+        self.lane.as_ref().map_or(u64::MAX, Lane::end_ns)
     }
 
     /// Looking at every connection's oldest request costs time: rarely enough not to count, often enough that a lost
@@ -431,6 +470,7 @@ impl<E: Exchange> Load<E> {
     /// Verifies what was read and records the replies that end in it.
     fn take(&mut self, index: usize, read: usize) {
         let now_ns = self.now_ns();
+        self.cut(now_ns);
         let Load { conns, exchange, buffer, record, .. } = self;
         let conn = &mut conns[index];
         let mut bytes = &buffer[..read];

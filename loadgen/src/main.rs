@@ -18,8 +18,11 @@ mod address;
 mod alarm;
 mod cli;
 mod exchange;
+mod interval;
 mod load;
+mod machine;
 mod os;
+mod output;
 mod plan;
 mod record;
 mod report;
@@ -31,6 +34,7 @@ mod text;
 mod units;
 mod verdict;
 
+use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -38,13 +42,14 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use clap::error::ErrorKind;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::cli::{Cli, Command, Idle, Run};
 use crate::exchange::Walk;
 use crate::load::{Amount, Load, Shape};
-use crate::report::Report;
-use crate::run::{Task, measure};
+use crate::report::{Files, Report};
+use crate::run::{Task, Watch, measure};
 use crate::service::Service;
 use crate::size::Sizes;
 use crate::text::Text;
@@ -53,19 +58,53 @@ use crate::verdict::Verdict;
 /// The exit code for figures that are not to be believed.
 const EXIT_INVALID: u8 = 3;
 
+/// The exit code for a command line that asks for what cannot be.
+const EXIT_USAGE: u8 = 2;
+
+/// What is wrong with the command line, found after it was read.
+#[derive(Debug)]
+struct Usage(String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return complain(&error),
+    };
+    let outcome = match cli.command {
         Command::Run(run) => self::run(&run),
         Command::Idle(idle) => self::idle(&idle).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("loadgen: {error:#}");
-        ExitCode::from(EXIT_INVALID)
+        ExitCode::from(if error.is::<Usage>() { EXIT_USAGE } else { EXIT_INVALID })
     })
+}
+
+/// Shows the help that was asked for, or tells in one line what is wrong with the command line.
+fn complain(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        error.exit();
+    }
+    let text = error.to_string();
+    let words: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    let tips = text.lines().map(str::trim).filter(|line| line.starts_with("tip:"));
+    let line: Vec<_> = words.into_iter().chain(tips).collect();
+    eprintln!("loadgen: {}", line.join(" ").trim_start_matches("error: "));
+    ExitCode::from(EXIT_USAGE)
 }
 
 /// Warm-up, then the measured window, then the report.
 fn run(run: &Run) -> Result<ExitCode> {
+    let outputs = &run.outputs;
+    let mut files = Files::open(outputs, run.rate.is_some()).map_err(|error| Usage(format!("{error:#}")))?;
     os::raise_descriptor_limit(run.connections)?;
     let server_clock = match run.pid {
         Some(pid) => {
@@ -88,20 +127,21 @@ fn run(run: &Run) -> Result<ExitCode> {
         server_clock,
     };
     let stop = stop_on_signal()?;
+    let watch = Watch { keeps_rows: files.want_rows(), log: files.log.as_mut() };
     let measured = match run.target.service {
-        service @ (Service::Echo | Service::Uppercase) => measure(&task, || Walk::of(service), &stop)?,
+        service @ (Service::Echo | Service::Uppercase) => measure(&task, || Walk::of(service), &stop, watch)?,
     };
 
     let report = Report::new(run, &measured);
-    match run.json.as_deref() {
-        Some("-") => writeln!(io::stdout(), "{}", report.json())?,
-        Some(path) => {
-            std::fs::write(path, report.json() + "\n").with_context(|| format!("writing {path}"))?;
-            write!(io::stdout(), "{report}")?;
-        }
-        None => write!(io::stdout(), "{report}")?,
+    // The table is worth having even if a file is not to be had, and the other way round.
+    let written = files.write(&report, &measured);
+    let mut stdout = io::stdout();
+    match outputs.json.as_deref() {
+        Some("-") => report::json::write(&mut stdout, &report)?,
+        _ => write!(stdout, "{report}")?,
     }
-    match report.verdict() {
+    written?;
+    match report.verdict {
         Verdict::Valid => Ok(ExitCode::SUCCESS),
         Verdict::Invalid => {
             eprintln!("loadgen: {}", report.complaint());

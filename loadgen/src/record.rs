@@ -14,6 +14,8 @@ pub fn histogram() -> Histogram<u64> {
 /// What happened to the requests of a window.
 #[derive(Clone)]
 pub struct Record {
+    /// Requests of earlier intervals that were unresolved when this record was begun.
+    pub carried: u64,
     /// Requests that belong to the window.
     pub requests: u64,
     /// Of these, in an open loop, the ones that were offered to their socket before the window's end.
@@ -46,6 +48,7 @@ pub struct Record {
 impl Record {
     pub fn new() -> Record {
         Record {
+            carried: 0,
             requests: 0,
             sent_in_time: 0,
             answered: 0,
@@ -62,7 +65,12 @@ impl Record {
         }
     }
 
-    /// Adds what another thread has recorded.
+    /// Goes on where another record ends.
+    pub fn after(self, earlier: &Record) -> Record {
+        Record { carried: earlier.unresolved(), ..self }
+    }
+
+    /// Adds what another thread has recorded, or the same one in another interval.
     pub fn add(&mut self, other: &Record) {
         self.requests += other.requests;
         self.sent_in_time += other.sent_in_time;
@@ -92,6 +100,6 @@ impl Record {
 
     /// Requests of the window that are neither answered nor given up.
     pub fn unresolved(&self) -> u64 {
-        self.requests - self.answered - self.errors - self.lost
+        self.carried + self.requests - self.answered - self.errors - self.lost
     }
 }

@@ -1,22 +1,37 @@
-//! The result: a table for people, JSON for scripts.
+//! The result: a table for people, and files for scripts, plotting programs and browsers.
 
-use std::fmt;
+pub mod csv;
+pub mod figures;
+pub mod hgrm;
+pub mod hlog;
+pub mod json;
+mod table;
 
+use std::io;
+use std::time::UNIX_EPOCH;
+
+use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::cli::Run;
+use crate::cli::{Outputs, Run};
+use crate::output::Output;
 use crate::plan::Arrivals;
 use crate::run::{Measured, Pace};
 use crate::service::Service;
 use crate::verdict::{Limiter, Verdict, judge};
 
+/// Raised when a field of the JSON changes its meaning or goes away.
+const SCHEMA_VERSION: u32 = 1;
+
 /// Field names end in their unit; they are the JSON's.
 #[derive(Serialize)]
 pub struct Report {
-    verdict: Verdict,
+    schema_version: u32,
+    loadgen_version: &'static str,
+    pub verdict: Verdict,
     /// What stood in the way of a valid run.
-    limiter: Option<Limiter>,
+    pub limiter: Option<Limiter>,
     /// It was ended before its time.
     interrupted: bool,
     service: Service,
@@ -31,57 +46,78 @@ pub struct Report {
     /// Bytes in a request, or their distribution.
     size: String,
     seed: u64,
+    /// When the window began, in seconds since 1970 (UTC).
+    started_unix_s: f64,
+    warmup_s: f64,
     /// Sent within the window.
-    requests: u64,
+    pub requests: u64,
     /// Of these, replies with a wrong byte.
-    errors: u64,
+    pub errors: u64,
     /// Of these, requests without a reply within the timeout.
-    lost: u64,
+    pub lost: u64,
     /// Replies that came after that.
-    late: u64,
+    pub late: u64,
     /// Connections that the peer closed.
-    peer_closed: u64,
+    pub peer_closed: u64,
     /// Writes that found a socket full.
     blocked_writes: u64,
     first_error: Option<String>,
     elapsed_s: f64,
     /// Requests per second that were sent.
-    offered_per_s: f64,
+    pub offered_per_s: f64,
     /// Right replies per second.
-    throughput_per_s: f64,
+    pub throughput_per_s: f64,
     /// From planned send to reply. A closed loop plans no send, so there is none: null, not a guess.
-    response_time_us: Option<Quantiles>,
+    pub response_time_us: Option<Quantiles>,
     /// From send to reply.
-    service_time_us: Quantiles,
+    pub service_time_us: Option<Quantiles>,
     /// From planned send to the attempt to write.
-    send_lag_us: Option<Quantiles>,
-    server_cpu_ns_per_request: Option<f64>,
+    pub send_lag_us: Option<Quantiles>,
+    pub server_cpu_ns_per_request: Option<f64>,
+    /// Messages that chat has delivered; null for other services.
+    deliveries: Option<u64>,
+    deliveries_per_s: Option<f64>,
+    server_cpu_ns_per_delivery: Option<f64>,
     loadgen_cpu_ns_per_request: f64,
+    /// Of one processor.
+    loadgen_cpu_share: f64,
     /// How long the generator was ready to run and did not.
     loadgen_run_delay_ms: f64,
+    /// Of the CPU time of all processors: what the hypervisor gave to other machines. Null where not known.
+    steal_share: Option<f64>,
+    /// Of the same: what processes used that are neither this nor the server, if that is known.
+    other_cpu_share: Option<f64>,
 }
 
-#[derive(Serialize)]
-struct Quantiles {
-    p50: f64,
-    p90: f64,
-    p99: f64,
-    p999: f64,
-    max: f64,
-    mean: f64,
+/// Times in microseconds.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Quantiles {
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
+    pub p999: f64,
+    pub max: f64,
+    pub mean: f64,
 }
 
 impl Quantiles {
-    fn of(nanoseconds: &Histogram<u64>) -> Quantiles {
+    /// None if there is no time at all.
+    pub fn of(nanoseconds: &Histogram<u64>) -> Option<Quantiles> {
         let at = |quantile| nanoseconds.value_at_quantile(quantile) as f64 / 1e3;
-        Quantiles {
+        (!nanoseconds.is_empty()).then(|| Quantiles {
             p50: at(0.5),
             p90: at(0.9),
             p99: at(0.99),
             p999: at(0.999),
             max: nanoseconds.max() as f64 / 1e3,
             mean: nanoseconds.mean() / 1e3,
-        }
+        })
+    }
+
+    /// With their names, in the order of the report.
+    pub fn named(&self) -> [(&'static str, f64); 6] {
+        let Quantiles { p50, p90, p99, p999, max, mean } = *self;
+        [("p50", p50), ("p90", p90), ("p99", p99), ("p999", p999), ("max", max), ("mean", mean)]
     }
 }
 
@@ -99,8 +135,11 @@ impl Report {
             .filter(|_| run.requests.is_none() && !measured.interrupted)
             .map(|rate| (rate * run.duration.as_secs_f64()) as u64);
         let (verdict, limiter) = judge(measured, run.pace(), planned);
-        let open_loop = |times| rate_per_s.map(|_| Quantiles::of(times));
+        let open_loop = |times| rate_per_s.and_then(|_| Quantiles::of(times));
+        let started = measured.started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
         Report {
+            schema_version: SCHEMA_VERSION,
+            loadgen_version: env!("CARGO_PKG_VERSION"),
             verdict,
             limiter,
             interrupted: measured.interrupted,
@@ -113,6 +152,8 @@ impl Report {
             arrivals,
             size: run.size.to_string(),
             seed: run.seed,
+            started_unix_s: started.as_secs_f64(),
+            warmup_s: run.warmup.as_secs_f64(),
             requests: record.requests,
             errors: record.errors,
             lost: record.lost,
@@ -128,13 +169,99 @@ impl Report {
             service_time_us: Quantiles::of(&record.service_times),
             send_lag_us: open_loop(&record.send_lags),
             server_cpu_ns_per_request: measured.server_cpu.map(|cpu| cpu.as_nanos() as f64 / requests),
+            deliveries: None,
+            deliveries_per_s: None,
+            server_cpu_ns_per_delivery: None,
             loadgen_cpu_ns_per_request: measured.own_cpu.as_nanos() as f64 / requests,
+            loadgen_cpu_share: measured.own_cpu.as_secs_f64() / measured.clocks_apart.as_secs_f64(),
             loadgen_run_delay_ms: measured.run_delay.as_secs_f64() * 1e3,
+            steal_share: measured.machine.map(|shares| shares.stolen),
+            other_cpu_share: measured.machine.map(|shares| shares.others),
         }
     }
 
-    pub fn verdict(&self) -> Verdict {
-        self.verdict
+    pub fn is_open_loop(&self) -> bool {
+        self.rate_per_s.is_some()
+    }
+
+    /// What was driven, and how.
+    fn title(&self) -> String {
+        let pace = match self.rate_per_s {
+            Some(rate) => format!("open loop at {}", figures::rate(rate)),
+            None => format!("closed loop, depth {}", self.depth.unwrap_or_default()),
+        };
+        format!("{} at {}, {pace}", self.service, self.address)
+    }
+
+    /// What the load was made of.
+    fn shape(&self) -> String {
+        let arrivals = match self.arrivals {
+            Some(Arrivals::Poisson) => ", Poisson arrivals",
+            _ => "",
+        };
+        let threads = if self.threads == 1 { "1 thread".into() } else { format!("{} threads", self.threads) };
+        format!("{} connections, {threads}, {} B{arrivals}, seed {}", self.connections, self.size, self.seed)
+    }
+
+    /// The figures beside the times, each with its name, in words.
+    fn figures(&self) -> Vec<(&'static str, String)> {
+        let per_request = |ns: f64| format!("{} per request", figures::time(ns / 1e3));
+        let of_machine = |share: Option<f64>| match share {
+            Some(share) => format!("{} of the machine's CPU time", figures::share(share)),
+            None => "not known".into(),
+        };
+        let offered = figures::rate(self.offered_per_s);
+        let rest: String = [
+            ("late", self.late),
+            ("connections closed by the peer", self.peer_closed),
+            ("writes that found the socket full", self.blocked_writes),
+        ]
+        .into_iter()
+        .filter(|&(_, count)| count > 0)
+        .map(|(name, count)| format!(", {count} {name}"))
+        .collect();
+        vec![
+            (
+                "requests",
+                format!(
+                    "{} in {:.3} s, {} wrong replies, {} lost{rest}",
+                    self.requests, self.elapsed_s, self.errors, self.lost
+                ),
+            ),
+            (
+                "offered",
+                match self.rate_per_s {
+                    Some(rate) => format!("{offered} of {}", figures::rate(rate)),
+                    None => offered,
+                },
+            ),
+            ("achieved", figures::rate(self.throughput_per_s)),
+            (
+                "server CPU",
+                self.server_cpu_ns_per_request.map_or("not known without --pid".into(), per_request),
+            ),
+            (
+                "loadgen CPU",
+                format!(
+                    "{}, {} of a core",
+                    per_request(self.loadgen_cpu_ns_per_request),
+                    figures::share(self.loadgen_cpu_share)
+                ),
+            ),
+            ("stolen", of_machine(self.steal_share)),
+            (
+                "other load",
+                match self.server_cpu_ns_per_request {
+                    Some(_) => of_machine(self.other_cpu_share),
+                    None => of_machine(self.other_cpu_share) + ", a server on this machine included",
+                },
+            ),
+        ]
+    }
+
+    /// What to do about an invalid run.
+    fn hint(&self) -> Option<&'static str> {
+        self.limiter.map(Limiter::hint)
     }
 
     /// Why the run is invalid, in a line.
@@ -144,63 +271,77 @@ impl Report {
             Some(Limiter::WrongReplies) => format!("{} wrong replies", self.errors),
             Some(Limiter::PeerClosed) => format!("{} connections closed by the peer", self.peer_closed),
             Some(Limiter::Server) => format!("{} replies lost", self.lost),
-            _ => format!("{:.0} offered a second, p99 send lag {:.0} us", self.offered_per_s, self.lag_us()),
+            Some(Limiter::GeneratorCpu) if self.is_open_loop() => {
+                let lag = self.send_lag_us.as_ref().map_or("not known".into(), |lag| figures::time(lag.p99));
+                format!("{} offered, p99 send lag {lag}", figures::rate(self.offered_per_s))
+            }
+            _ => format!("ready to run and waiting for {}", figures::time(self.loadgen_run_delay_ms * 1e3)),
         };
         let first =
             self.first_error.as_ref().map(|first| format!(", the first on {first}")).unwrap_or_default();
         format!("INVALID, limited by {limiter}: {counts}{first}")
     }
+}
 
-    fn lag_us(&self) -> f64 {
-        self.send_lag_us.as_ref().map_or(0.0, |lag| lag.p99)
+/// The kinds of times that a report has, in the order of reading.
+fn quantile_rows(report: &Report) -> impl Iterator<Item = (&'static str, &Quantiles)> {
+    [
+        ("response time", &report.response_time_us),
+        ("service time", &report.service_time_us),
+        ("send lag", &report.send_lag_us),
+    ]
+    .into_iter()
+    .filter_map(|(name, times)| Some((name, times.as_ref()?)))
+}
+
+/// The files that were asked for.
+pub struct Files {
+    json: Option<Output>,
+    hgrm: Option<Output>,
+    csv: Option<Output>,
+    /// Written while the run goes on.
+    pub log: Option<hlog::Log>,
+}
+
+impl Files {
+    /// Fails if one of them cannot be written, before any load.
+    pub fn open(outputs: &Outputs, is_open_loop: bool) -> Result<Files> {
+        let mut paths = Vec::new();
+        let mut open = |path: &Option<String>| match path.as_deref() {
+            Some(path) => {
+                let output = Output::open(path)?;
+                anyhow::ensure!(!paths.contains(&output.path().to_owned()), "two results would go to {path}");
+                paths.push(output.path().to_owned());
+                Ok(Some(output))
+            }
+            None => Ok(None),
+        };
+        Ok(Files {
+            json: open(&outputs.json.clone().filter(|path| path != "-"))?,
+            hgrm: open(&outputs.hgrm)?,
+            csv: open(&outputs.csv)?,
+            log: open(&outputs.hlog)?.map(|out| hlog::Log::new(out, is_open_loop)),
+        })
     }
 
-    pub fn json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("numbers and text have a JSON form")
+    /// Whether somebody wants to see the intervals.
+    pub fn want_rows(&self) -> bool {
+        self.csv.is_some()
+    }
+
+    /// Writes all of them.
+    pub fn write(self, report: &Report, measured: &Measured) -> Result<()> {
+        write(self.json, |out| json::write(out, report))?;
+        let record = &measured.record;
+        let times = if report.is_open_loop() { &record.response_times } else { &record.service_times };
+        write(self.hgrm, |out| hgrm::write(out, times))?;
+        write(self.csv, |out| csv::write(out, &measured.intervals))?;
+        self.log.map_or(Ok(()), hlog::Log::keep)
     }
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pace = match (self.rate_per_s, self.depth) {
-            (Some(rate), _) => format!("open loop at {rate:.0} per second"),
-            (None, depth) => format!("closed loop, depth {}", depth.unwrap_or_default()),
-        };
-        writeln!(f, "{} at {}, {pace}", self.service, self.address)?;
-        writeln!(f, "  load           {} connections, {} B", self.connections, self.size)?;
-        writeln!(
-            f,
-            "  requests       {} in {:.3} s, {} wrong replies, {} lost",
-            self.requests, self.elapsed_s, self.errors, self.lost
-        )?;
-        writeln!(f, "  offered        {:.0} per second", self.offered_per_s)?;
-        writeln!(f, "  throughput     {:.0} per second", self.throughput_per_s)?;
-        writeln!(
-            f,
-            "            µs   {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}",
-            "p50", "p90", "p99", "p99.9", "max", "mean"
-        )?;
-        let rows = [
-            ("response time", self.response_time_us.as_ref()),
-            ("service time", Some(&self.service_time_us)),
-            ("send lag", self.send_lag_us.as_ref()),
-        ];
-        for (name, times) in rows {
-            let Some(time) = times else { continue };
-            writeln!(
-                f,
-                "  {name:<14} {:>10.1} {:>10.1} {:>10.1} {:>10.1} {:>10.1} {:>10.1}",
-                time.p50, time.p90, time.p99, time.p999, time.max, time.mean
-            )?;
-        }
-        match self.server_cpu_ns_per_request {
-            Some(cpu) => writeln!(f, "  server CPU     {cpu:.0} ns per request")?,
-            None => writeln!(f, "  server CPU     unknown without --pid")?,
-        }
-        writeln!(f, "  loadgen CPU    {:.0} ns per request", self.loadgen_cpu_ns_per_request)?;
-        match self.verdict {
-            Verdict::Valid => writeln!(f, "  verdict        valid"),
-            Verdict::Invalid => writeln!(f, "  verdict        {}", self.complaint()),
-        }
-    }
+fn write(out: Option<Output>, content: impl FnOnce(&mut Output) -> io::Result<()>) -> Result<()> {
+    let Some(mut out) = out else { return Ok(()) };
+    content(&mut out).with_context(|| format!("writing {}", out.path().display()))?;
+    out.keep()
 }

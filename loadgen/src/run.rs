@@ -3,16 +3,19 @@
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::address::Address;
 use crate::exchange::Exchange;
+use crate::interval::{Interval, Lane, Timeline, length_for};
 use crate::load::{Amount, Load, Shape};
+use crate::machine::{MachineClock, MachineShares};
 use crate::os::{CpuClock, RunDelay};
 use crate::plan::{Arrivals, Plan};
 use crate::record::Record;
+use crate::report::hlog::Log;
 
 /// When requests leave.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +24,16 @@ pub enum Pace {
     Closed { depth: usize },
     /// So many a second, whatever comes back.
     Open { rate_per_s: f64, arrivals: Arrivals, ramp: Duration },
+}
+
+impl Pace {
+    /// What was planned; nothing in a closed loop.
+    pub fn rate_per_s(self) -> Option<f64> {
+        match self {
+            Pace::Closed { .. } => None,
+            Pace::Open { rate_per_s, .. } => Some(rate_per_s),
+        }
+    }
 }
 
 /// What is to be done.
@@ -34,13 +47,28 @@ pub struct Task<'a> {
     pub server_clock: Option<CpuClock>,
 }
 
+/// Who looks on.
+pub struct Watch<'a> {
+    /// Whether the intervals are to be kept.
+    pub keeps_rows: bool,
+    /// Where they are logged.
+    pub log: Option<&'a mut Log>,
+}
+
 /// What it came to.
 pub struct Measured {
     pub record: Record,
+    /// In their order; none if nobody wanted them.
+    pub intervals: Vec<Interval>,
+    pub started_at: SystemTime,
     /// From the first to the last request of the window, in a closed loop to its last reply.
     pub elapsed: Duration,
     pub server_cpu: Option<Duration>,
     pub own_cpu: Duration,
+    /// The time between the two looks at the CPU clocks.
+    pub clocks_apart: Duration,
+    /// None where the system does not tell.
+    pub machine: Option<MachineShares>,
     /// How long the threads that drive were ready to run and did not: the longest of them.
     pub run_delay: Duration,
     /// Told to stop before the end.
@@ -52,6 +80,7 @@ struct Clocks {
     at: Instant,
     server: Option<Duration>,
     own: Duration,
+    machine: Option<MachineClock>,
 }
 
 impl Clocks {
@@ -60,7 +89,7 @@ impl Clocks {
             .map(CpuClock::read)
             .transpose()
             .context("reading the server's CPU clock (has it ended?)")?;
-        Ok(Clocks { at: Instant::now(), server, own: CpuClock::OWN.read()? })
+        Ok(Clocks { at: Instant::now(), server, own: CpuClock::OWN.read()?, machine: MachineClock::read() })
     }
 }
 
@@ -80,6 +109,12 @@ pub trait Driver: Sized {
 
     /// What has been recorded since the last call.
     fn take_record(&mut self) -> Record;
+
+    /// What is recorded from now on is handed over interval by interval.
+    fn hand_over_to(&mut self, lane: Lane);
+
+    /// Hands over what has been recorded since the last interval ended.
+    fn hand_over_rest(&mut self);
 }
 
 impl<E: Exchange> Driver for Load<E> {
@@ -100,6 +135,14 @@ impl<E: Exchange> Driver for Load<E> {
     fn take_record(&mut self) -> Record {
         self.take_record()
     }
+
+    fn hand_over_to(&mut self, lane: Lane) {
+        self.hand_over_to(lane);
+    }
+
+    fn hand_over_rest(&mut self) {
+        self.hand_over_rest();
+    }
 }
 
 /// Does the task over streams. `make` makes the exchange of each thread; `stop` ends it early.
@@ -107,8 +150,9 @@ pub fn measure<E: Exchange>(
     task: &Task<'_>,
     make: impl Fn() -> E + Sync,
     stop: &AtomicBool,
+    watch: Watch<'_>,
 ) -> Result<Measured> {
-    measure_with(task, |shape, _| Load::connect(task.address, shape, make()), stop)
+    measure_with(task, |shape, _| Load::connect(task.address, shape, make()), stop, watch)
 }
 
 /// Does the task on threads of its own. `connect` makes the driver of each, given its shape and how many connections the
@@ -117,18 +161,24 @@ pub fn measure_with<D: Driver>(
     task: &Task<'_>,
     connect: impl Fn(Shape, usize) -> Result<D> + Sync,
     stop: &AtomicBool,
+    watch: Watch<'_>,
 ) -> Result<Measured> {
     let threads = task.threads.min(task.shape.connections);
     let failed = AtomicBool::new(false);
     let stopping = || stop.load(Ordering::Relaxed) || failed.load(Ordering::Relaxed);
     // Everybody is connected; everybody is warm; everybody has read that this is so.
     let barrier = Barrier::new(threads + 1);
+    let Watch { keeps_rows, mut log } = watch;
     thread::scope(|scope| {
-        let drivers: Vec<_> = (0..threads)
-            .map(|index| {
+        let length = length_for(task.window, task.pace.rate_per_s());
+        let (mut timeline, lanes, arriving) = Timeline::new(threads, length, keeps_rows);
+        let drivers: Vec<_> = lanes
+            .into_iter()
+            .enumerate()
+            .map(|(index, lane)| {
                 let (barrier, connect, failed, stopping) = (&barrier, &connect, &failed, &stopping);
                 scope.spawn(move || {
-                    let driven = drive(task, index, threads, connect, barrier, stopping);
+                    let driven = drive(task, index, threads, connect, lane, barrier, stopping);
                     failed.fetch_or(driven.is_err(), Ordering::Relaxed);
                     driven
                 })
@@ -143,16 +193,24 @@ pub fn measure_with<D: Driver>(
         } else {
             barrier.wait();
         }
+        let started_at = SystemTime::now();
+        if let Some(log) = &mut log {
+            log.begin(started_at);
+        }
         let before = Clocks::read(task.server_clock);
         if let Pace::Closed { .. } = task.pace {
             barrier.wait();
         }
-        let (mut record, mut elapsed, mut run_delay) = (Record::new(), Duration::ZERO, Duration::ZERO);
+        // Until every thread has ended.
+        for part in arriving {
+            timeline.add(part, log.as_deref_mut());
+        }
+        let after = Clocks::read(task.server_clock);
+        let (mut elapsed, mut run_delay) = (Duration::ZERO, Duration::ZERO);
         let mut result = Ok(());
         for driver in drivers {
             match driver.join().map_err(|_| anyhow!("a thread of the generator panicked: please report it")) {
                 Ok(Ok(part)) => {
-                    record.add(&part.record);
                     elapsed = elapsed.max(part.elapsed);
                     run_delay = run_delay.max(part.run_delay);
                 }
@@ -160,12 +218,23 @@ pub fn measure_with<D: Driver>(
             }
         }
         result?;
-        let (before, after) = (before?, Clocks::read(task.server_clock)?);
+        let (before, after) = (before?, after?);
+        let server_cpu = before.server.zip(after.server).map(|(before, after)| after.saturating_sub(before));
+        let own_cpu = after.own.saturating_sub(before.own);
+        let known = own_cpu + server_cpu.unwrap_or_default();
+        let (record, intervals) = timeline.finish(log);
         Ok(Measured {
             record,
+            intervals,
+            started_at,
             elapsed,
-            server_cpu: before.server.zip(after.server).map(|(before, after)| after.saturating_sub(before)),
-            own_cpu: after.own.saturating_sub(before.own),
+            server_cpu,
+            own_cpu,
+            clocks_apart: after.at - before.at,
+            machine: before
+                .machine
+                .zip(after.machine)
+                .and_then(|(before, after)| after.since(&before, known)),
             run_delay,
             interrupted: stop.load(Ordering::Relaxed) && after.at > before.at,
         })
@@ -174,7 +243,6 @@ pub fn measure_with<D: Driver>(
 
 /// What one thread has measured.
 struct Part {
-    record: Record,
     elapsed: Duration,
     run_delay: Duration,
 }
@@ -185,6 +253,7 @@ fn drive<D: Driver>(
     index: usize,
     threads: usize,
     connect: &(impl Fn(Shape, usize) -> Result<D> + Sync),
+    lane: Lane,
     barrier: &Barrier,
     stopping: &dyn Fn() -> bool,
 ) -> Result<Part> {
@@ -210,8 +279,10 @@ fn drive<D: Driver>(
             let rate = rate_per_s / threads as f64;
             let mut plan = Plan::new(rate, arrivals, ramp.as_nanos() as u64, seed);
             let delay = RunDelay::read();
+            load.hand_over_to(lane);
             let elapsed = load.follow(&mut plan, task.warmup, window, stopping)?;
-            Ok(Part { record: load.take_record(), elapsed, run_delay: delay.since() })
+            load.hand_over_rest();
+            Ok(Part { elapsed, run_delay: delay.since() })
         }
         Pace::Closed { depth } => {
             let warm = connected.and_then(|mut load| {
@@ -228,8 +299,10 @@ fn drive<D: Driver>(
             barrier.wait();
             let mut load = warm?;
             let delay = RunDelay::read();
+            load.hand_over_to(lane);
             let elapsed = load.drive(window, depth, stopping)?;
-            Ok(Part { record: load.take_record(), elapsed, run_delay: delay.since() })
+            load.hand_over_rest();
+            Ok(Part { elapsed, run_delay: delay.since() })
         }
     }
 }

@@ -48,6 +48,22 @@ impl Limiter {
             Limiter::GeneratorCpu => "generator's CPU",
         }
     }
+
+    /// What to do about it.
+    pub fn hint(self) -> &'static str {
+        match self {
+            Limiter::WrongReplies => "Correct the server first: what it answers wrongly has no speed.",
+            Limiter::PeerClosed => {
+                "Look into the server's log and its limits: it closed connections under load."
+            }
+            Limiter::Server => {
+                "The server did not answer in time: ask for less, or allow more with --timeout."
+            }
+            Limiter::GeneratorCpu => {
+                "Give loadgen a core of its own (taskset), more --threads or less to do, and see what else runs here."
+            }
+        }
+    }
 }
 
 /// Judges a run.

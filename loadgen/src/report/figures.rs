@@ -1,0 +1,65 @@
+//! Figures as people read them: three digits and a unit that suits them.
+
+/// A time: `850 ns`, `45.1 µs`, `1.23 ms`, `12.0 s`.
+pub fn time(us: f64) -> String {
+    // 999.5 of a unit would be told as 1000 of it.
+    let (value, unit) = match us {
+        us if us < 0.9995 => (us * 1e3, "ns"),
+        us if us < 999.5 => (us, "µs"),
+        us if us < 999.5e3 => (us / 1e3, "ms"),
+        us => (us / 1e6, "s"),
+    };
+    format!("{} {unit}", three_digits(value))
+}
+
+/// So many a second: `950/s`, `49.9 k/s`, `1.25 M/s`.
+pub fn rate(per_s: f64) -> String {
+    let (value, unit) = match per_s {
+        per_s if per_s < 999.5 => (per_s, "/s"),
+        per_s if per_s < 999.5e3 => (per_s / 1e3, " k/s"),
+        per_s => (per_s / 1e6, " M/s"),
+    };
+    format!("{}{unit}", three_digits(value))
+}
+
+/// A share of one: `12.3 %`.
+pub fn share(of_one: f64) -> String {
+    format!("{:.1} %", of_one * 100.0)
+}
+
+fn three_digits(value: f64) -> String {
+    let decimals = match value {
+        value if value == 0.0 || value >= 99.95 => 0,
+        value if value >= 9.995 => 1,
+        _ => 2,
+    };
+    format!("{value:.decimals$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_suit_the_figure() {
+        for (us, words) in [
+            (0.0, "0 ns"),
+            (0.85, "850 ns"),
+            (0.9996, "1.00 µs"),
+            (45.14, "45.1 µs"),
+            (999.4, "999 µs"),
+            (999.6, "1.00 ms"),
+            (1234.0, "1.23 ms"),
+            (12_000_000.0, "12.0 s"),
+            (5_000_000_000.0, "5000 s"),
+        ] {
+            assert_eq!(time(us), words);
+        }
+        for (per_s, words) in
+            [(0.5, "0.50/s"), (950.0, "950/s"), (49_900.0, "49.9 k/s"), (1_250_000.0, "1.25 M/s")]
+        {
+            assert_eq!(rate(per_s), words);
+        }
+        assert_eq!(share(0.1234), "12.3 %");
+    }
+}

@@ -1,0 +1,11 @@
+//! The report for scripts.
+
+use std::io::{self, Write};
+
+use crate::report::Report;
+
+/// Writes the report as one object and a line end.
+pub fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, report)?;
+    writeln!(out)
+}

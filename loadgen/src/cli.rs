@@ -112,6 +112,10 @@ pub struct Outputs {
     /// Write a row for each interval to FILE.
     #[arg(long, value_name = "FILE")]
     pub csv: Option<String>,
+
+    /// Write a page with plots and all figures to FILE; it needs no network.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<String>,
 }
 
 impl Run {

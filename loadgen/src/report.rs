@@ -4,10 +4,12 @@ pub mod csv;
 pub mod figures;
 pub mod hgrm;
 pub mod hlog;
+pub mod html;
 pub mod json;
+pub mod plot;
 mod table;
 
-use std::io;
+use std::io::{self, Write};
 use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, Result};
@@ -118,6 +120,18 @@ impl Quantiles {
     pub fn named(&self) -> [(&'static str, f64); 6] {
         let Quantiles { p50, p90, p99, p999, max, mean } = *self;
         [("p50", p50), ("p90", p90), ("p99", p99), ("p999", p999), ("max", max), ("mean", mean)]
+    }
+
+    /// The longer of each.
+    pub fn longest(&self, other: &Quantiles) -> Quantiles {
+        Quantiles {
+            p50: self.p50.max(other.p50),
+            p90: self.p90.max(other.p90),
+            p99: self.p99.max(other.p99),
+            p999: self.p999.max(other.p999),
+            max: self.max.max(other.max),
+            mean: self.mean.max(other.mean),
+        }
     }
 }
 
@@ -299,6 +313,7 @@ pub struct Files {
     json: Option<Output>,
     hgrm: Option<Output>,
     csv: Option<Output>,
+    html: Option<Output>,
     /// Written while the run goes on.
     pub log: Option<hlog::Log>,
 }
@@ -320,13 +335,14 @@ impl Files {
             json: open(&outputs.json.clone().filter(|path| path != "-"))?,
             hgrm: open(&outputs.hgrm)?,
             csv: open(&outputs.csv)?,
+            html: open(&outputs.html)?,
             log: open(&outputs.hlog)?.map(|out| hlog::Log::new(out, is_open_loop)),
         })
     }
 
     /// Whether somebody wants to see the intervals.
     pub fn want_rows(&self) -> bool {
-        self.csv.is_some()
+        self.csv.is_some() || self.html.is_some()
     }
 
     /// Writes all of them.
@@ -336,6 +352,10 @@ impl Files {
         let times = if report.is_open_loop() { &record.response_times } else { &record.service_times };
         write(self.hgrm, |out| hgrm::write(out, times))?;
         write(self.csv, |out| csv::write(out, &measured.intervals))?;
+        if let Some(out) = self.html {
+            let page = html::page(report, measured)?;
+            write(Some(out), |out| out.write_all(page.as_bytes()))?;
+        }
         self.log.map_or(Ok(()), hlog::Log::keep)
     }
 }

@@ -1,0 +1,268 @@
+//! Plots as SVG: lines over a linear, a logarithmic or a quantile axis.
+//!
+//! The colours in the SVG are names for what is drawn: the page that holds it gives them those of a light or a dark
+//! screen (`style`).
+
+use std::fmt::Write;
+use std::ops::Range;
+
+use anyhow::{Result, anyhow};
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
+use plotters::prelude::*;
+
+const SIZE: (u32, u32) = (880, 320);
+const LABEL_SIZE: u32 = 13;
+
+/// The quantile beyond which a plot says no more.
+const QUANTILE_MAX: f64 = 0.999_999;
+
+/// The style replaces it.
+const GRID: RGBColor = RGBColor(2, 2, 2);
+
+/// The colour of each line in turn, for a light and a dark screen: told apart also by those who see fewer colours.
+pub const COLOURS: [(&str, &str); 4] =
+    [("#2a78d6", "#3987e5"), ("#eb6834", "#d95926"), ("#1baf7a", "#199e70"), ("#4a3aa7", "#9085e9")];
+
+/// How values get their place.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scale {
+    /// From zero.
+    Linear,
+    Log,
+    /// Of values from 0 to 1: each nine as wide as the last.
+    Quantile,
+}
+
+pub struct Axis {
+    pub name: &'static str,
+    pub scale: Scale,
+    /// A value in words.
+    pub label: fn(f64) -> String,
+}
+
+pub struct Line {
+    pub name: &'static str,
+    /// By x. Where there is no y the line has a gap.
+    pub points: Vec<(f64, Option<f64>)>,
+}
+
+/// Draws lines, in their order the first four colours.
+pub fn svg(x: &Axis, y: &Axis, lines: &[Line]) -> Result<String> {
+    let mut svg = String::new();
+    draw(&mut svg, x, y, lines).map_err(|error| anyhow!("drawing a plot: {error}"))?;
+    Ok(svg)
+}
+
+/// The names of the lines beside their colours, as HTML.
+pub fn legend(lines: &[Line]) -> String {
+    let mut html = String::from("<p class=legend>");
+    for (index, line) in lines.iter().enumerate() {
+        let _ = write!(html, "<span class=\"key line{}\"></span>{} ", index % COLOURS.len(), line.name);
+    }
+    html + "</p>"
+}
+
+/// CSS that gives the lines, the grid and the words of every plot the page's colours: `--line0` and so on, `--soft` and
+/// `--grid`.
+pub fn style() -> String {
+    let mut css = String::from("svg text{fill:var(--soft)}");
+    let _ = write!(css, "svg [stroke=\"{}\"]{{stroke:var(--grid)}}", name(GRID));
+    for index in 0..COLOURS.len() {
+        let name = name(colour(index));
+        let _ = write!(
+            css,
+            "svg [stroke=\"{name}\"]{{stroke:var(--line{index})}}svg [fill=\"{name}\"]{{fill:var(--line{index})}}\
+             .line{index}{{background:var(--line{index})}}"
+        );
+    }
+    css
+}
+
+fn colour(index: usize) -> RGBColor {
+    RGBColor(0x10, 0, (index % COLOURS.len()) as u8)
+}
+
+/// As the SVG has it.
+fn name(colour: RGBColor) -> String {
+    let RGBColor(r, g, b) = colour;
+    format!("#{r:02X}{g:02X}{b:02X}")
+}
+
+fn draw(svg: &mut String, x: &Axis, y: &Axis, lines: &[Line]) -> Result<(), Box<dyn std::error::Error>> {
+    // Everything is placed here and drawn on linear axes: plotters chooses the marks of other scales by itself.
+    let placed: Vec<Vec<Vec<(f64, f64)>>> = lines.iter().map(|line| runs(line, x.scale, y.scale)).collect();
+    let all = || placed.iter().flatten().flatten();
+    let x_places = Places::new(x.scale, all().map(|point| point.0));
+    let y_places = Places::new(y.scale, all().map(|point| point.1));
+
+    let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
+    let mut chart = ChartBuilder::on(&root)
+        .margin(8)
+        .margin_right(44)
+        .x_label_area_size(42)
+        .y_label_area_size(84)
+        .build_cartesian_2d(x_places, y_places)?;
+    let words = ("sans-serif", LABEL_SIZE).into_font().color(&BLACK);
+    chart
+        .configure_mesh()
+        .bold_line_style(GRID)
+        .max_light_lines(0)
+        .axis_style(GRID)
+        .label_style(words.clone())
+        .axis_desc_style(words)
+        .x_desc(x.name)
+        .y_desc(y.name)
+        .x_label_formatter(&|place| (x.label)(x.scale.value(*place)))
+        .y_label_formatter(&|place| (y.label)(y.scale.value(*place)))
+        .draw()?;
+    for (index, runs) in placed.into_iter().enumerate() {
+        let style = ShapeStyle { color: colour(index).into(), filled: true, stroke_width: 2 };
+        for run in runs {
+            if let [single] = run[..] {
+                chart.draw_series([Circle::new(single, 2, style)])?;
+            } else {
+                chart.draw_series(LineSeries::new(run, style))?;
+            }
+        }
+    }
+    root.present()?;
+    drop(chart);
+    drop(root);
+    Ok(())
+}
+
+/// The line's points in their places, in runs without a gap.
+fn runs(line: &Line, x: Scale, y: Scale) -> Vec<Vec<(f64, f64)>> {
+    line.points
+        .split(|(_, value)| value.is_none_or(|value| y == Scale::Log && value <= 0.0))
+        .filter(|run| !run.is_empty())
+        .map(|run| run.iter().filter_map(|&(at, value)| Some((x.place(at), y.place(value?)))).collect())
+        .collect()
+}
+
+/// What an axis spans, and where it is marked.
+struct Places {
+    range: Range<f64>,
+    marks: Vec<f64>,
+}
+
+impl Places {
+    fn new(scale: Scale, places: impl Iterator<Item = f64>) -> Places {
+        let (low, high) = places.fold((f64::MAX, f64::MIN), |(low, high), at| (low.min(at), high.max(at)));
+        let (low, high) = if low <= high { (low, high) } else { (0.0, 1.0) };
+        match scale {
+            Scale::Linear => {
+                let step = step(high);
+                let count = (high / step).ceil().max(1.0) as usize;
+                let marks = (0..=count).map(|index| index as f64 * step).collect();
+                Places { range: 0.0..count as f64 * step, marks }
+            }
+            Scale::Log => {
+                let factors: &[f64] = if high - low > 2.5 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+                let decades = (low.floor() as i32 - 1)..=(high.ceil() as i32 + 1);
+                let all: Vec<f64> = decades
+                    .flat_map(|decade| factors.iter().map(move |factor| f64::from(decade) + factor.log10()))
+                    .collect();
+                // From one mark to another around all that there is.
+                let from = all.iter().rposition(|&mark| mark <= low).unwrap_or(0);
+                let to =
+                    all.iter().position(|&mark| mark >= high && mark > all[from]).unwrap_or(all.len() - 1);
+                Places { range: all[from]..all[to], marks: all[from..=to].to_vec() }
+            }
+            Scale::Quantile => {
+                // The logarithm of a round quantile is a little less or more than its nines.
+                let high = (high * 1e6).round().max(1e6) / 1e6;
+                let nines = (0..=high as usize).map(|nine| nine as f64);
+                let marks = nines.chain([Scale::Quantile.place(0.5)]).collect();
+                Places { range: 0.0..high, marks }
+            }
+        }
+    }
+}
+
+impl Ranged for Places {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, place: &f64, (from, to): (i32, i32)) -> i32 {
+        let part = (place - self.range.start) / (self.range.end - self.range.start);
+        from + (part * f64::from(to - from)).round() as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        if hint.weight().allow_light_points() { Vec::new() } else { self.marks.clone() }
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.range.clone()
+    }
+}
+
+/// A round distance of about a sixth: 1, 2 or 5 times a power of ten.
+fn step(high: f64) -> f64 {
+    let fair = (high / 6.0).max(f64::MIN_POSITIVE);
+    let power = 10_f64.powf(fair.log10().floor());
+    [1.0, 2.0, 5.0, 10.0].into_iter().map(|factor| factor * power).find(|&step| step >= fair).unwrap_or(1.0)
+}
+
+impl Scale {
+    fn place(self, value: f64) -> f64 {
+        match self {
+            Scale::Linear => value,
+            Scale::Log => value.log10(),
+            Scale::Quantile => -(1.0 - value.min(QUANTILE_MAX)).log10(),
+        }
+    }
+
+    fn value(self, place: f64) -> f64 {
+        match self {
+            Scale::Linear => place,
+            Scale::Log => 10_f64.powf(place),
+            Scale::Quantile => 1.0 - 10_f64.powf(-place),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assert_marks(scale: Scale, values: &[f64], expected: &[f64]) {
+        let Places { range, mut marks } = Places::new(scale, values.iter().map(|&value| scale.place(value)));
+        marks.sort_by(f64::total_cmp);
+        let marked: Vec<f64> = marks.iter().map(|&mark| scale.value(mark)).collect();
+        assert_eq!(marked.len(), expected.len(), "{scale:?} {values:?}: {marked:?}");
+        for (mark, expected) in marked.iter().zip(expected) {
+            assert!((mark - expected).abs() < 1e-9 * expected.max(1.0), "{scale:?} {values:?}: {marked:?}");
+        }
+        assert!(marks.iter().all(|mark| (range.start..=range.end).contains(mark)));
+    }
+
+    #[test]
+    fn axes_are_marked_at_round_values() {
+        assert_marks(Scale::Linear, &[3.0, 5.0], &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_marks(Scale::Linear, &[49_900.0], &[0.0, 10e3, 20e3, 30e3, 40e3, 50e3]);
+        assert_marks(Scale::Log, &[12.0, 90.0], &[10.0, 20.0, 50.0, 100.0]);
+        assert_marks(Scale::Log, &[12.0, 90_000.0], &[10.0, 100.0, 1000.0, 10_000.0, 100_000.0]);
+        assert_marks(Scale::Log, &[10.0], &[10.0, 20.0]);
+        assert_marks(Scale::Quantile, &[0.0, 0.999], &[0.0, 0.5, 0.9, 0.99, 0.999]);
+    }
+
+    #[test]
+    fn anything_can_be_drawn() {
+        let label = |value: f64| format!("{value}");
+        for scale in [Scale::Linear, Scale::Log, Scale::Quantile] {
+            let axis = || Axis { name: "name", scale, label };
+            for points in [
+                vec![],
+                vec![(0.0, None)],
+                vec![(0.5, Some(0.5))],
+                vec![(0.1, Some(0.0)), (0.2, None), (0.3, Some(0.3)), (0.4, Some(0.9)), (1.0, Some(1.0))],
+            ] {
+                let svg = svg(&axis(), &axis(), &[Line { name: "line", points }]).unwrap();
+                assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"), "{svg}");
+                assert!(!svg.contains("NaN"), "{svg}");
+            }
+        }
+    }
+}

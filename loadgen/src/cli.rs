@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::address::Address;
+use crate::fail_if::Condition;
 use crate::load::Amount;
 use crate::plan::Arrivals;
 use crate::run::Pace;
@@ -116,6 +117,10 @@ pub struct Outputs {
     /// Write a page with plots and all figures to FILE; it needs no network.
     #[arg(long, value_name = "FILE")]
     pub html: Option<String>,
+
+    /// Exit with 1 if the result is so: 'p99>2ms', 'throughput<50k', 'lost>0', 'cpu>5us'; may be given several times.
+    #[arg(long, value_name = "CONDITION")]
+    pub fail_if: Vec<Condition>,
 }
 
 impl Run {

@@ -9,7 +9,7 @@
 //!     verdict, report ◄── record ◄── exchange: verify ◄┘
 //! ```
 //!
-//! Exit codes: 0 fine; 2 bad usage; 3 INVALID: the figures, if there are any, are not to be believed (wrong replies, a
+//! Exit codes: 0 fine; 1 a condition of --fail-if held; 2 bad usage; 3 INVALID: the figures, if there are any, are not to be believed (wrong replies, a
 //! connection that was refused or closed by the peer, a generator that could not keep to its plan).
 
 #![deny(unsafe_code)]
@@ -18,6 +18,7 @@ mod address;
 mod alarm;
 mod cli;
 mod exchange;
+mod fail_if;
 mod interval;
 mod load;
 mod machine;
@@ -47,6 +48,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::cli::{Cli, Command, Idle, Run};
 use crate::exchange::Walk;
+use crate::fail_if::Measures;
 use crate::load::{Amount, Load, Shape};
 use crate::report::{Files, Report};
 use crate::run::{Task, Watch, measure};
@@ -57,6 +59,9 @@ use crate::verdict::Verdict;
 
 /// The exit code for figures that are not to be believed.
 const EXIT_INVALID: u8 = 3;
+
+/// The exit code for a condition of --fail-if that held.
+const EXIT_FAILED: u8 = 1;
 
 /// The exit code for a command line that asks for what cannot be.
 const EXIT_USAGE: u8 = 2;
@@ -104,7 +109,11 @@ fn complain(error: &clap::Error) -> ExitCode {
 /// Warm-up, then the measured window, then the report.
 fn run(run: &Run) -> Result<ExitCode> {
     let outputs = &run.outputs;
-    let mut files = Files::open(outputs, run.rate.is_some()).map_err(|error| Usage(format!("{error:#}")))?;
+    let open_loop = run.rate.is_some();
+    for condition in &outputs.fail_if {
+        condition.check(Measures { open_loop, server_cpu: run.pid.is_some() }).map_err(Usage)?;
+    }
+    let mut files = Files::open(outputs, open_loop).map_err(|error| Usage(format!("{error:#}")))?;
     os::raise_descriptor_limit(run.connections)?;
     let server_clock = match run.pid {
         Some(pid) => {
@@ -141,8 +150,14 @@ fn run(run: &Run) -> Result<ExitCode> {
         _ => write!(stdout, "{report}")?,
     }
     written?;
+    for condition in &outputs.fail_if {
+        if let Some(figure) = condition.held(&report) {
+            eprintln!("loadgen: --fail-if {condition} held: it is {figure}");
+        }
+    }
     match report.verdict {
-        Verdict::Valid => Ok(ExitCode::SUCCESS),
+        Verdict::Valid if report.failed_conditions.is_empty() => Ok(ExitCode::SUCCESS),
+        Verdict::Valid => Ok(ExitCode::from(EXIT_FAILED)),
         Verdict::Invalid => {
             eprintln!("loadgen: {}", report.complaint());
             Ok(ExitCode::from(EXIT_INVALID))

@@ -17,6 +17,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::cli::{Outputs, Run};
+use crate::fail_if::Condition;
 use crate::output::Output;
 use crate::plan::Arrivals;
 use crate::run::{Measured, Pace};
@@ -34,6 +35,8 @@ pub struct Report {
     pub verdict: Verdict,
     /// What stood in the way of a valid run.
     pub limiter: Option<Limiter>,
+    /// The conditions of --fail-if that held.
+    pub failed_conditions: Vec<String>,
     /// It was ended before its time.
     interrupted: bool,
     service: Service,
@@ -151,11 +154,12 @@ impl Report {
         let (verdict, limiter) = judge(measured, run.pace(), planned);
         let open_loop = |times| rate_per_s.and_then(|_| Quantiles::of(times));
         let started = measured.started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Report {
+        let mut report = Report {
             schema_version: SCHEMA_VERSION,
             loadgen_version: env!("CARGO_PKG_VERSION"),
             verdict,
             limiter,
+            failed_conditions: Vec::new(),
             interrupted: measured.interrupted,
             service: run.target.service,
             address: run.target.address.to_string(),
@@ -191,7 +195,11 @@ impl Report {
             loadgen_run_delay_ms: measured.run_delay.as_secs_f64() * 1e3,
             steal_share: measured.machine.map(|shares| shares.stolen),
             other_cpu_share: measured.machine.map(|shares| shares.others),
-        }
+        };
+        let held = |condition: &&Condition| condition.held(&report).is_some();
+        let failed = run.outputs.fail_if.iter().filter(held).map(Condition::to_string).collect();
+        report.failed_conditions = failed;
+        report
     }
 
     pub fn is_open_loop(&self) -> bool {

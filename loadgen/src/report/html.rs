@@ -66,6 +66,9 @@ pub fn page(report: &Report, measured: &Measured) -> Result<String> {
     if let Some(hint) = report.hint() {
         let _ = write!(html, "<p>{hint}</p>");
     }
+    for failed in &report.failed_conditions {
+        let _ = write!(html, "<p>--fail-if {} held</p>", escape(failed));
+    }
     html += "</div>\n";
     html += &summary(report);
 

@@ -29,6 +29,9 @@ impl fmt::Display for Report {
             writeln!(f)?;
         }
         writeln!(f)?;
+        for condition in &self.failed_conditions {
+            writeln!(f, "  {} --fail-if {condition} held", style("FAILED").red().bold())?;
+        }
         match self.verdict {
             Verdict::Valid => writeln!(f, "  {}", style("VALID").green().bold())?,
             Verdict::Invalid => writeln!(f, "  {}", style(self.complaint()).red().bold())?,

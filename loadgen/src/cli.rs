@@ -121,6 +121,10 @@ pub struct Outputs {
     /// Exit with 1 if the result is so: 'p99>2ms', 'throughput<50k', 'lost>0', 'cpu>5us'; may be given several times.
     #[arg(long, value_name = "CONDITION")]
     pub fail_if: Vec<Condition>,
+
+    /// Show no progress.
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 impl Run {

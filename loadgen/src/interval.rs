@@ -209,6 +209,11 @@ impl Timeline {
         (timeline, lanes, arriving)
     }
 
+    /// What has come so far.
+    pub fn total(&self) -> &Record {
+        &self.total
+    }
+
     /// Takes what has come through a lane, and logs the intervals that it completes.
     pub fn add(&mut self, part: Part, mut log: Option<&mut Log>) {
         let Part { thread, index, next, at_ns, record } = part;

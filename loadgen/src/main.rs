@@ -25,6 +25,7 @@ mod machine;
 mod os;
 mod output;
 mod plan;
+mod progress;
 mod record;
 mod report;
 mod run;
@@ -50,6 +51,7 @@ use crate::cli::{Cli, Command, Idle, Run};
 use crate::exchange::Walk;
 use crate::fail_if::Measures;
 use crate::load::{Amount, Load, Shape};
+use crate::progress::Progress;
 use crate::report::{Files, Report};
 use crate::run::{Task, Watch, measure};
 use crate::service::Service;
@@ -136,7 +138,11 @@ fn run(run: &Run) -> Result<ExitCode> {
         server_clock,
     };
     let stop = stop_on_signal()?;
-    let watch = Watch { keeps_rows: files.want_rows(), log: files.log.as_mut() };
+    let watch = Watch {
+        progress: Progress::new(outputs.quiet),
+        keeps_rows: files.want_rows(),
+        log: files.log.as_mut(),
+    };
     let measured = match run.target.service {
         service @ (Service::Echo | Service::Uppercase) => measure(&task, || Walk::of(service), &stop, watch)?,
     };

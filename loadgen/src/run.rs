@@ -2,6 +2,7 @@
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,6 +15,7 @@ use crate::load::{Amount, Load, Shape};
 use crate::machine::{MachineClock, MachineShares};
 use crate::os::{CpuClock, RunDelay};
 use crate::plan::{Arrivals, Plan};
+use crate::progress::{Progress, TICK};
 use crate::record::Record;
 use crate::report::hlog::Log;
 
@@ -49,6 +51,7 @@ pub struct Task<'a> {
 
 /// Who looks on.
 pub struct Watch<'a> {
+    pub progress: Progress,
     /// Whether the intervals are to be kept.
     pub keeps_rows: bool,
     /// Where they are logged.
@@ -168,7 +171,7 @@ pub fn measure_with<D: Driver>(
     let stopping = || stop.load(Ordering::Relaxed) || failed.load(Ordering::Relaxed);
     // Everybody is connected; everybody is warm; everybody has read that this is so.
     let barrier = Barrier::new(threads + 1);
-    let Watch { keeps_rows, mut log } = watch;
+    let Watch { mut progress, keeps_rows, mut log } = watch;
     thread::scope(|scope| {
         let length = length_for(task.window, task.pace.rate_per_s());
         let (mut timeline, lanes, arriving) = Timeline::new(threads, length, keeps_rows);
@@ -185,6 +188,7 @@ pub fn measure_with<D: Driver>(
             })
             .collect();
         barrier.wait();
+        progress.warm_up();
         if let Pace::Open { .. } = task.pace {
             let until = Instant::now() + task.warmup;
             while Instant::now() < until && !stopping() {
@@ -197,15 +201,22 @@ pub fn measure_with<D: Driver>(
         if let Some(log) = &mut log {
             log.begin(started_at);
         }
+        progress.begin(task.window);
         let before = Clocks::read(task.server_clock);
         if let Pace::Closed { .. } = task.pace {
             barrier.wait();
         }
         // Until every thread has ended.
-        for part in arriving {
-            timeline.add(part, log.as_deref_mut());
+        loop {
+            match arriving.recv_timeout(if progress.is_shown() { TICK } else { Duration::MAX }) {
+                Ok(part) => timeline.add(part, log.as_deref_mut()),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            progress.show(timeline.total());
         }
         let after = Clocks::read(task.server_clock);
+        drop(progress);
         let (mut elapsed, mut run_delay) = (Duration::ZERO, Duration::ZERO);
         let mut result = Ok(());
         for driver in drivers {

@@ -1,4 +1,4 @@
-//! The report for scripts.
+//! The report for scripts. README.md of this crate says what each field is.
 
 use std::io::{self, Write};
 

@@ -1,4 +1,5 @@
-//! Where the server is: `tcp://HOST:PORT`, `HOST:PORT`, `:PORT` (loopback) or `unix:PATH`.
+//! Where the server is: `tcp://HOST:PORT`, `udp://HOST:PORT`, `HOST:PORT`, `:PORT` (loopback), `unix:PATH` or
+//! `unix-dgram:PATH`.
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -17,28 +18,56 @@ pub struct Address {
 pub enum Peer {
     /// Every address that the name stands for, in the resolver's order. Never empty.
     Tcp(Vec<SocketAddr>),
+    /// The same, of datagrams.
+    Udp(Vec<SocketAddr>),
     /// A stream socket in the file system.
     Unix(PathBuf),
+    /// A datagram socket in the file system.
+    UnixDatagram(PathBuf),
 }
 
-impl FromStr for Address {
-    type Err = String;
+impl Address {
+    /// Reads an address, of which a bare HOST:PORT is that of a UDP socket.
+    pub fn of_datagrams(text: &str) -> Result<Address, String> {
+        Address::read(text, Peer::Udp)
+    }
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    /// Whether what goes there are datagrams, not a stream.
+    pub fn takes_datagrams(&self) -> bool {
+        matches!(self.peer, Peer::Udp(_) | Peer::UnixDatagram(_))
+    }
+
+    fn read(text: &str, bare: fn(Vec<SocketAddr>) -> Peer) -> Result<Address, String> {
         let peer = if let Some(path) = text.strip_prefix("unix:") {
-            if path.is_empty() {
-                return Err("unix: needs a path".into());
-            }
-            Peer::Unix(path.into())
-        } else {
-            let host_port = text.strip_prefix("tcp://").unwrap_or(text);
-            if host_port.contains("://") || host_port.starts_with("unix-dgram:") {
-                return Err("only tcp://HOST:PORT, HOST:PORT and unix:PATH can be driven".into());
-            }
+            Peer::Unix(some_path(path)?)
+        } else if let Some(path) = text.strip_prefix("unix-dgram:") {
+            Peer::UnixDatagram(some_path(path)?)
+        } else if let Some(host_port) = text.strip_prefix("tcp://") {
             Peer::Tcp(resolve(host_port)?)
+        } else if let Some(host_port) = text.strip_prefix("udp://") {
+            Peer::Udp(resolve(host_port)?)
+        } else if text.contains("://") {
+            return Err(
+                "expected tcp://HOST:PORT, udp://HOST:PORT, HOST:PORT, unix:PATH or unix-dgram:PATH".into()
+            );
+        } else {
+            bare(resolve(text)?)
         };
         Ok(Address { text: text.to_owned(), peer })
     }
+}
+
+/// A bare HOST:PORT is that of a TCP listener.
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Address, String> {
+        Address::read(text, Peer::Tcp)
+    }
+}
+
+fn some_path(path: &str) -> Result<PathBuf, String> {
+    if path.is_empty() { Err("needs a path".into()) } else { Ok(path.into()) }
 }
 
 impl fmt::Display for Address {
@@ -73,12 +102,18 @@ fn resolve(host_port: &str) -> Result<Vec<SocketAddr>, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
+    fn peer(text: &str) -> Peer {
+        text.parse::<Address>().unwrap().peer
+    }
+
     fn tcp(text: &str) -> SocketAddr {
-        match text.parse::<Address>().unwrap().peer {
+        match peer(text) {
             Peer::Tcp(addresses) => addresses[0],
-            Peer::Unix(path) => panic!("{text} is not {path:?}"),
+            other => panic!("{text} is not {other:?}"),
         }
     }
 
@@ -92,11 +127,23 @@ mod tests {
     }
 
     #[test]
-    fn a_unix_path_may_hold_anything() {
-        match "unix:/tmp/a:b=c.sock".parse::<Address>().unwrap().peer {
-            Peer::Unix(path) => assert_eq!(path, PathBuf::from("/tmp/a:b=c.sock")),
-            Peer::Tcp(addresses) => panic!("{addresses:?}"),
+    fn datagrams_are_asked_for_or_the_first_choice() {
+        let loopback: SocketAddr = "127.0.0.1:8081".parse().unwrap();
+        for address in ["udp://:8081".parse().unwrap(), Address::of_datagrams("127.0.0.1:8081").unwrap()] {
+            assert!(address.takes_datagrams());
+            assert!(
+                matches!(&address.peer, Peer::Udp(addresses) if addresses[..] == [loopback]),
+                "{address:?}"
+            );
         }
+        assert!(!Address::of_datagrams("tcp://:8081").unwrap().takes_datagrams());
+    }
+
+    #[test]
+    fn a_unix_path_may_hold_anything() {
+        let path = Path::new("/tmp/a:b=c.sock");
+        assert!(matches!(peer("unix:/tmp/a:b=c.sock"), Peer::Unix(of) if of == path));
+        assert!(matches!(peer("unix-dgram:/tmp/a:b=c.sock"), Peer::UnixDatagram(of) if of == path));
     }
 
     #[test]
@@ -107,8 +154,9 @@ mod tests {
             ("127.0.0.1:0", "not a port"),
             ("127.0.0.1:65536", "not a port"),
             ("unix:", "needs a path"),
-            ("udp://127.0.0.1:8081", "only tcp://"),
-            ("unix-dgram:/tmp/x", "only tcp://"),
+            ("unix-dgram:", "needs a path"),
+            ("udp://127.0.0.1", "HOST:PORT"),
+            ("http://127.0.0.1:80", "expected tcp://"),
         ] {
             let error = text.parse::<Address>().unwrap_err();
             assert!(error.contains(reason), "{text}: {error}");

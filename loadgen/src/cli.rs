@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::address::Address;
+use crate::datagram::request_bytes;
 use crate::fail_if::Condition;
 use crate::load::Amount;
 use crate::plan::Arrivals;
@@ -14,7 +15,7 @@ use crate::service::Service;
 use crate::size::Sizes;
 use crate::units::{count, duration, positive_duration, rate};
 
-/// Drives load at a stream server and verifies every byte of every reply.
+/// Drives load at a server and verifies every byte of every reply.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
 pub struct Cli {
@@ -34,11 +35,12 @@ pub enum Command {
 
 #[derive(Args)]
 pub struct Run {
-    /// What to drive: echo or uppercase, at tcp://HOST:PORT, HOST:PORT or unix:PATH.
+    /// What to drive: echo or uppercase, at tcp://HOST:PORT, HOST:PORT, unix:PATH, udp://HOST:PORT or unix-dgram:PATH; time, at
+    /// the last two, where HOST:PORT is UDP.
     #[arg(value_name = "SERVICE=ADDRESS")]
     pub target: Target,
 
-    /// Connections, opened before the warm-up.
+    /// Connections, or sockets of datagrams, opened before the warm-up.
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = count)]
     pub connections: usize,
 
@@ -46,7 +48,8 @@ pub struct Run {
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = count)]
     pub depth: usize,
 
-    /// Size of a request: 64, 16KiB, uniform:64-1500, zipf:64-65536, or sizes with weights: 64:9,1500:1.
+    /// Size of a request: 64, 16KiB, uniform:64-1500, zipf:64-65536, or sizes with weights: 64:9,1500:1. A datagram
+    /// has from 12 bytes, which say which one it is, to 65507 (time: 65481).
     #[arg(short, long, value_name = "BYTES", default_value = "64")]
     pub size: Sizes,
 
@@ -86,9 +89,9 @@ pub struct Run {
     #[arg(long)]
     pub pid: Option<i32>,
 
-    /// A connection that takes longer ends the run; a reply that takes longer is lost.
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = positive_duration)]
-    pub timeout: Duration,
+    /// A connection that takes longer ends the run; a reply that takes longer is lost. [default: 5s; datagrams: 1s]
+    #[arg(long, value_name = "TIME", value_parser = positive_duration)]
+    pub timeout: Option<Duration>,
 
     #[command(flatten)]
     pub outputs: Outputs,
@@ -128,6 +131,30 @@ pub struct Outputs {
 }
 
 impl Run {
+    /// Whether it all fits together, as far as single options do not tell.
+    pub fn check(&self) -> Result<(), String> {
+        if self.target.address.takes_datagrams() {
+            let (allowed, (smallest, largest)) = (request_bytes(self.target.service), self.size.bounds());
+            if !allowed.contains(&smallest) || !allowed.contains(&largest) {
+                return Err(format!(
+                    "--size {}: a datagram to {} has from {} bytes, which say which one it is, to {}",
+                    self.size,
+                    self.target.service,
+                    allowed.start(),
+                    allowed.end()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// How long a reply may take. A datagram that was lost will not come, and in a closed loop its place is empty until it
+    /// is given up.
+    pub fn timeout(&self) -> Duration {
+        let default_s = if self.target.address.takes_datagrams() { 1 } else { 5 };
+        self.timeout.unwrap_or(Duration::from_secs(default_s))
+    }
+
     /// When requests leave.
     pub fn pace(&self) -> Pace {
         match self.rate {
@@ -148,6 +175,7 @@ impl Run {
 #[derive(Args)]
 pub struct Idle {
     /// An echo server at tcp://HOST:PORT, HOST:PORT or unix:PATH.
+    #[arg(value_parser = stream_address)]
     pub address: Address,
 
     /// Connections to hold.
@@ -179,8 +207,27 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (service, address) = text.split_once('=').ok_or("expected SERVICE=ADDRESS")?;
-        let service = service.parse()?;
-        Ok(Target { service, address: address.parse()? })
+        let service: Service = service.parse()?;
+        let address = if service.has_streams() { address.parse()? } else { Address::of_datagrams(address)? };
+        match address.takes_datagrams() {
+            true if !service.has_datagrams() => {
+                Err(format!("{service} is not offered over datagrams: tcp://HOST:PORT or unix:PATH"))
+            }
+            false if !service.has_streams() => {
+                Err(format!("{service} is offered over datagrams alone: udp://HOST:PORT or unix-dgram:PATH"))
+            }
+            _ => Ok(Target { service, address }),
+        }
+    }
+}
+
+/// An address that can be connected to.
+fn stream_address(text: &str) -> Result<Address, String> {
+    let address: Address = text.parse()?;
+    if address.takes_datagrams() {
+        Err("expected tcp://HOST:PORT, HOST:PORT or unix:PATH".into())
+    } else {
+        Ok(address)
     }
 }
 
@@ -199,6 +246,9 @@ mod tests {
         let target: Target = "uppercase=unix:/run/a=b.sock".parse().unwrap();
         assert_eq!(target.service, Service::Uppercase);
         assert_eq!(target.address.to_string(), "unix:/run/a=b.sock");
+        let target: Target = "time=:8081".parse().unwrap();
+        assert!(target.address.takes_datagrams());
+        assert!("time=tcp://:8081".parse::<Target>().unwrap_err().contains("datagrams alone"));
         assert!("127.0.0.1:7007".parse::<Target>().unwrap_err().contains("SERVICE=ADDRESS"));
         assert!("chat=127.0.0.1:7007".parse::<Target>().unwrap_err().contains("not a service"));
     }

@@ -287,6 +287,7 @@ impl<E: Exchange> Load<E> {
             let until_ns = if is_over { look_ns } else { plan.next_ns().min(look_ns) };
             self.wait_until(until_ns.min(self.interval_end_ns()))?;
             self.read();
+            self.read_from.clear();
         }
     }
 

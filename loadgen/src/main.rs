@@ -9,6 +9,8 @@
 //!     verdict, report ◄── record ◄── exchange: verify ◄┘
 //! ```
 //!
+//! or the one in `datagram`, where replies may be lost, doubled and overtaken.
+//!
 //! Exit codes: 0 fine; 1 a condition of --fail-if held; 2 bad usage; 3 INVALID: the figures, if there are any, are not to be believed (wrong replies, a
 //! connection that was refused or closed by the peer, a generator that could not keep to its plan).
 
@@ -17,6 +19,7 @@
 mod address;
 mod alarm;
 mod cli;
+mod datagram;
 mod exchange;
 mod fail_if;
 mod interval;
@@ -48,12 +51,13 @@ use clap::error::ErrorKind;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::cli::{Cli, Command, Idle, Run};
+use crate::datagram::{DatagramLoad, Dialogue};
 use crate::exchange::Walk;
 use crate::fail_if::Measures;
 use crate::load::{Amount, Load, Shape};
 use crate::progress::Progress;
 use crate::report::{Files, Report};
-use crate::run::{Task, Watch, measure};
+use crate::run::{Task, Watch, measure, measure_with};
 use crate::service::Service;
 use crate::size::Sizes;
 use crate::text::Text;
@@ -110,6 +114,7 @@ fn complain(error: &clap::Error) -> ExitCode {
 
 /// Warm-up, then the measured window, then the report.
 fn run(run: &Run) -> Result<ExitCode> {
+    run.check().map_err(Usage)?;
     let outputs = &run.outputs;
     let open_loop = run.rate.is_some();
     for condition in &outputs.fail_if {
@@ -128,7 +133,7 @@ fn run(run: &Run) -> Result<ExitCode> {
         shape: Shape {
             connections: run.connections,
             sizes: run.size.clone(),
-            timeout: run.timeout,
+            timeout: run.timeout(),
             seed: run.seed,
         },
         threads: run.threads,
@@ -143,8 +148,15 @@ fn run(run: &Run) -> Result<ExitCode> {
         keeps_rows: files.want_rows(),
         log: files.log.as_mut(),
     };
-    let measured = match run.target.service {
-        service @ (Service::Echo | Service::Uppercase) => measure(&task, || Walk::of(service), &stop, watch)?,
+    let service = run.target.service;
+    let measured = if run.target.address.takes_datagrams() {
+        let connect = |shape, first| DatagramLoad::connect(task.address, shape, first, Dialogue::of(service));
+        measure_with(&task, connect, &stop, watch)?
+    } else {
+        match service {
+            Service::Echo | Service::Uppercase => measure(&task, || Walk::of(service), &stop, watch)?,
+            Service::Time => bail!("{service} has no streams"),
+        }
     };
 
     let report = Report::new(run, &measured);

@@ -2,6 +2,8 @@
 
 use hdrhistogram::Histogram;
 
+use crate::datagram::Counts;
+
 /// Times are kept to three digits from 1 ns; beyond the largest value they count as that.
 const TIME_NS_MAX: u64 = 24 * 60 * 60 * 1_000_000_000;
 
@@ -41,6 +43,8 @@ pub struct Record {
     pub late: u64,
     /// Bytes that came without a request.
     pub unasked_bytes: u64,
+    /// What else is counted where there are no streams.
+    pub datagrams: Option<Counts>,
     /// The first thing that went wrong, in words.
     pub first_error: Option<String>,
 }
@@ -61,6 +65,7 @@ impl Record {
             peer_closed: 0,
             late: 0,
             unasked_bytes: 0,
+            datagrams: None,
             first_error: None,
         }
     }
@@ -88,6 +93,9 @@ impl Record {
         self.peer_closed += other.peer_closed;
         self.late += other.late;
         self.unasked_bytes += other.unasked_bytes;
+        if let Some(datagrams) = &other.datagrams {
+            self.datagrams.get_or_insert_default().add(datagrams);
+        }
         if self.first_error.is_none() {
             self.first_error.clone_from(&other.first_error);
         }

@@ -17,6 +17,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::cli::{Outputs, Run};
+use crate::datagram::Counts;
 use crate::fail_if::Condition;
 use crate::output::Output;
 use crate::plan::Arrivals;
@@ -66,6 +67,8 @@ pub struct Report {
     pub peer_closed: u64,
     /// Writes that found a socket full.
     blocked_writes: u64,
+    /// What else is counted over datagrams; null over streams.
+    datagrams: Option<Datagrams>,
     first_error: Option<String>,
     elapsed_s: f64,
     /// Requests per second that were sent.
@@ -92,6 +95,18 @@ pub struct Report {
     steal_share: Option<f64>,
     /// Of the same: what processes used that are neither this nor the server, if that is known.
     other_cpu_share: Option<f64>,
+}
+
+/// What became of the datagrams.
+#[derive(Serialize)]
+struct Datagrams {
+    #[serde(flatten)]
+    counts: Counts,
+    /// As above.
+    lost: u64,
+    late: u64,
+    /// Dropped by the kernel on their way into the server's UDP socket; null where that is not on this machine.
+    dropped_by_server: Option<u64>,
 }
 
 /// Times in microseconds.
@@ -178,6 +193,12 @@ impl Report {
             late: record.late,
             peer_closed: record.peer_closed,
             blocked_writes: record.blocked_writes,
+            datagrams: record.datagrams.clone().map(|counts| Datagrams {
+                counts,
+                lost: record.lost,
+                late: record.late,
+                dropped_by_server: measured.server_drops,
+            }),
             first_error: record.first_error.clone(),
             elapsed_s,
             offered_per_s: if rate_per_s.is_some() { record.sent_in_time as f64 } else { requests }
@@ -242,7 +263,7 @@ impl Report {
         .filter(|&(_, count)| count > 0)
         .map(|(name, count)| format!(", {count} {name}"))
         .collect();
-        vec![
+        let mut figures = vec![
             (
                 "requests",
                 format!(
@@ -278,7 +299,11 @@ impl Report {
                     None => of_machine(self.other_cpu_share) + ", a server on this machine included",
                 },
             ),
-        ]
+        ];
+        if let Some(datagrams) = &self.datagrams {
+            figures.splice(1..1, datagrams.figures());
+        }
+        figures
     }
 
     /// What to do about an invalid run.
@@ -290,7 +315,15 @@ impl Report {
     pub fn complaint(&self) -> String {
         let limiter = self.limiter.map_or("", Limiter::words);
         let counts = match self.limiter {
-            Some(Limiter::WrongReplies) => format!("{} wrong replies", self.errors),
+            Some(Limiter::WrongReplies) => match &self.datagrams {
+                Some(datagrams) => format!("{} corrupted datagrams", datagrams.counts.corrupted),
+                None => format!("{} wrong replies", self.errors),
+            },
+            Some(Limiter::SocketBuffer) => {
+                let dropped =
+                    self.datagrams.as_ref().map_or(0, |datagrams| datagrams.counts.dropped_by_generator);
+                format!("{dropped} datagrams dropped before they were read")
+            }
             Some(Limiter::PeerClosed) => format!("{} connections closed by the peer", self.peer_closed),
             Some(Limiter::Server) => format!("{} replies lost", self.lost),
             Some(Limiter::GeneratorCpu) if self.is_open_loop() => {
@@ -302,6 +335,32 @@ impl Report {
         let first =
             self.first_error.as_ref().map(|first| format!(", the first on {first}")).unwrap_or_default();
         format!("INVALID, limited by {limiter}: {counts}{first}")
+    }
+}
+
+impl Datagrams {
+    /// What became of them, in words.
+    fn figures(&self) -> Vec<(&'static str, String)> {
+        let counts = &self.counts;
+        let seen = format!(
+            "{} sent, {} received: {} corrupted, {} late, {} duplicated, {} reordered",
+            counts.sent, counts.received, counts.corrupted, self.late, counts.duplicated, counts.reordered
+        );
+        let by_server = self.dropped_by_server.map_or("not known".to_owned(), |drops| drops.to_string());
+        let dropped = format!("server's socket {by_server}, generator's own {}", counts.dropped_by_generator);
+        let mut figures = vec![("datagrams", seen), ("dropped by", dropped)];
+        let troubles = [
+            ("connection refused", counts.refused),
+            ("unreachable", counts.unreachable),
+            ("sends that would block", counts.send_would_block),
+            ("sends without buffers", counts.send_no_buffers),
+        ];
+        let told = troubles.iter().filter(|(_, count)| *count > 0);
+        let told: Vec<_> = told.map(|(name, count)| format!("{name} {count}")).collect();
+        if !told.is_empty() {
+            figures.push(("kernel told", told.join(", ")));
+        }
+        figures
     }
 }
 

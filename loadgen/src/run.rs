@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::address::Address;
+use crate::datagram::server_drops;
 use crate::exchange::Exchange;
 use crate::interval::{Interval, Lane, Timeline, length_for};
 use crate::load::{Amount, Load, Shape};
@@ -74,25 +75,35 @@ pub struct Measured {
     pub machine: Option<MachineShares>,
     /// How long the threads that drive were ready to run and did not: the longest of them.
     pub run_delay: Duration,
+    /// Datagrams that were dropped on their way into the server's socket; `None` where that is not known.
+    pub server_drops: Option<u64>,
     /// Told to stop before the end.
     pub interrupted: bool,
 }
 
-/// Clocks at one moment.
+/// Clocks and counters at one moment.
 struct Clocks {
     at: Instant,
     server: Option<Duration>,
     own: Duration,
     machine: Option<MachineClock>,
+    server_drops: Option<u64>,
 }
 
 impl Clocks {
-    fn read(server: Option<CpuClock>) -> Result<Clocks> {
-        let server = server
+    fn read(task: &Task<'_>) -> Result<Clocks> {
+        let server = task
+            .server_clock
             .map(CpuClock::read)
             .transpose()
             .context("reading the server's CPU clock (has it ended?)")?;
-        Ok(Clocks { at: Instant::now(), server, own: CpuClock::OWN.read()?, machine: MachineClock::read() })
+        Ok(Clocks {
+            at: Instant::now(),
+            server,
+            own: CpuClock::OWN.read()?,
+            machine: MachineClock::read(),
+            server_drops: server_drops(task.address),
+        })
     }
 }
 
@@ -202,7 +213,7 @@ pub fn measure_with<D: Driver>(
             log.begin(started_at);
         }
         progress.begin(task.window);
-        let before = Clocks::read(task.server_clock);
+        let before = Clocks::read(task);
         if let Pace::Closed { .. } = task.pace {
             barrier.wait();
         }
@@ -215,7 +226,7 @@ pub fn measure_with<D: Driver>(
             }
             progress.show(timeline.total());
         }
-        let after = Clocks::read(task.server_clock);
+        let after = Clocks::read(task);
         drop(progress);
         let (mut elapsed, mut run_delay) = (Duration::ZERO, Duration::ZERO);
         let mut result = Ok(());
@@ -247,6 +258,10 @@ pub fn measure_with<D: Driver>(
                 .zip(after.machine)
                 .and_then(|(before, after)| after.since(&before, known)),
             run_delay,
+            server_drops: before
+                .server_drops
+                .zip(after.server_drops)
+                .map(|(before, after)| after.saturating_sub(before)),
             interrupted: stop.load(Ordering::Relaxed) && after.at > before.at,
         })
     })

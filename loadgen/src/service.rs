@@ -9,17 +9,29 @@ use std::str::FromStr;
 pub enum Service {
     Echo,
     Uppercase,
+    Time,
 }
 
 impl Service {
-    const ALL: [Service; 2] = [Service::Echo, Service::Uppercase];
+    const ALL: [Service; 3] = [Service::Echo, Service::Uppercase, Service::Time];
 
     /// As it is written on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Service::Echo => "echo",
             Service::Uppercase => "uppercase",
+            Service::Time => "time",
         }
+    }
+
+    /// Whether it is offered over streams.
+    pub fn has_streams(self) -> bool {
+        self != Service::Time
+    }
+
+    /// Whether it is offered over datagrams.
+    pub fn has_datagrams(self) -> bool {
+        matches!(self, Service::Echo | Service::Uppercase | Service::Time)
     }
 }
 

@@ -29,6 +29,7 @@ enum Kind {
     /// The smallest is the most frequent; the k-th smallest has a k-th of its frequency.
     Zipf {
         from: usize,
+        to: usize,
         ranks: Zipf<f64>,
     },
     /// Each size with the sum of the weights up to and with its own.
@@ -44,12 +45,24 @@ impl Sizes {
         Sizes { text: size.to_string(), kind: Kind::Fixed(size) }
     }
 
+    /// The smallest and the largest that can come.
+    pub fn bounds(&self) -> (usize, usize) {
+        match &self.kind {
+            Kind::Fixed(size) => (*size, *size),
+            Kind::Uniform { from, to } | Kind::Zipf { from, to, .. } => (*from, *to),
+            Kind::Weighted { sizes, .. } => {
+                let of = sizes.iter().map(|&(size, _)| size);
+                (of.clone().min().unwrap_or_default(), of.max().unwrap_or_default())
+            }
+        }
+    }
+
     /// The next size.
     pub fn draw(&self, random: &mut impl Rng) -> usize {
         match &self.kind {
             Kind::Fixed(size) => *size,
             Kind::Uniform { from, to } => random.random_range(*from..=*to),
-            Kind::Zipf { from, ranks } => from - 1 + ranks.sample(random) as usize,
+            Kind::Zipf { from, ranks, .. } => from - 1 + ranks.sample(random) as usize,
             Kind::Weighted { sizes, total } => {
                 let drawn = random.random_range(0..*total);
                 let index = sizes.partition_point(|&(_, up_to)| up_to <= drawn);
@@ -74,7 +87,7 @@ impl FromStr for Sizes {
         } else if let Some(text) = text.strip_prefix("zipf:") {
             let (from, to) = range(text)?;
             let ranks = Zipf::new((to - from + 1) as f64, 1.0).map_err(|error| error.to_string())?;
-            Kind::Zipf { from, ranks }
+            Kind::Zipf { from, to, ranks }
         } else if text.contains(':') {
             let (mut sizes, mut total) = (Vec::new(), 0_u64);
             for part in text.split(',') {
@@ -140,6 +153,18 @@ mod tests {
         let weighted = drawn("64:9,1500:1,7:0");
         assert_eq!(weighted.len(), 2);
         assert!(weighted[&64].abs_diff(90_000) < 500, "{weighted:?}");
+    }
+
+    #[test]
+    fn the_bounds_are_those_of_the_distribution() {
+        for (text, bounds) in [
+            ("64", (64, 64)),
+            ("uniform:12-70", (12, 70)),
+            ("zipf:64-65536", (64, 65_536)),
+            ("64:9,1500:1,16:3", (16, 1500)),
+        ] {
+            assert_eq!(text.parse::<Sizes>().unwrap().bounds(), bounds, "{text}");
+        }
     }
 
     #[test]

@@ -23,6 +23,7 @@ impl Stream {
         match peer {
             Peer::Tcp(addresses) => connect_tcp(addresses, timeout),
             Peer::Unix(path) => connect_unix(path, timeout),
+            Peer::Udp(_) | Peer::UnixDatagram(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 

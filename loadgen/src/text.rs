@@ -50,7 +50,7 @@ impl Text {
             })
             .collect();
         let replies = match service {
-            Service::Echo => requests.clone(),
+            Service::Echo | Service::Time => requests.clone(),
             Service::Uppercase => requests.to_ascii_uppercase(),
         };
         Text::new(&requests, &replies, STRIDE)
@@ -74,6 +74,11 @@ impl Text {
     /// The requests from `position` on: at most `len` bytes, and never none unless `len` is 0.
     pub fn requests(&self, position: u64, len: u64) -> &[u8] {
         slice(&self.requests, self.period, position, len.min(self.period as u64) as usize)
+    }
+
+    /// What must come back for the requests from `position` on: at most `len` bytes.
+    pub fn replies(&self, position: u64, len: u64) -> &[u8] {
+        slice(&self.replies, self.period, position, len.min(self.period as u64) as usize)
     }
 
     /// The offset of the first byte of `received` that is not what `position` asks for, and the byte it should be.

@@ -31,6 +31,9 @@ pub enum Verdict {
 pub enum Limiter {
     #[serde(rename = "wrong replies")]
     WrongReplies,
+    /// Datagrams came, and were dropped before they were read.
+    #[serde(rename = "generator's socket buffer")]
+    SocketBuffer,
     #[serde(rename = "peer closed")]
     PeerClosed,
     #[serde(rename = "server")]
@@ -43,6 +46,7 @@ impl Limiter {
     pub fn words(self) -> &'static str {
         match self {
             Limiter::WrongReplies => "wrong replies",
+            Limiter::SocketBuffer => "generator's socket buffer",
             Limiter::PeerClosed => "peer closed",
             Limiter::Server => "server",
             Limiter::GeneratorCpu => "generator's CPU",
@@ -53,6 +57,7 @@ impl Limiter {
     pub fn hint(self) -> &'static str {
         match self {
             Limiter::WrongReplies => "Correct the server first: what it answers wrongly has no speed.",
+            Limiter::SocketBuffer => "Allow larger socket buffers: sysctl net.core.rmem_max.",
             Limiter::PeerClosed => {
                 "Look into the server's log and its limits: it closed connections under load."
             }
@@ -69,17 +74,29 @@ impl Limiter {
 /// Judges a run.
 pub fn judge(measured: &Measured, pace: Pace, planned: Option<u64>) -> (Verdict, Option<Limiter>) {
     let record = &measured.record;
-    let limiter = if record.errors > 0 || record.unasked_bytes > 0 {
+    let datagrams = record.datagrams.as_ref();
+    let limiter = if record.errors > 0
+        || record.unasked_bytes > 0
+        || datagrams.is_some_and(|counts| counts.corrupted > 0)
+    {
         Some(Limiter::WrongReplies)
+    } else if datagrams.is_some_and(|counts| counts.dropped_by_generator > 0) {
+        Some(Limiter::SocketBuffer)
     } else if record.peer_closed > 0 {
         Some(Limiter::PeerClosed)
     } else {
+        // Lost datagrams are a result, but a run in which nothing came back has shown nothing.
+        let silence =
+            (datagrams.is_some() && record.requests > 0 && record.answered == 0).then_some(Limiter::Server);
         match pace {
-            Pace::Open { .. } => open_limiter(measured, planned.unwrap_or(record.requests)),
+            Pace::Open { .. } => open_limiter(measured, planned.unwrap_or(record.requests)).or(silence),
             Pace::Closed { .. } => {
                 let starved = share(measured.run_delay, measured.elapsed) > RUN_DELAY_SHARE_MAX;
-                // In a closed loop a lost reply takes its connection out of the load.
-                (record.lost > 0).then_some(Limiter::Server).or(starved.then_some(Limiter::GeneratorCpu))
+                // In a closed loop over streams a lost reply takes its connection out of the load.
+                (record.lost > 0 && datagrams.is_none())
+                    .then_some(Limiter::Server)
+                    .or(silence)
+                    .or(starved.then_some(Limiter::GeneratorCpu))
             }
         }
     };

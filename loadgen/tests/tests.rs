@@ -249,7 +249,7 @@ fn bad_usage_has_an_exit_code_of_its_own() {
         &["run"][..],
         &["run", "echo"],
         &["run", "chat=127.0.0.1:1"],
-        &["run", "echo=udp://127.0.0.1:1"],
+        &["run", "echo=http://127.0.0.1:1"],
         &["run", "echo=127.0.0.1:1", "-c", "0"],
         &["run", "echo=127.0.0.1:1", "-t", "5"],
         &["run", "echo=127.0.0.1:1", "-t", "5s", "-n", "5"],

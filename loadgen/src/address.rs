@@ -70,6 +70,19 @@ fn some_path(path: &str) -> Result<PathBuf, String> {
     if path.is_empty() { Err("needs a path".into()) } else { Ok(path.into()) }
 }
 
+impl Address {
+    /// HOST:PORT, as an HTTP request names it.
+    pub fn host(&self) -> String {
+        match &self.peer {
+            Peer::Tcp(_) => match self.text.strip_prefix("tcp://").unwrap_or(&self.text) {
+                text if text.starts_with(':') => format!("127.0.0.1{text}"),
+                text => text.to_owned(),
+            },
+            Peer::Unix(_) | Peer::Udp(_) | Peer::UnixDatagram(_) => "localhost".to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -144,6 +157,18 @@ mod tests {
         let path = Path::new("/tmp/a:b=c.sock");
         assert!(matches!(peer("unix:/tmp/a:b=c.sock"), Peer::Unix(of) if of == path));
         assert!(matches!(peer("unix-dgram:/tmp/a:b=c.sock"), Peer::UnixDatagram(of) if of == path));
+    }
+
+    #[test]
+    fn hosts_as_requests_name_them() {
+        for (text, host) in [
+            ("tcp://localhost:80", "localhost:80"),
+            ("[::1]:8080", "[::1]:8080"),
+            (":8080", "127.0.0.1:8080"),
+            ("unix:/run/http.sock", "localhost"),
+        ] {
+            assert_eq!(text.parse::<Address>().unwrap().host(), host);
+        }
     }
 
     #[test]

@@ -11,8 +11,10 @@ use crate::fail_if::Condition;
 use crate::load::Amount;
 use crate::plan::Arrivals;
 use crate::run::Pace;
+use crate::server::{CommandLine, PORT, free_port};
 use crate::service::Service;
 use crate::size::Sizes;
+use crate::template::Template;
 use crate::units::{count, duration, positive_duration, rate};
 
 /// Drives load at a server and verifies every byte of every reply.
@@ -28,15 +30,15 @@ pub struct Cli {
 pub enum Command {
     /// Measure: with --rate an open loop that follows a plan, else a closed loop in which each connection keeps DEPTH
     /// requests in flight.
-    Run(Run),
+    Run(Box<Run>),
     /// Open many connections, have one line echoed on each, and hold them.
     Idle(Idle),
 }
 
 #[derive(Args)]
 pub struct Run {
-    /// What to drive: echo or uppercase, at tcp://HOST:PORT, HOST:PORT, unix:PATH, udp://HOST:PORT or unix-dgram:PATH; time, at
-    /// the last two, where HOST:PORT is UDP.
+    /// What to drive: echo, uppercase, greeting, http or custom, at tcp://HOST:PORT, HOST:PORT or unix:PATH; echo, uppercase
+    /// or time at udp://HOST:PORT or unix-dgram:PATH.
     #[arg(value_name = "SERVICE=ADDRESS")]
     pub target: Target,
 
@@ -52,6 +54,23 @@ pub struct Run {
     /// has from 12 bytes, which say which one it is, to 65507 (time: 65481).
     #[arg(short, long, value_name = "BYTES", default_value = "64")]
     pub size: Sizes,
+
+    /// The page that http asks for [default: /]
+    #[arg(long, value_name = "PATH", value_parser = path)]
+    pub path: Option<String>,
+
+    /// The status that http's replies must have [default: 200]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(100..=999))]
+    pub status: Option<u16>,
+
+    /// What custom sends: text with \r \n \t \0 \\ \xHH, and {seq} (number of the request on its connection), {conn} (index
+    /// of the connection), {payload} (text of --size bytes), {len} (its length); {{ and }} for braces.
+    #[arg(long, value_name = "TEMPLATE", allow_hyphen_values = true, value_parser = Template::of_request)]
+    pub send: Option<Template>,
+
+    /// What custom must get back for it, written as --send; here {line} is anything up to the line ending that follows.
+    #[arg(long, value_name = "TEMPLATE", allow_hyphen_values = true, value_parser = Template::of_reply)]
+    pub expect: Option<Template>,
 
     /// An open loop: so many requests a second on all connections together, whatever comes back: 500, 50k.
     #[arg(short, long, value_name = "PER_SECOND", value_parser = rate, conflicts_with = "depth")]
@@ -85,9 +104,14 @@ pub struct Run {
     #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = duration)]
     pub warmup: Duration,
 
-    /// The server's process on this machine: adds its CPU time per request.
+    /// The server's process on this machine: adds its CPU time per request, that of its descendants included.
     #[arg(long)]
     pub pid: Option<i32>,
+
+    /// Start a server, measure it as --pid does, and end it. {port} in the command and in the address is a free port. The
+    /// command is split as a shell does; it must stay in the foreground.
+    #[arg(long, value_name = "COMMAND", conflicts_with = "pid")]
+    pub spawn: Option<CommandLine>,
 
     /// A connection that takes longer ends the run; a reply that takes longer is lost. [default: 5s; datagrams: 1s]
     #[arg(long, value_name = "TIME", value_parser = positive_duration)]
@@ -130,10 +154,58 @@ pub struct Outputs {
     pub quiet: bool,
 }
 
+/// What a run asks of the server.
+pub enum Asked<'a> {
+    /// Datagrams, each with one in return.
+    Datagrams(Service),
+    /// The bytes of a text.
+    Walk(Service),
+    /// To be greeted.
+    Greeting,
+    /// What the templates say.
+    Custom { send: &'a Template, expect: &'a Template },
+    /// A page of HTTP.
+    Page { path: &'a str, status: u16 },
+}
+
+impl Asked<'_> {
+    /// Whether its requests are as large as they are asked to be.
+    pub fn has_size(&self) -> bool {
+        match self {
+            Asked::Datagrams(_) | Asked::Walk(_) | Asked::Greeting => true,
+            Asked::Custom { send, expect } => send.has_size() || expect.has_size(),
+            Asked::Page { .. } => false,
+        }
+    }
+}
+
 impl Run {
-    /// Whether it all fits together, as far as single options do not tell.
-    pub fn check(&self) -> Result<(), String> {
+    /// What is asked, if the options suit the service.
+    pub fn asked(&self) -> Result<Asked<'_>, String> {
+        let service = self.target.service;
+        let options = [
+            ("--path", self.path.is_some(), Service::Http),
+            ("--status", self.status.is_some(), Service::Http),
+            ("--send", self.send.is_some(), Service::Custom),
+            ("--expect", self.expect.is_some(), Service::Custom),
+        ];
+        for (option, is_given, of) in options {
+            if is_given && of != service {
+                return Err(format!("{option} is for {of}, not for {service}"));
+            }
+        }
+        match (self.target.has_port, self.spawn.as_ref().map(CommandLine::has_port)) {
+            (true, None) => return Err("{port} in the address needs --spawn".into()),
+            (true, Some(false)) => return Err("{port} is in the address and not in the command".into()),
+            (false, Some(true)) => return Err("{port} is in the command and not in the address".into()),
+            _ => {}
+        }
         if self.target.address.takes_datagrams() {
+            if self.spawn.is_some() {
+                return Err("--spawn waits until the server takes connections, of which datagrams have none: start it \
+                            yourself, with --pid"
+                    .into());
+            }
             let (allowed, (smallest, largest)) = (request_bytes(self.target.service), self.size.bounds());
             if !allowed.contains(&smallest) || !allowed.contains(&largest) {
                 return Err(format!(
@@ -145,7 +217,24 @@ impl Run {
                 ));
             }
         }
-        Ok(())
+        Ok(match service {
+            service if self.target.address.takes_datagrams() => Asked::Datagrams(service),
+            Service::Echo | Service::Uppercase => Asked::Walk(service),
+            Service::Time => return Err("time is offered over datagrams alone".into()),
+            Service::Greeting if self.size.bounds().0 < 2 => {
+                return Err(
+                    "greeting sends lines, a byte and a newline at least: --size must be 2 or more".into()
+                );
+            }
+            Service::Greeting => Asked::Greeting,
+            Service::Custom => match (&self.send, &self.expect) {
+                (Some(send), Some(expect)) => Asked::Custom { send, expect },
+                _ => return Err("custom needs both --send and --expect".into()),
+            },
+            Service::Http => {
+                Asked::Page { path: self.path.as_deref().unwrap_or("/"), status: self.status.unwrap_or(200) }
+            }
+        })
     }
 
     /// How long a reply may take. A datagram that was lost will not come, and in a closed loop its place is empty until it
@@ -195,11 +284,24 @@ pub struct Idle {
     pub timeout: Duration,
 }
 
+/// A path as it stands in a request.
+fn path(text: &str) -> Result<String, String> {
+    if !text.starts_with('/') {
+        return Err("must begin with /".into());
+    }
+    match text.chars().find(|character| !character.is_ascii_graphic()) {
+        None => Ok(text.to_owned()),
+        Some(character) => Err(format!("{character:?} must be written as %XX")),
+    }
+}
+
 /// SERVICE=ADDRESS.
 #[derive(Clone, Debug)]
 pub struct Target {
     pub service: Service,
     pub address: Address,
+    /// Whether it was written with `{port}`.
+    pub has_port: bool,
 }
 
 impl FromStr for Target {
@@ -208,7 +310,10 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Self, String> {
         let (service, address) = text.split_once('=').ok_or("expected SERVICE=ADDRESS")?;
         let service: Service = service.parse()?;
-        let address = if service.has_streams() { address.parse()? } else { Address::of_datagrams(address)? };
+        let has_port = address.contains(PORT);
+        let address =
+            if has_port { address.replace(PORT, &free_port().to_string()) } else { address.to_owned() };
+        let address = if service.has_streams() { address.parse()? } else { Address::of_datagrams(&address)? };
         match address.takes_datagrams() {
             true if !service.has_datagrams() => {
                 Err(format!("{service} is not offered over datagrams: tcp://HOST:PORT or unix:PATH"))
@@ -216,7 +321,7 @@ impl FromStr for Target {
             false if !service.has_streams() => {
                 Err(format!("{service} is offered over datagrams alone: udp://HOST:PORT or unix-dgram:PATH"))
             }
-            _ => Ok(Target { service, address }),
+            _ => Ok(Target { service, address, has_port }),
         }
     }
 }

@@ -1,7 +1,14 @@
-//! What is asked and what must come back: one kind of exchange for each service.
+//! What is asked and what must come back: one kind of exchange for each protocol.
 
-use crate::service::Service;
-use crate::text::Text;
+mod custom;
+mod http;
+mod walk;
+
+use std::fmt;
+
+pub use custom::Custom;
+pub use http::{FirstBody, Http};
+pub use walk::Walk;
 
 /// Requests and the verification of their replies, which come in the order of the requests.
 pub trait Exchange {
@@ -22,75 +29,47 @@ pub trait Exchange {
     /// Looks at bytes that came (there is one at least), of which the first is that `at` of the reply to the oldest
     /// request, which had this size.
     fn verify(&mut self, conn: &mut Self::Conn, size: usize, at: usize, bytes: &[u8]) -> Progress;
+
+    /// Why the peer has ended a connection, if its last reply announced that.
+    fn why_closed(&self, _conn: &Self::Conn) -> Option<&'static str> {
+        None
+    }
 }
 
 /// What came of a reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// How many of the bytes belong to it; one at least.
     pub taken: usize,
     /// Whether it ends with them.
     pub is_complete: bool,
-    /// The first wrong one.
+    /// The first thing that is wrong with it.
     pub wrong: Option<Wrong>,
 }
 
-/// A byte that is not what it should be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong {
     /// Its place among the bytes that were looked at.
     pub at: usize,
-    pub got: u8,
-    pub due: u8,
+    pub fault: Fault,
 }
 
-/// Echo and uppercase: a walk through a text, and its copy in upper case.
-pub struct Walk {
-    text: Text,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A byte that should be another.
+    Byte { got: u8, due: u8 },
+    /// Anything else, in words.
+    Reply(String),
+    /// Nobody can tell where the reply ends: the connection is of no use any more.
+    Astray(String),
 }
 
-/// Positions in the text.
-pub struct WalkConn {
-    asked: u64,
-    answered: u64,
-}
-
-impl Walk {
-    pub fn new(text: Text) -> Walk {
-        Walk { text }
-    }
-
-    /// The walk of a service.
-    pub fn of(service: Service) -> Walk {
-        Walk::new(Text::random(service))
-    }
-}
-
-impl Exchange for Walk {
-    type Conn = WalkConn;
-
-    fn open(&self, index: usize) -> WalkConn {
-        let start = self.text.start(index);
-        WalkConn { asked: start, answered: start }
-    }
-
-    fn request(&mut self, conn: &mut WalkConn, size: usize, out: &mut Vec<u8>) {
-        let end = conn.asked + size as u64;
-        while conn.asked < end {
-            let piece = self.text.requests(conn.asked, end - conn.asked);
-            out.extend_from_slice(piece);
-            conn.asked += piece.len() as u64;
-        }
-    }
-
-    fn verify(&mut self, conn: &mut WalkConn, size: usize, at: usize, bytes: &[u8]) -> Progress {
-        let taken = bytes.len().min(size - at);
-        let wrong = self.text.first_wrong(conn.answered, &bytes[..taken]);
-        conn.answered += taken as u64;
-        Progress {
-            taken,
-            is_complete: at + taken == size,
-            wrong: wrong.map(|(at, due)| Wrong { at, got: bytes[at], due }),
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Byte { got, due } => write!(f, "is {got:#04x}, not {due:#04x}"),
+            Fault::Reply(words) | Fault::Astray(words) => write!(f, "is in {words}"),
         }
     }
 }

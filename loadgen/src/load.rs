@@ -24,7 +24,7 @@ use rand::rngs::SmallRng;
 
 use crate::address::Address;
 use crate::alarm::Alarm;
-use crate::exchange::{Exchange, Progress};
+use crate::exchange::{Exchange, Fault, Progress};
 use crate::interval::Lane;
 use crate::plan::Plan;
 use crate::record::Record;
@@ -46,6 +46,8 @@ const ALARM: Token = Token(usize::MAX);
 #[derive(Clone)]
 pub struct Shape {
     pub connections: usize,
+    /// The index of the first one: threads have a share each.
+    pub first: usize,
     pub sizes: Sizes,
     /// What a connection's opening and a reply may take.
     pub timeout: Duration,
@@ -130,7 +132,7 @@ impl<E: Exchange> Load<E> {
             poll.registry().register(&mut stream, Token(index), Interest::READABLE)?;
             conns.push(Conn {
                 stream,
-                state: exchange.open(index),
+                state: exchange.open(shape.first + index),
                 is_open: true,
                 preamble_left: exchange.preamble().len(),
                 received: 0,
@@ -480,6 +482,7 @@ impl<E: Exchange> Load<E> {
             let preamble = exchange.preamble();
             let from = preamble.len() - conn.preamble_left;
             if part != &preamble[from..from + part.len()] {
+                record.unasked_bytes += part.len() as u64;
                 record.note_error(|| format!("connection {index}: it began with other words than it should"));
             }
             conn.preamble_left -= part.len();
@@ -495,24 +498,30 @@ impl<E: Exchange> Load<E> {
             };
             let Progress { taken, is_complete, wrong } =
                 exchange.verify(&mut conn.state, request.size, request.reply_bytes, bytes);
+            let is_astray = wrong.as_ref().is_some_and(|wrong| matches!(wrong.fault, Fault::Astray(_)));
             if let Some(wrong) = wrong
                 && !std::mem::replace(&mut request.is_wrong, true)
             {
                 record.note_error(|| {
                     let offset = conn.received + wrong.at as u64;
+                    let near = &bytes[wrong.at.saturating_sub(16)..];
+                    let near = near[..near.len().min(48)].escape_ascii();
                     format!(
-                        "connection {index}: byte {offset} of its replies is {:#04x}, not {:#04x}",
-                        wrong.got, wrong.due
+                        "connection {index}: byte {offset} of its replies {}, near \"{near}\"",
+                        wrong.fault
                     )
                 });
             }
             request.reply_bytes += taken;
             conn.received += taken as u64;
             bytes = &bytes[taken..];
-            if is_complete {
+            if is_complete || is_astray {
                 record.answer(request, now_ns);
                 conn.flight.pop_front();
                 self.unanswered -= 1;
+            }
+            if is_astray {
+                return self.close(index);
             }
         }
     }
@@ -520,6 +529,9 @@ impl<E: Exchange> Load<E> {
     /// The peer has ended a connection.
     fn end(&mut self, index: usize) {
         self.record.peer_closed += 1;
+        if let Some(why) = self.exchange.why_closed(&self.conns[index].state) {
+            self.record.note_error(|| format!("connection {index}: {why}"));
+        }
         self.close(index);
     }
 

@@ -1,15 +1,18 @@
-//! What std does not offer: CPU clocks, the descriptor limit, and datagrams by the batch. The only unsafe code of the
-//! crate.
+//! What std does not offer: CPU clocks, the descriptor limit, datagrams by the batch, and children that end with their
+//! parent. The only unsafe code of the crate.
 
 #![allow(unsafe_code)]
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::ptr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Signal, set_parent_process_death_signal};
 
 /// The kernel's own bound (PID_MAX_LIMIT).
 const PID_MAX: i32 = 4 << 20;
@@ -50,6 +53,13 @@ impl CpuClock {
         let time = unsafe { time.assume_init() };
         Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
     }
+}
+
+/// Has the process that the command starts told to end (SIGTERM) when the calling thread does, however that comes about.
+pub fn end_with_parent(command: &mut Command) {
+    let tell = || Ok(set_parent_process_death_signal(Some(Signal::TERM))?);
+    // SAFETY: between fork and exec this makes one system call, and neither allocates nor takes a lock.
+    unsafe { command.pre_exec(tell) };
 }
 
 /// How long the calling thread has been ready to run without running: what the kernel counts in

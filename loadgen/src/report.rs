@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::cli::{Outputs, Run};
+use crate::cli::{Asked, Outputs, Run};
 use crate::datagram::Counts;
 use crate::fail_if::Condition;
 use crate::output::Output;
@@ -49,8 +49,11 @@ pub struct Report {
     /// Requests a second that were planned; null in a closed loop.
     rate_per_s: Option<f64>,
     arrivals: Option<Arrivals>,
-    /// Bytes in a request, or their distribution.
-    size: String,
+    /// Bytes in a request, or their distribution; null where they have no size.
+    size: Option<String>,
+    path: Option<String>,
+    send: Option<String>,
+    expect: Option<String>,
     seed: u64,
     /// When the window began, in seconds since 1970 (UTC).
     started_unix_s: f64,
@@ -82,6 +85,7 @@ pub struct Report {
     /// From planned send to the attempt to write.
     pub send_lag_us: Option<Quantiles>,
     pub server_cpu_ns_per_request: Option<f64>,
+    server_context_switches_per_request: Option<Switching>,
     /// Messages that chat has delivered; null for other services.
     deliveries: Option<u64>,
     deliveries_per_s: Option<f64>,
@@ -95,6 +99,13 @@ pub struct Report {
     steal_share: Option<f64>,
     /// Of the same: what processes used that are neither this nor the server, if that is known.
     other_cpu_share: Option<f64>,
+}
+
+/// What became of the datagrams.
+#[derive(Serialize)]
+struct Switching {
+    voluntary: f64,
+    involuntary: f64,
 }
 
 /// What became of the datagrams.
@@ -154,7 +165,7 @@ impl Quantiles {
 }
 
 impl Report {
-    pub fn new(run: &Run, measured: &Measured) -> Report {
+    pub fn new(run: &Run, asked: &Asked<'_>, measured: &Measured) -> Report {
         let record = &measured.record;
         let requests = record.requests as f64;
         let elapsed_s = measured.elapsed.as_secs_f64();
@@ -166,6 +177,15 @@ impl Report {
         let planned = rate_per_s
             .filter(|_| run.requests.is_none() && !measured.interrupted)
             .map(|rate| (rate * run.duration.as_secs_f64()) as u64);
+        let (mut path, mut send, mut expect) = (None, None, None);
+        match asked {
+            Asked::Datagrams(_) | Asked::Walk(_) | Asked::Greeting => {}
+            Asked::Page { path: of, .. } => path = Some((*of).to_owned()),
+            Asked::Custom { send: request, expect: reply } => {
+                send = Some(request.text().to_owned());
+                expect = Some(reply.text().to_owned());
+            }
+        }
         let (verdict, limiter) = judge(measured, run.pace(), planned);
         let open_loop = |times| rate_per_s.and_then(|_| Quantiles::of(times));
         let started = measured.started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -183,7 +203,10 @@ impl Report {
             depth,
             rate_per_s,
             arrivals,
-            size: run.size.to_string(),
+            size: asked.has_size().then(|| run.size.to_string()),
+            path,
+            send,
+            expect,
             seed: run.seed,
             started_unix_s: started.as_secs_f64(),
             warmup_s: run.warmup.as_secs_f64(),
@@ -211,6 +234,10 @@ impl Report {
             deliveries: None,
             deliveries_per_s: None,
             server_cpu_ns_per_delivery: None,
+            server_context_switches_per_request: measured.server_switches.map(|switches| Switching {
+                voluntary: switches.voluntary as f64 / requests,
+                involuntary: switches.involuntary as f64 / requests,
+            }),
             loadgen_cpu_ns_per_request: measured.own_cpu.as_nanos() as f64 / requests,
             loadgen_cpu_share: measured.own_cpu.as_secs_f64() / measured.clocks_apart.as_secs_f64(),
             loadgen_run_delay_ms: measured.run_delay.as_secs_f64() * 1e3,
@@ -243,7 +270,8 @@ impl Report {
             _ => "",
         };
         let threads = if self.threads == 1 { "1 thread".into() } else { format!("{} threads", self.threads) };
-        format!("{} connections, {threads}, {} B{arrivals}, seed {}", self.connections, self.size, self.seed)
+        let size = self.size.as_ref().map(|size| format!(", {size} B")).unwrap_or_default();
+        format!("{} connections, {threads}{size}{arrivals}, seed {}", self.connections, self.seed)
     }
 
     /// The figures beside the times, each with its name, in words.
@@ -281,7 +309,16 @@ impl Report {
             ("achieved", figures::rate(self.throughput_per_s)),
             (
                 "server CPU",
-                self.server_cpu_ns_per_request.map_or("not known without --pid".into(), per_request),
+                match (self.server_cpu_ns_per_request, &self.server_context_switches_per_request) {
+                    (Some(cpu), Some(switches)) => format!(
+                        "{}, {:.3} voluntary and {:.3} involuntary switches",
+                        per_request(cpu),
+                        switches.voluntary,
+                        switches.involuntary
+                    ),
+                    (Some(cpu), None) => per_request(cpu),
+                    (None, _) => "not known without --pid or --spawn".into(),
+                },
             ),
             (
                 "loadgen CPU",

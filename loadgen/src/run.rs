@@ -19,6 +19,11 @@ use crate::plan::{Arrivals, Plan};
 use crate::progress::{Progress, TICK};
 use crate::record::Record;
 use crate::report::hlog::Log;
+use crate::tree::{Switches, Tree, Usage};
+
+/// Between two looks at the server's processes, so that those that end are missed by little. Looking takes a hundredth
+/// of the time at most.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// When requests leave.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +52,8 @@ pub struct Task<'a> {
     pub pace: Pace,
     pub warmup: Duration,
     pub window: Amount,
-    pub server_clock: Option<CpuClock>,
+    /// The id of the server's first process.
+    pub server: Option<i32>,
 }
 
 /// Who looks on.
@@ -68,6 +74,7 @@ pub struct Measured {
     /// From the first to the last request of the window, in a closed loop to its last reply.
     pub elapsed: Duration,
     pub server_cpu: Option<Duration>,
+    pub server_switches: Option<Switches>,
     pub own_cpu: Duration,
     /// The time between the two looks at the CPU clocks.
     pub clocks_apart: Duration,
@@ -84,23 +91,22 @@ pub struct Measured {
 /// Clocks and counters at one moment.
 struct Clocks {
     at: Instant,
-    server: Option<Duration>,
+    server: Option<Usage>,
     own: Duration,
     machine: Option<MachineClock>,
     server_drops: Option<u64>,
 }
 
 impl Clocks {
-    fn read(task: &Task<'_>) -> Result<Clocks> {
-        let server = task
-            .server_clock
-            .map(CpuClock::read)
-            .transpose()
-            .context("reading the server's CPU clock (has it ended?)")?;
+    fn read(task: &Task<'_>, server: Option<&mut Tree>) -> Result<Clocks> {
+        // Before the look at the server, which takes time of its own.
+        let own = CpuClock::OWN.read()?;
+        let server =
+            server.map(Tree::look).transpose().context("reading the server's CPU clock (has it ended?)")?;
         Ok(Clocks {
             at: Instant::now(),
             server,
-            own: CpuClock::OWN.read()?,
+            own,
             machine: MachineClock::read(),
             server_drops: server_drops(task.address),
         })
@@ -108,7 +114,7 @@ impl Clocks {
 }
 
 /// What a thread drives its share of the load with.
-pub trait Driver: Sized {
+pub trait Driver: Sized + Send {
     /// A closed loop that begins and ends with nothing in flight. Returns how long it took.
     fn drive(&mut self, amount: Amount, depth: usize, stop: &dyn Fn() -> bool) -> Result<Duration>;
 
@@ -131,7 +137,7 @@ pub trait Driver: Sized {
     fn hand_over_rest(&mut self);
 }
 
-impl<E: Exchange> Driver for Load<E> {
+impl<E: Exchange<Conn: Send> + Send> Driver for Load<E> {
     fn drive(&mut self, amount: Amount, depth: usize, stop: &dyn Fn() -> bool) -> Result<Duration> {
         self.drive(amount, depth, stop)
     }
@@ -160,7 +166,7 @@ impl<E: Exchange> Driver for Load<E> {
 }
 
 /// Does the task over streams. `make` makes the exchange of each thread; `stop` ends it early.
-pub fn measure<E: Exchange>(
+pub fn measure<E: Exchange<Conn: Send> + Send>(
     task: &Task<'_>,
     make: impl Fn() -> E + Sync,
     stop: &AtomicBool,
@@ -177,6 +183,8 @@ pub fn measure_with<D: Driver>(
     stop: &AtomicBool,
     watch: Watch<'_>,
 ) -> Result<Measured> {
+    let tree = |pid| Tree::of(pid).with_context(|| format!("the CPU clock of process {pid}"));
+    let mut tree = task.server.map(tree).transpose()?;
     let threads = task.threads.min(task.shape.connections);
     let failed = AtomicBool::new(false);
     let stopping = || stop.load(Ordering::Relaxed) || failed.load(Ordering::Relaxed);
@@ -213,26 +221,38 @@ pub fn measure_with<D: Driver>(
             log.begin(started_at);
         }
         progress.begin(task.window);
-        let before = Clocks::read(task);
+        let before = Clocks::read(task, tree.as_mut());
         if let Pace::Closed { .. } = task.pace {
             barrier.wait();
         }
         // Until every thread has ended.
+        let mut looked_at = Instant::now();
+        let mut look_interval = LOOK_INTERVAL;
         loop {
-            match arriving.recv_timeout(if progress.is_shown() { TICK } else { Duration::MAX }) {
+            let tick = if progress.is_shown() { TICK } else { Duration::MAX };
+            let patience = if tree.is_some() { tick.min(LOOK_INTERVAL) } else { tick };
+            match arriving.recv_timeout(patience) {
                 Ok(part) => timeline.add(part, log.as_deref_mut()),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             progress.show(timeline.total());
+            if let Some(tree) = tree.as_mut().filter(|_| looked_at.elapsed() >= look_interval) {
+                let began = Instant::now();
+                // If it fails the last one does too, and is reported.
+                let _ = tree.look();
+                looked_at = Instant::now();
+                look_interval = LOOK_INTERVAL.max(began.elapsed() * 100);
+            }
         }
-        let after = Clocks::read(task);
+        // The threads' connections are still open: servers end threads and processes with them.
+        let after = Clocks::read(task, tree.as_mut());
         drop(progress);
         let (mut elapsed, mut run_delay) = (Duration::ZERO, Duration::ZERO);
         let mut result = Ok(());
         for driver in drivers {
             match driver.join().map_err(|_| anyhow!("a thread of the generator panicked: please report it")) {
-                Ok(Ok(part)) => {
+                Ok(Ok((part, _))) => {
                     elapsed = elapsed.max(part.elapsed);
                     run_delay = run_delay.max(part.run_delay);
                 }
@@ -241,7 +261,8 @@ pub fn measure_with<D: Driver>(
         }
         result?;
         let (before, after) = (before?, after?);
-        let server_cpu = before.server.zip(after.server).map(|(before, after)| after.saturating_sub(before));
+        let server = before.server.zip(after.server);
+        let server_cpu = server.map(|(before, after)| after.cpu.saturating_sub(before.cpu));
         let own_cpu = after.own.saturating_sub(before.own);
         let known = own_cpu + server_cpu.unwrap_or_default();
         let (record, intervals) = timeline.finish(log);
@@ -251,6 +272,7 @@ pub fn measure_with<D: Driver>(
             started_at,
             elapsed,
             server_cpu,
+            server_switches: server.map(|(before, after)| after.switches.since(before.switches)),
             own_cpu,
             clocks_apart: after.at - before.at,
             machine: before
@@ -273,7 +295,7 @@ struct Part {
     run_delay: Duration,
 }
 
-/// One thread's share, from connecting to the end.
+/// One thread's share, from connecting to the end; the connections are still open.
 fn drive<D: Driver>(
     task: &Task<'_>,
     index: usize,
@@ -282,13 +304,14 @@ fn drive<D: Driver>(
     lane: Lane,
     barrier: &Barrier,
     stopping: &dyn Fn() -> bool,
-) -> Result<Part> {
+) -> Result<(Part, D)> {
     let of = |total: u64| total / threads as u64 + u64::from((index as u64) < total % threads as u64);
     let connections = task.shape.connections;
     // The first threads have one connection more where they cannot be divided evenly.
     let before = index * (connections / threads) + index.min(connections % threads);
     let shape = Shape {
         connections: of(connections as u64) as usize,
+        first: before,
         seed: task.shape.seed.wrapping_add(index as u64),
         ..task.shape.clone()
     };
@@ -308,7 +331,7 @@ fn drive<D: Driver>(
             load.hand_over_to(lane);
             let elapsed = load.follow(&mut plan, task.warmup, window, stopping)?;
             load.hand_over_rest();
-            Ok(Part { elapsed, run_delay: delay.since() })
+            Ok((Part { elapsed, run_delay: delay.since() }, load))
         }
         Pace::Closed { depth } => {
             let warm = connected.and_then(|mut load| {
@@ -328,7 +351,7 @@ fn drive<D: Driver>(
             load.hand_over_to(lane);
             let elapsed = load.drive(window, depth, stopping)?;
             load.hand_over_rest();
-            Ok(Part { elapsed, run_delay: delay.since() })
+            Ok((Part { elapsed, run_delay: delay.since() }, load))
         }
     }
 }

@@ -10,10 +10,15 @@ pub enum Service {
     Echo,
     Uppercase,
     Time,
+    Greeting,
+    Http,
+    /// What `--send` and `--expect` say.
+    Custom,
 }
 
 impl Service {
-    const ALL: [Service; 3] = [Service::Echo, Service::Uppercase, Service::Time];
+    const ALL: [Service; 6] =
+        [Service::Echo, Service::Uppercase, Service::Time, Service::Greeting, Service::Http, Service::Custom];
 
     /// As it is written on the command line.
     pub fn name(self) -> &'static str {
@@ -21,6 +26,9 @@ impl Service {
             Service::Echo => "echo",
             Service::Uppercase => "uppercase",
             Service::Time => "time",
+            Service::Greeting => "greeting",
+            Service::Http => "http",
+            Service::Custom => "custom",
         }
     }
 

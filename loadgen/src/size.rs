@@ -150,6 +150,8 @@ mod tests {
         // 1 : 1/2 : 1/3 : 1/4
         assert_eq!(zipf.len(), 4);
         assert!(zipf[&1].abs_diff(48_000) < 1000 && zipf[&4].abs_diff(12_000) < 500, "{zipf:?}");
+        assert_eq!("uniform:64-73".parse::<Sizes>().unwrap().bounds(), (64, 73));
+        assert_eq!("64:9,1500:1,7:1".parse::<Sizes>().unwrap().bounds(), (7, 1500));
         let weighted = drawn("64:9,1500:1,7:0");
         assert_eq!(weighted.len(), 2);
         assert!(weighted[&64].abs_diff(90_000) < 500, "{weighted:?}");

@@ -52,6 +52,7 @@ impl Text {
         let replies = match service {
             Service::Echo | Service::Time => requests.clone(),
             Service::Uppercase => requests.to_ascii_uppercase(),
+            _ => requests.clone(),
         };
         Text::new(&requests, &replies, STRIDE)
     }

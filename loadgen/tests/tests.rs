@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's servers have nobody to report to but the test")]
 
+mod datagrams;
+mod outputs;
+mod services;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;

@@ -1,0 +1,56 @@
+//! Echo and uppercase: a walk through a text, and its copy in upper case.
+
+use super::{Exchange, Fault, Progress, Wrong};
+use crate::service::Service;
+use crate::text::Text;
+
+/// Requests that are slices of a text.
+pub struct Walk {
+    text: Text,
+}
+
+/// Positions in the text.
+pub struct WalkConn {
+    asked: u64,
+    answered: u64,
+}
+
+impl Walk {
+    pub fn new(text: Text) -> Walk {
+        Walk { text }
+    }
+
+    /// The walk of a service.
+    pub fn of(service: Service) -> Walk {
+        Walk::new(Text::random(service))
+    }
+}
+
+impl Exchange for Walk {
+    type Conn = WalkConn;
+
+    fn open(&self, index: usize) -> WalkConn {
+        let start = self.text.start(index);
+        WalkConn { asked: start, answered: start }
+    }
+
+    fn request(&mut self, conn: &mut WalkConn, size: usize, out: &mut Vec<u8>) {
+        let end = conn.asked + size as u64;
+        while conn.asked < end {
+            let piece = self.text.requests(conn.asked, end - conn.asked);
+            out.extend_from_slice(piece);
+            conn.asked += piece.len() as u64;
+        }
+    }
+
+    fn verify(&mut self, conn: &mut WalkConn, size: usize, at: usize, bytes: &[u8]) -> Progress {
+        let taken = bytes.len().min(size - at);
+        let wrong = self.text.first_wrong(conn.answered, &bytes[..taken]);
+        conn.answered += taken as u64;
+        Progress {
+            taken,
+            is_complete: at + taken == size,
+            wrong: wrong.map(|(at, due)| Wrong { at, fault: Fault::Byte { got: bytes[at], due } }),
+        }
+    }
+}

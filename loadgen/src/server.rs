@@ -1,0 +1,201 @@
+//! A server that the generator starts itself, measures and ends.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::str::FromStr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+
+use crate::address::Address;
+use crate::os;
+use crate::stream::Stream;
+
+/// What stands for a free port, in a command and in an address.
+pub const PORT: &str = "{port}";
+
+/// What a server may take to end in order.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Between two looks at a server that starts or ends: the system tells of neither.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Ports below are wanted by others.
+const PORT_MIN: u16 = 10_000;
+
+/// A program and its arguments, split as a shell does. No shell sees them.
+#[derive(Clone, Debug)]
+pub struct CommandLine {
+    text: String,
+    words: Vec<String>,
+}
+
+impl CommandLine {
+    pub fn has_port(&self) -> bool {
+        self.text.contains(PORT)
+    }
+
+    fn command(&self) -> Command {
+        let port = free_port().to_string();
+        let mut words = self.words.iter().map(|word| word.replace(PORT, &port));
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words);
+        command
+    }
+}
+
+impl FromStr for CommandLine {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<CommandLine, String> {
+        let words = shlex::split(text).ok_or("a quote has no end, or a \\ stands at the end")?;
+        if words.is_empty() {
+            return Err("is empty".into());
+        }
+        Ok(CommandLine { text: text.to_owned(), words })
+    }
+}
+
+impl fmt::Display for CommandLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// What `{port}` stands for: one port for the whole run, that nobody listens on when it is first asked for.
+pub fn free_port() -> u16 {
+    static PORT: OnceLock<u16> = OnceLock::new();
+    *PORT.get_or_init(|| {
+        let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+        // The system gives the ports of its range to whoever connects, which may be before the server has it.
+        let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+        let end = range.split_whitespace().next().and_then(|port| port.parse().ok()).unwrap_or(PORT_MIN);
+        let ports: Vec<u16> = (PORT_MIN..end).collect();
+        // Runs that begin together look in different places.
+        let start = std::process::id() as usize * 37 % ports.len().max(1);
+        let (before, after) = ports.split_at(start);
+        let found = after.iter().chain(before).copied().find(|&port| bind(port).is_ok());
+        let any = || bind(0).and_then(|listener| listener.local_addr()).map(|address| address.port());
+        // With no port at all, the server tells it better.
+        found.or_else(|| any().ok()).unwrap_or(PORT_MIN)
+    })
+}
+
+/// Ends with its value.
+pub struct Server {
+    command: CommandLine,
+    child: Child,
+    is_over: bool,
+}
+
+impl Server {
+    /// Starts a server and waits until it accepts connections. What it prints goes to standard error.
+    pub fn start(
+        command: &CommandLine,
+        address: &Address,
+        timeout: Duration,
+        stop: &AtomicBool,
+    ) -> Result<Server> {
+        let accepts = || Stream::connect(&address.peer, timeout).is_ok();
+        if accepts() {
+            bail!("another server listens at {address} already");
+        }
+        let mut child = command.command();
+        child.stdin(Stdio::null()).stdout(io::stderr()).process_group(0);
+        os::end_with_parent(&mut child);
+        let child = child.spawn().with_context(|| format!("starting {command}"))?;
+        let mut server = Server { command: command.clone(), child, is_over: false };
+
+        let give_up = Instant::now() + timeout;
+        while !accepts() {
+            let early = "the server did not come up (it must stay in the foreground)";
+            server.check(Duration::ZERO).context(early)?;
+            if stop.load(Ordering::Relaxed) {
+                bail!("stopped before {command} accepted a connection");
+            }
+            if Instant::now() >= give_up {
+                bail!("{command} accepted no connection at {address} within {timeout:?}");
+            }
+            thread::sleep(LOOK_INTERVAL);
+        }
+        Ok(server)
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// Fails if it has ended, with its exit status; waits so long for that.
+    pub fn check(&mut self, patience: Duration) -> Result<()> {
+        let give_up = Instant::now() + patience;
+        while !self.has_ended() && Instant::now() < give_up {
+            thread::sleep(LOOK_INTERVAL);
+        }
+        if self.has_ended() {
+            let status = self.end().context("the exit status of the server")?;
+            bail!("{} has ended: {status}", self.command);
+        }
+        Ok(())
+    }
+
+    /// Leaves it to be waited for, so that its id remains its own.
+    fn has_ended(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(Pid::from_child(&self.child)), options).is_ok_and(|status| status.is_some())
+    }
+
+    /// Ends it and its process group: asks for it, and insists after a while.
+    fn end(&mut self) -> io::Result<ExitStatus> {
+        if !std::mem::replace(&mut self.is_over, true) {
+            let group = Pid::from_child(&self.child);
+            // One that is stopped must go on to end. There is nobody to tell if a group is gone.
+            for signal in [Signal::TERM, Signal::CONT] {
+                let _ = kill_process_group(group, signal);
+            }
+            let insist = Instant::now() + END_TIMEOUT;
+            while !self.has_ended() && Instant::now() < insist {
+                thread::sleep(LOOK_INTERVAL);
+            }
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        self.child.wait()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // All has been tried, and there is nobody to tell.
+        let _ = self.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_those_of_a_shell() {
+        let command: CommandLine = r#"server  --name 'a b' "c d" e\ f"#.parse().unwrap();
+        assert_eq!(command.words, ["server", "--name", "a b", "c d", "e f"]);
+        assert!("".parse::<CommandLine>().unwrap_err().contains("empty"));
+        assert!("a 'b".parse::<CommandLine>().unwrap_err().contains("quote"));
+    }
+
+    #[test]
+    fn the_port_is_one_and_free() {
+        let port = free_port();
+        assert_eq!(port, free_port());
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let command: CommandLine = "server --port={port} {port}".parse().unwrap();
+        let port = port.to_string();
+        assert!(command.command().get_args().eq([format!("--port={port}").as_str(), port.as_str()]));
+    }
+}

@@ -206,13 +206,16 @@ impl<E: Exchange> Load<E> {
             if end.is_some_and(|end| now >= end) || stop() {
                 left = 0;
             }
-            for index in std::mem::take(&mut self.read_from) {
+            // Taken out and put back with its memory.
+            let mut read_from = std::mem::take(&mut self.read_from);
+            for index in read_from.drain(..) {
                 let conn = &self.conns[index];
                 let room = if conn.is_open { depth.saturating_sub(conn.flight.len()) as u64 } else { 0 };
                 let fresh = room.min(left);
                 left -= fresh;
                 (0..fresh).for_each(|_| self.enqueue(index, None, true));
             }
+            self.read_from = read_from;
             self.write()?;
             if self.unanswered == 0 {
                 return Ok(began.elapsed());
@@ -361,7 +364,8 @@ impl<E: Exchange> Load<E> {
 
     /// Writes on each connection with requests that have not been offered to its socket.
     fn write(&mut self) -> Result<()> {
-        for index in std::mem::take(&mut self.dirty) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for index in dirty.drain(..) {
             let now_ns = self.now_ns();
             let conn = &mut self.conns[index];
             let fresh = std::mem::take(&mut conn.fresh);
@@ -378,6 +382,7 @@ impl<E: Exchange> Load<E> {
                 self.write_out(index)?;
             }
         }
+        self.dirty = dirty;
         Ok(())
     }
 

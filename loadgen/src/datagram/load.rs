@@ -280,8 +280,8 @@ impl DatagramLoad {
                     counts(record).send_would_block += 1;
                     if !socket.watches_writability {
                         let both = Interest::READABLE | Interest::WRITABLE;
-                        let mut source = SourceFd(&socket.fd.as_raw_fd());
-                        self.poll.registry().reregister(&mut source, Token(index), both)?;
+                        let fd = socket.fd.as_raw_fd();
+                        self.poll.registry().reregister(&mut SourceFd(&fd), Token(index), both)?;
                         socket.watches_writability = true;
                     }
                 }

@@ -30,25 +30,18 @@ pub struct Cli {
 pub enum Command {
     /// Measure: with --rate an open loop that follows a plan, else a closed loop in which each connection keeps DEPTH
     /// requests in flight.
-    Run(Box<Run>),
+    Run(Box<RunOnce>),
     /// Open many connections, have one line echoed on each, and hold them.
     Idle(Idle),
 }
 
-#[derive(Args)]
-pub struct Run {
+/// What is driven, and what every measurement of it has in common.
+#[derive(Args, Clone)]
+pub struct Options {
     /// What to drive: echo, uppercase, greeting, http or custom, at tcp://HOST:PORT, HOST:PORT or unix:PATH; echo, uppercase
     /// or time at udp://HOST:PORT or unix-dgram:PATH.
     #[arg(value_name = "SERVICE=ADDRESS")]
     pub target: Target,
-
-    /// Connections, or sockets of datagrams, opened before the warm-up.
-    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = count)]
-    pub connections: usize,
-
-    /// Requests in flight on each connection, in a closed loop.
-    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = count)]
-    pub depth: usize,
 
     /// Size of a request: 64, 16KiB, uniform:64-1500, zipf:64-65536, or sizes with weights: 64:9,1500:1. A datagram
     /// has from 12 bytes, which say which one it is, to 65507 (time: 65481).
@@ -71,18 +64,6 @@ pub struct Run {
     /// What custom must get back for it, written as --send; here {line} is anything up to the line ending that follows.
     #[arg(long, value_name = "TEMPLATE", allow_hyphen_values = true, value_parser = Template::of_reply)]
     pub expect: Option<Template>,
-
-    /// An open loop: so many requests a second on all connections together, whatever comes back: 500, 50k.
-    #[arg(short, long, value_name = "PER_SECOND", value_parser = rate, conflicts_with = "depth")]
-    pub rate: Option<f64>,
-
-    /// How the requests of an open loop are spaced: constant or poisson.
-    #[arg(long, value_name = "KIND", default_value = "constant", requires = "rate")]
-    pub arrivals: Arrivals,
-
-    /// Let the rate rise from 0 for so long; keep it within the warm-up.
-    #[arg(long, value_name = "TIME", default_value = "0", value_parser = duration, requires = "rate")]
-    pub ramp: Duration,
 
     /// Threads, among which connections and rate are divided.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = count)]
@@ -116,6 +97,47 @@ pub struct Run {
     /// A connection that takes longer ends the run; a reply that takes longer is lost. [default: 5s; datagrams: 1s]
     #[arg(long, value_name = "TIME", value_parser = positive_duration)]
     pub timeout: Option<Duration>,
+}
+
+/// How requests follow one another.
+#[derive(Args, Clone)]
+pub struct Pacing {
+    /// Requests in flight on each connection, in a closed loop.
+    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = count)]
+    pub depth: usize,
+
+    /// How the requests of an open loop are spaced: constant or poisson.
+    #[arg(long, value_name = "KIND", default_value = "constant", requires = "rate")]
+    pub arrivals: Arrivals,
+
+    /// Let the rate rise from 0 for so long; keep it within the warm-up.
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = duration, requires = "rate")]
+    pub ramp: Duration,
+}
+
+/// One measurement.
+#[derive(Args, Clone)]
+pub struct Run {
+    /// Connections, or sockets of datagrams, opened before the warm-up.
+    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = count)]
+    pub connections: usize,
+
+    /// An open loop: so many requests a second on all connections together, whatever comes back: 500, 50k.
+    #[arg(short, long, value_name = "PER_SECOND", value_parser = rate, conflicts_with = "depth")]
+    pub rate: Option<f64>,
+
+    #[command(flatten)]
+    pub pacing: Pacing,
+
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// `loadgen run`.
+#[derive(Args)]
+pub struct RunOnce {
+    #[command(flatten)]
+    pub run: Run,
 
     #[command(flatten)]
     pub outputs: Outputs,
@@ -179,7 +201,7 @@ impl Asked<'_> {
     }
 }
 
-impl Run {
+impl Options {
     /// What is asked, if the options suit the service.
     pub fn asked(&self) -> Result<Asked<'_>, String> {
         let service = self.target.service;
@@ -237,6 +259,11 @@ impl Run {
         })
     }
 
+    /// Whether the server's CPU time will be known.
+    pub fn knows_server(&self) -> bool {
+        self.pid.is_some() || self.spawn.is_some()
+    }
+
     /// How long a reply may take. A datagram that was lost will not come, and in a closed loop its place is empty until it
     /// is given up.
     pub fn timeout(&self) -> Duration {
@@ -244,19 +271,22 @@ impl Run {
         self.timeout.unwrap_or(Duration::from_secs(default_s))
     }
 
-    /// When requests leave.
-    pub fn pace(&self) -> Pace {
-        match self.rate {
-            Some(rate_per_s) => Pace::Open { rate_per_s, arrivals: self.arrivals, ramp: self.ramp },
-            None => Pace::Closed { depth: self.depth },
-        }
-    }
-
     /// How much the window measures.
     pub fn amount(&self) -> Amount {
         match self.requests {
             Some(requests) => Amount::Requests(requests),
             None => Amount::Time(self.duration),
+        }
+    }
+}
+
+impl Run {
+    /// When requests leave.
+    pub fn pace(&self) -> Pace {
+        let Pacing { depth, arrivals, ramp } = self.pacing;
+        match self.rate {
+            Some(rate_per_s) => Pace::Open { rate_per_s, arrivals, ramp },
+            None => Pace::Closed { depth },
         }
     }
 }

@@ -39,6 +39,7 @@ mod stream;
 mod template;
 mod text;
 mod tree;
+mod trial;
 mod units;
 mod verdict;
 
@@ -47,24 +48,23 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use clap::error::ErrorKind;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::cli::{Asked, Cli, Command, Idle, Run};
-use crate::datagram::{DatagramLoad, Dialogue};
-use crate::exchange::{Custom, FirstBody, Http, Walk};
+use crate::cli::{Cli, Command, Idle, RunOnce};
+use crate::exchange::Walk;
 use crate::fail_if::Measures;
 use crate::load::{Amount, Load, Shape};
 use crate::progress::Progress;
 use crate::report::{Files, Report};
-use crate::run::{Task, Watch, measure, measure_with};
+use crate::run::Watch;
 use crate::server::Server;
 use crate::size::Sizes;
 use crate::text::Text;
+use crate::trial::trial;
 use crate::verdict::Verdict;
 
 /// The exit code for figures that are not to be believed.
@@ -117,65 +117,27 @@ fn complain(error: &clap::Error) -> ExitCode {
 }
 
 /// Warm-up, then the measured window, then the report.
-fn run(run: &Run) -> Result<ExitCode> {
-    let asked = run.asked().map_err(Usage)?;
-    let outputs = &run.outputs;
+fn run(RunOnce { run, outputs }: &RunOnce) -> Result<ExitCode> {
+    let asked = run.options.asked().map_err(Usage)?;
     let open_loop = run.rate.is_some();
     for condition in &outputs.fail_if {
-        condition
-            .check(Measures { open_loop, server_cpu: run.pid.is_some() || run.spawn.is_some() })
-            .map_err(Usage)?;
+        let measures = Measures { open_loop, server_cpu: run.options.knows_server() };
+        condition.check(measures).map_err(Usage)?;
     }
     let mut files = Files::open(outputs, open_loop).map_err(|error| Usage(format!("{error:#}")))?;
+    // Before it starts a server, which inherits it.
     os::raise_descriptor_limit(run.connections)?;
     let stop = stop_on_signal()?;
-    let address = &run.target.address;
-    let start = |command| Server::start(command, address, run.timeout(), &stop);
-    let mut server = run.spawn.as_ref().map(start).transpose()?;
-    let task = Task {
-        address,
-        shape: Shape {
-            connections: run.connections,
-            first: 0,
-            sizes: run.size.clone(),
-            timeout: run.timeout(),
-            seed: run.seed,
-        },
-        threads: run.threads,
-        pace: run.pace(),
-        warmup: run.warmup,
-        window: run.amount(),
-        server: server.as_ref().map(Server::pid).or(run.pid),
-    };
+    let mut server = Server::of(&run.options, &stop)?;
     let watch = Watch {
         progress: Progress::new(outputs.quiet),
         keeps_rows: files.want_rows(),
         log: files.log.as_mut(),
     };
-    let measured = match &asked {
-        Asked::Datagrams(service) => {
-            let connect =
-                |shape, first| DatagramLoad::connect(task.address, shape, first, Dialogue::of(*service));
-            measure_with(&task, connect, &stop, watch)
-        }
-        Asked::Walk(service) => measure(&task, || Walk::of(*service), &stop, watch),
-        Asked::Greeting => measure(&task, Custom::greeting, &stop, watch),
-        Asked::Custom { send, expect } => measure(&task, || Custom::new(send, expect), &stop, watch),
-        Asked::Page { path, status } => {
-            let host = address.host();
-            let first_body = FirstBody::default();
-            measure(&task, || Http::new(path, &host, *status, first_body.clone()), &stop, watch)
-        }
-    };
-    if let Some(server) = &mut server {
-        // The connections of one that dies end a little before it does.
-        let is_fine = measured.as_ref().is_ok_and(|measured| measured.record.peer_closed == 0);
-        let patience = if is_fine { Duration::ZERO } else { Duration::from_millis(200) };
-        server.check(patience).context("the server failed")?;
-    }
+    let measured = trial(run, &asked, server.as_mut(), &stop, watch)?;
 
-    let measured = measured?;
-    let report = Report::new(run, &asked, &measured);
+    let mut report = Report::new(run, &asked, &measured);
+    report.check(&outputs.fail_if);
     // The table is worth having even if a file is not to be had, and the other way round.
     let written = files.write(&report, &measured);
     let mut stdout = io::stdout();

@@ -166,6 +166,7 @@ impl Quantiles {
 
 impl Report {
     pub fn new(run: &Run, asked: &Asked<'_>, measured: &Measured) -> Report {
+        let options = &run.options;
         let record = &measured.record;
         let requests = record.requests as f64;
         let elapsed_s = measured.elapsed.as_secs_f64();
@@ -175,8 +176,8 @@ impl Report {
         };
         // What a signal has cut short was not planned any more.
         let planned = rate_per_s
-            .filter(|_| run.requests.is_none() && !measured.interrupted)
-            .map(|rate| (rate * run.duration.as_secs_f64()) as u64);
+            .filter(|_| options.requests.is_none() && !measured.interrupted)
+            .map(|rate| (rate * options.duration.as_secs_f64()) as u64);
         let (mut path, mut send, mut expect) = (None, None, None);
         match asked {
             Asked::Datagrams(_) | Asked::Walk(_) | Asked::Greeting => {}
@@ -189,27 +190,27 @@ impl Report {
         let (verdict, limiter) = judge(measured, run.pace(), planned);
         let open_loop = |times| rate_per_s.and_then(|_| Quantiles::of(times));
         let started = measured.started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut report = Report {
+        Report {
             schema_version: SCHEMA_VERSION,
             loadgen_version: env!("CARGO_PKG_VERSION"),
             verdict,
             limiter,
             failed_conditions: Vec::new(),
             interrupted: measured.interrupted,
-            service: run.target.service,
-            address: run.target.address.to_string(),
+            service: options.target.service,
+            address: options.target.address.to_string(),
             connections: run.connections,
-            threads: run.threads,
+            threads: options.threads,
             depth,
             rate_per_s,
             arrivals,
-            size: asked.has_size().then(|| run.size.to_string()),
+            size: asked.has_size().then(|| options.size.to_string()),
             path,
             send,
             expect,
-            seed: run.seed,
+            seed: options.seed,
             started_unix_s: started.as_secs_f64(),
-            warmup_s: run.warmup.as_secs_f64(),
+            warmup_s: options.warmup.as_secs_f64(),
             requests: record.requests,
             errors: record.errors,
             lost: record.lost,
@@ -243,11 +244,13 @@ impl Report {
             loadgen_run_delay_ms: measured.run_delay.as_secs_f64() * 1e3,
             steal_share: measured.machine.map(|shares| shares.stolen),
             other_cpu_share: measured.machine.map(|shares| shares.others),
-        };
-        let held = |condition: &&Condition| condition.held(&report).is_some();
-        let failed = run.outputs.fail_if.iter().filter(held).map(Condition::to_string).collect();
-        report.failed_conditions = failed;
-        report
+        }
+    }
+
+    /// Notes which of the conditions of --fail-if hold.
+    pub fn check(&mut self, conditions: &[Condition]) {
+        let held = |condition: &&Condition| condition.held(self).is_some();
+        self.failed_conditions = conditions.iter().filter(held).map(Condition::to_string).collect();
     }
 
     pub fn is_open_loop(&self) -> bool {

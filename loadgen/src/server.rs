@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use crate::address::Address;
+use crate::cli::Options;
 use crate::os;
 use crate::stream::Stream;
 
@@ -97,6 +98,12 @@ pub struct Server {
 }
 
 impl Server {
+    /// Starts the server that `--spawn` asks for, if it does.
+    pub fn of(options: &Options, stop: &AtomicBool) -> Result<Option<Server>> {
+        let start = |command| Server::start(command, &options.target.address, options.timeout(), stop);
+        options.spawn.as_ref().map(start).transpose()
+    }
+
     /// Starts a server and waits until it accepts connections. What it prints goes to standard error.
     pub fn start(
         command: &CommandLine,

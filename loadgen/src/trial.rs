@@ -1,0 +1,64 @@
+//! One measurement as its options ask for it, whatever the service is: what every command that measures is made of.
+
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::cli::{Asked, Run};
+use crate::datagram::{DatagramLoad, Dialogue};
+use crate::exchange::{Custom, FirstBody, Http, Walk};
+use crate::load::Shape;
+use crate::run::{Measured, Task, Watch, measure, measure_with};
+use crate::server::Server;
+
+/// A server that dies closes its connections a little before it is gone.
+const DEATH_PATIENCE: Duration = Duration::from_millis(200);
+
+/// Measures once. `server` is the one that was started for it, if one was: it is an error if it has ended.
+pub fn trial(
+    run: &Run,
+    asked: &Asked<'_>,
+    server: Option<&mut Server>,
+    stop: &AtomicBool,
+    watch: Watch<'_>,
+) -> Result<Measured> {
+    let options = &run.options;
+    let address = &options.target.address;
+    let task = Task {
+        address,
+        shape: Shape {
+            connections: run.connections,
+            first: 0,
+            sizes: options.size.clone(),
+            timeout: options.timeout(),
+            seed: options.seed,
+        },
+        threads: options.threads,
+        pace: run.pace(),
+        warmup: options.warmup,
+        window: options.amount(),
+        server: server.as_deref().map(Server::pid).or(options.pid),
+    };
+    let measured = match asked {
+        Asked::Datagrams(service) => {
+            let connect =
+                |shape, first| DatagramLoad::connect(task.address, shape, first, Dialogue::of(*service));
+            measure_with(&task, connect, stop, watch)
+        }
+        Asked::Walk(service) => measure(&task, || Walk::of(*service), stop, watch),
+        Asked::Greeting => measure(&task, Custom::greeting, stop, watch),
+        Asked::Custom { send, expect } => measure(&task, || Custom::new(send, expect), stop, watch),
+        Asked::Page { path, status } => {
+            let host = address.host();
+            let first_body = FirstBody::default();
+            measure(&task, || Http::new(path, &host, *status, first_body.clone()), stop, watch)
+        }
+    };
+    if let Some(server) = server {
+        let is_fine = measured.as_ref().is_ok_and(|measured| measured.record.peer_closed == 0);
+        let patience = if is_fine { Duration::ZERO } else { DEATH_PATIENCE };
+        server.check(patience).context("the server failed")?;
+    }
+    measured
+}

@@ -14,6 +14,7 @@ use crate::run::Pace;
 use crate::server::{CommandLine, PORT, free_port};
 use crate::service::Service;
 use crate::size::Sizes;
+use crate::steps::steps;
 use crate::template::Template;
 use crate::units::{count, duration, positive_duration, rate};
 
@@ -31,6 +32,8 @@ pub enum Command {
     /// Measure: with --rate an open loop that follows a plan, else a closed loop in which each connection keeps DEPTH
     /// requests in flight.
     Run(Box<RunOnce>),
+    /// Measure step by step: rates, or numbers of connections, each several times and in shuffled order.
+    Sweep(Box<Sweep>),
     /// Open many connections, have one line echoed on each, and hold them.
     Idle(Idle),
 }
@@ -141,6 +144,80 @@ pub struct RunOnce {
 
     #[command(flatten)]
     pub outputs: Outputs,
+}
+
+/// `loadgen sweep`. Of rates and connections one may have several steps.
+#[derive(Args)]
+pub struct Sweep {
+    /// Rates of an open loop, in requests a second: 10k,20k,50k, or 10k..50k:5, five of them evenly apart.
+    #[arg(id = "rate", short, long = "rates", value_name = "STEPS", value_parser = rates, conflicts_with = "depth")]
+    pub rates: Option<Steps<f64>>,
+
+    /// Connections, or sockets of datagrams: 1,10,50,200, or 10..50:5.
+    #[arg(short, long, value_name = "STEPS", default_value = "1", value_parser = counts)]
+    pub connections: Steps<usize>,
+
+    /// Measure each step so often. Every round of them has an order of its own, drawn from the seed.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = count)]
+    pub repeat: usize,
+
+    #[command(flatten)]
+    pub pacing: Pacing,
+
+    #[command(flatten)]
+    pub options: Options,
+
+    /// Write every figure of every repeat as JSON to FILE as well, or to standard output (-) instead of the table.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<String>,
+
+    /// Write a row for each step to FILE.
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<String>,
+
+    /// Write a page with curves over the steps and all figures to FILE; it needs no network.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<String>,
+
+    /// Show no progress.
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+impl Sweep {
+    /// The steps, each as a run.
+    pub fn runs(&self) -> Result<Vec<Run>, String> {
+        let rates = match &self.rates {
+            Some(rates) => rates.0.iter().copied().map(Some).collect(),
+            None => vec![None],
+        };
+        if rates.len() > 1 && self.connections.0.len() > 1 {
+            return Err("either --rates or --connections may have several steps, not both".into());
+        }
+        let (pacing, options) = (&self.pacing, &self.options);
+        let run =
+            |rate, connections| Run { connections, rate, pacing: pacing.clone(), options: options.clone() };
+        let connections = &self.connections.0;
+        Ok(rates
+            .into_iter()
+            .flat_map(|rate| connections.iter().map(move |&count| run(rate, count)))
+            .collect())
+    }
+}
+
+/// Values in ascending order, one at least.
+#[derive(Clone, Debug)]
+pub struct Steps<T>(pub Vec<T>);
+
+fn rates(text: &str) -> Result<Steps<f64>, String> {
+    steps(text, rate).map(Steps)
+}
+
+fn counts(text: &str) -> Result<Steps<usize>, String> {
+    let values = steps(text, |text| count(text).map(|count| count as f64))?;
+    let mut counts: Vec<_> = values.into_iter().map(|value| value.round() as usize).collect();
+    counts.dedup();
+    Ok(Steps(counts))
 }
 
 /// Where results go, beside the table on standard output. A file is written whole, or not at all.

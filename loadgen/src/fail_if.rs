@@ -104,9 +104,9 @@ impl Metric {
         match self {
             Metric::Time(times, quantile) => {
                 let times = match times {
-                    Times::Either if report.is_open_loop() => report.response_time_us.as_ref(),
+                    Times::Either => report.times_us(),
                     Times::Response => report.response_time_us.as_ref(),
-                    Times::Either | Times::Service => report.service_time_us.as_ref(),
+                    Times::Service => report.service_time_us.as_ref(),
                     Times::Lag => report.send_lag_us.as_ref(),
                 };
                 times?.named().into_iter().find(|(name, _)| *name == quantile).map(|(_, us)| us)

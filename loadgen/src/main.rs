@@ -35,7 +35,9 @@ mod run;
 mod server;
 mod service;
 mod size;
+mod steps;
 mod stream;
+mod sweep;
 mod template;
 mod text;
 mod tree;
@@ -95,6 +97,7 @@ fn main() -> ExitCode {
     };
     let outcome = match cli.command {
         Command::Run(run) => self::run(&run),
+        Command::Sweep(sweep) => stop_on_signal().and_then(|stop| sweep::sweep(&sweep, &stop)),
         Command::Idle(idle) => self::idle(&idle).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tempfile::{Builder, NamedTempFile};
 
 /// A file to be. Until it is kept nothing of it can be seen, and what was there before stays.
@@ -49,6 +49,27 @@ impl Output {
             }
         };
         Ok(Output { path, to })
+    }
+
+    /// Opens those that were asked for. No two may go to one place.
+    pub fn open_all<const N: usize>(paths: [Option<&str>; N]) -> Result<[Option<Output>; N]> {
+        let mut outputs = [const { None }; N];
+        for (index, path) in paths.into_iter().enumerate() {
+            let Some(path) = path else { continue };
+            let output = Output::open(path)?;
+            ensure!(
+                !outputs.iter().flatten().any(|other: &Output| other.path == output.path),
+                "two results would go to {path}"
+            );
+            outputs[index] = Some(output);
+        }
+        Ok(outputs)
+    }
+
+    /// Puts it, whole and with this content, where it goes.
+    pub fn keep_with(mut self, content: impl FnOnce(&mut Output) -> io::Result<()>) -> Result<()> {
+        content(&mut self).with_context(|| format!("writing {}", self.path.display()))?;
+        self.keep()
     }
 
     /// Where it goes.

@@ -12,7 +12,7 @@ mod table;
 use std::io::{self, Write};
 use std::time::UNIX_EPOCH;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -26,7 +26,7 @@ use crate::service::Service;
 use crate::verdict::{Limiter, Verdict, judge};
 
 /// Raised when a field of the JSON changes its meaning or goes away.
-const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 1;
 
 /// Field names end in their unit; they are the JSON's.
 #[derive(Serialize)]
@@ -257,6 +257,11 @@ impl Report {
         self.rate_per_s.is_some()
     }
 
+    /// The response time in an open loop, the service time in a closed one.
+    pub fn times_us(&self) -> Option<&Quantiles> {
+        if self.is_open_loop() { self.response_time_us.as_ref() } else { self.service_time_us.as_ref() }
+    }
+
     /// What was driven, and how.
     fn title(&self) -> String {
         let pace = match self.rate_per_s {
@@ -428,23 +433,11 @@ pub struct Files {
 impl Files {
     /// Fails if one of them cannot be written, before any load.
     pub fn open(outputs: &Outputs, is_open_loop: bool) -> Result<Files> {
-        let mut paths = Vec::new();
-        let mut open = |path: &Option<String>| match path.as_deref() {
-            Some(path) => {
-                let output = Output::open(path)?;
-                anyhow::ensure!(!paths.contains(&output.path().to_owned()), "two results would go to {path}");
-                paths.push(output.path().to_owned());
-                Ok(Some(output))
-            }
-            None => Ok(None),
-        };
-        Ok(Files {
-            json: open(&outputs.json.clone().filter(|path| path != "-"))?,
-            hgrm: open(&outputs.hgrm)?,
-            csv: open(&outputs.csv)?,
-            html: open(&outputs.html)?,
-            log: open(&outputs.hlog)?.map(|out| hlog::Log::new(out, is_open_loop)),
-        })
+        let Outputs { json, hgrm, hlog, csv, html, .. } = outputs;
+        let json = json.as_deref().filter(|path| *path != "-");
+        let paths = [json, hgrm.as_deref(), csv.as_deref(), html.as_deref(), hlog.as_deref()];
+        let [json, hgrm, csv, html, hlog] = Output::open_all(paths)?;
+        Ok(Files { json, hgrm, csv, html, log: hlog.map(|out| hlog::Log::new(out, is_open_loop)) })
     }
 
     /// Whether somebody wants to see the intervals.
@@ -467,8 +460,7 @@ impl Files {
     }
 }
 
-fn write(out: Option<Output>, content: impl FnOnce(&mut Output) -> io::Result<()>) -> Result<()> {
-    let Some(mut out) = out else { return Ok(()) };
-    content(&mut out).with_context(|| format!("writing {}", out.path().display()))?;
-    out.keep()
+/// Writes a file, if it was asked for.
+pub fn write(out: Option<Output>, content: impl FnOnce(&mut Output) -> io::Result<()>) -> Result<()> {
+    out.map_or(Ok(()), |out| out.keep_with(content))
 }

@@ -5,6 +5,7 @@
 mod datagrams;
 mod outputs;
 mod services;
+mod sweep;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -22,6 +22,15 @@ pub fn rate(per_s: f64) -> String {
     format!("{}{unit}", three_digits(value))
 }
 
+/// From one figure to another, with one unit if they share it: `44.0–47.2 µs`.
+pub fn range(from: &str, to: &str) -> String {
+    let unit = |text: &str| text.find(|character: char| !character.is_ascii_digit() && character != '.');
+    match (unit(from), unit(to)) {
+        (Some(at), Some(of)) if from[at..] == to[of..] => format!("{}–{to}", &from[..at]),
+        _ => format!("{from}–{to}"),
+    }
+}
+
 /// A share of one: `12.3 %`.
 pub fn share(of_one: f64) -> String {
     format!("{:.1} %", of_one * 100.0)
@@ -61,5 +70,7 @@ mod tests {
             assert_eq!(rate(per_s), words);
         }
         assert_eq!(share(0.1234), "12.3 %");
+        assert_eq!(range("44.0 µs", "47.2 µs"), "44.0–47.2 µs");
+        assert_eq!(range("950/s", "1.25 k/s"), "950/s–1.25 k/s");
     }
 }

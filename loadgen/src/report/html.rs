@@ -45,19 +45,7 @@ const COLOURS: [(&str, &str, &str); 6] = [
 
 /// The page of a run.
 pub fn page(report: &Report, measured: &Measured) -> Result<String> {
-    let title = escape(&report.title());
-    let mut html = String::new();
-    let _ = write!(
-        html,
-        "<!doctype html>\n<html lang=en><head><meta charset=utf-8>\
-         <meta name=viewport content=\"width=device-width,initial-scale=1\">\
-         <meta http-equiv=Content-Security-Policy content=\"default-src 'none';style-src 'unsafe-inline'\">\
-         <title>{title}</title>\n<style>{}{STYLE}{}</style></head>\n<body>\n<h1>{title}</h1>\n\
-         <p class=soft>{}</p>\n",
-        colours(),
-        plot::style(),
-        escape(&report.shape()),
-    );
+    let mut html = begin(&report.title(), &report.shape());
     let (class, words) = match report.verdict {
         Verdict::Valid => ("valid", "VALID".to_owned()),
         Verdict::Invalid => ("invalid", report.complaint()),
@@ -111,9 +99,26 @@ pub fn page(report: &Report, measured: &Measured) -> Result<String> {
 
     html += "<h2>All figures</h2>\n<div class=wide><table class=words>\n";
     rows(&mut html, "", &serde_json::to_value(report)?);
-    html += "</table></div>\n</body></html>\n";
-    Ok(html)
+    html += "</table></div>\n";
+    Ok(html + END)
 }
+
+/// The head of a page and its heading.
+pub fn begin(title: &str, below: &str) -> String {
+    let (title, below) = (escape(title), escape(below));
+    format!(
+        "<!doctype html>\n<html lang=en><head><meta charset=utf-8>\
+         <meta name=viewport content=\"width=device-width,initial-scale=1\">\
+         <meta http-equiv=Content-Security-Policy content=\"default-src 'none';style-src 'unsafe-inline'\">\
+         <title>{title}</title>\n<style>{}{STYLE}{}</style></head>\n<body>\n<h1>{title}</h1>\n\
+         <p class=soft>{below}</p>\n",
+        colours(),
+        plot::style(),
+    )
+}
+
+/// The end of a page.
+pub const END: &str = "</body></html>\n";
 
 /// CSS that gives every name its colour.
 fn colours() -> String {
@@ -141,7 +146,7 @@ fn seconds() -> Axis {
 }
 
 /// As few digits as tell it.
-fn short(value: f64) -> String {
+pub fn short(value: f64) -> String {
     format!("{}", (value * 1e6).round() / 1e6)
 }
 
@@ -251,6 +256,7 @@ fn rows(html: &mut String, path: &str, value: &Value) {
     }
 }
 
-fn escape(text: &str) -> String {
+/// Text as it stands in a page.
+pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

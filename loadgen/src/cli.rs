@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::address::Address;
+use crate::chat::Seating;
 use crate::datagram::request_bytes;
 use crate::fail_if::Condition;
 use crate::load::Amount;
@@ -41,13 +42,13 @@ pub enum Command {
 /// What is driven, and what every measurement of it has in common.
 #[derive(Args, Clone)]
 pub struct Options {
-    /// What to drive: echo, uppercase, greeting, http or custom, at tcp://HOST:PORT, HOST:PORT or unix:PATH; echo, uppercase
+    /// What to drive: echo, uppercase, greeting, http, chat or custom, at tcp://HOST:PORT, HOST:PORT or unix:PATH; echo, uppercase
     /// or time at udp://HOST:PORT or unix-dgram:PATH.
     #[arg(value_name = "SERVICE=ADDRESS")]
     pub target: Target,
 
     /// Size of a request: 64, 16KiB, uniform:64-1500, zipf:64-65536, or sizes with weights: 64:9,1500:1. A datagram
-    /// has from 12 bytes, which say which one it is, to 65507 (time: 65481).
+    /// has from 12 bytes, which say which one it is, to 65507 (time: 65481). A chat's lines have names and numbers beside it.
     #[arg(short, long, value_name = "BYTES", default_value = "64")]
     pub size: Sizes,
 
@@ -59,6 +60,14 @@ pub struct Options {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(100..=999))]
     pub status: Option<u16>,
 
+    /// Rooms of chat, among which members are divided [default: 1]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub rooms: Option<usize>,
+
+    /// Members of each room of chat who talk; all others of the room hear them [default: 1]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub senders: Option<usize>,
+
     /// What custom sends: text with \r \n \t \0 \\ \xHH, and {seq} (number of the request on its connection), {conn} (index
     /// of the connection), {payload} (text of --size bytes), {len} (its length); {{ and }} for braces.
     #[arg(long, value_name = "TEMPLATE", allow_hyphen_values = true, value_parser = Template::of_request)]
@@ -68,7 +77,7 @@ pub struct Options {
     #[arg(long, value_name = "TEMPLATE", allow_hyphen_values = true, value_parser = Template::of_reply)]
     pub expect: Option<Template>,
 
-    /// Threads, among which connections and rate are divided.
+    /// Threads, among which connections (or rooms) and rate are divided.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = count)]
     pub threads: usize,
 
@@ -105,7 +114,7 @@ pub struct Options {
 /// How requests follow one another.
 #[derive(Args, Clone)]
 pub struct Pacing {
-    /// Requests in flight on each connection, in a closed loop.
+    /// Requests in flight on each connection, in a closed loop; lines of each sender that a receiver may still lack.
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = count)]
     pub depth: usize,
 
@@ -121,7 +130,7 @@ pub struct Pacing {
 /// One measurement.
 #[derive(Args, Clone)]
 pub struct Run {
-    /// Connections, or sockets of datagrams, opened before the warm-up.
+    /// Connections, or sockets of datagrams, opened before the warm-up; members of all rooms of a chat together.
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = count)]
     pub connections: usize,
 
@@ -261,6 +270,8 @@ pub enum Asked<'a> {
     Walk(Service),
     /// To be greeted.
     Greeting,
+    /// To pass on what members of rooms say.
+    Chat { rooms: usize, senders: usize },
     /// What the templates say.
     Custom { send: &'a Template, expect: &'a Template },
     /// A page of HTTP.
@@ -271,7 +282,7 @@ impl Asked<'_> {
     /// Whether its requests are as large as they are asked to be.
     pub fn has_size(&self) -> bool {
         match self {
-            Asked::Datagrams(_) | Asked::Walk(_) | Asked::Greeting => true,
+            Asked::Datagrams(_) | Asked::Walk(_) | Asked::Greeting | Asked::Chat { .. } => true,
             Asked::Custom { send, expect } => send.has_size() || expect.has_size(),
             Asked::Page { .. } => false,
         }
@@ -279,12 +290,14 @@ impl Asked<'_> {
 }
 
 impl Options {
-    /// What is asked, if the options suit the service.
-    pub fn asked(&self) -> Result<Asked<'_>, String> {
+    /// What is asked, if the options suit the service and so many connections at least.
+    pub fn asked(&self, connections_min: usize) -> Result<Asked<'_>, String> {
         let service = self.target.service;
         let options = [
             ("--path", self.path.is_some(), Service::Http),
             ("--status", self.status.is_some(), Service::Http),
+            ("--rooms", self.rooms.is_some(), Service::Chat),
+            ("--senders", self.senders.is_some(), Service::Chat),
             ("--send", self.send.is_some(), Service::Custom),
             ("--expect", self.expect.is_some(), Service::Custom),
         ];
@@ -326,6 +339,11 @@ impl Options {
                 );
             }
             Service::Greeting => Asked::Greeting,
+            Service::Chat => {
+                let (rooms, senders) = (self.rooms.unwrap_or(1), self.senders.unwrap_or(1));
+                Seating { members: connections_min, rooms, senders }.check()?;
+                Asked::Chat { rooms, senders }
+            }
             Service::Custom => match (&self.send, &self.expect) {
                 (Some(send), Some(expect)) => Asked::Custom { send, expect },
                 _ => return Err("custom needs both --send and --expect".into()),
@@ -462,6 +480,6 @@ mod tests {
         assert!(target.address.takes_datagrams());
         assert!("time=tcp://:8081".parse::<Target>().unwrap_err().contains("datagrams alone"));
         assert!("127.0.0.1:7007".parse::<Target>().unwrap_err().contains("SERVICE=ADDRESS"));
-        assert!("chat=127.0.0.1:7007".parse::<Target>().unwrap_err().contains("not a service"));
+        assert!("talk=127.0.0.1:7007".parse::<Target>().unwrap_err().contains("not a service"));
     }
 }

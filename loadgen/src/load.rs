@@ -45,6 +45,7 @@ const ALARM: Token = Token(usize::MAX);
 /// The load's form.
 #[derive(Clone)]
 pub struct Shape {
+    /// Or rooms of a chat: what threads share.
     pub connections: usize,
     /// The index of the first one: threads have a share each.
     pub first: usize,
@@ -620,7 +621,7 @@ impl Record {
 }
 
 /// Whether the last read has taken everything, so that the next one would only meet WouldBlock.
-fn is_drained(event: &Event, stream: &Stream, read_was_short: bool) -> bool {
+pub fn is_drained(event: &Event, stream: &Stream, read_was_short: bool) -> bool {
     read_was_short
         && stream.short_read_means_drained()
         && !(event.is_read_closed() || event.is_error() || event.is_priority())

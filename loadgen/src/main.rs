@@ -9,7 +9,8 @@
 //!     verdict, report ◄── record ◄── exchange: verify ◄┘
 //! ```
 //!
-//! or the one in `datagram`, where replies may be lost, doubled and overtaken.
+//! or the one in `datagram`, where replies may be lost, doubled and overtaken, or the one in `chat`, where what one
+//! says comes to others.
 //!
 //! Exit codes: 0 fine; 1 a condition of --fail-if held; 2 bad usage; 3 INVALID: the figures, if there are any, are not to be believed (wrong replies, a
 //! connection that was refused or closed by the peer, a generator that could not keep to its plan).
@@ -18,6 +19,7 @@
 
 mod address;
 mod alarm;
+mod chat;
 mod cli;
 mod datagram;
 mod exchange;
@@ -121,7 +123,7 @@ fn complain(error: &clap::Error) -> ExitCode {
 
 /// Warm-up, then the measured window, then the report.
 fn run(RunOnce { run, outputs }: &RunOnce) -> Result<ExitCode> {
-    let asked = run.options.asked().map_err(Usage)?;
+    let asked = run.options.asked(run.connections).map_err(Usage)?;
     let open_loop = run.rate.is_some();
     for condition in &outputs.fail_if {
         let measures = Measures { open_loop, server_cpu: run.options.knows_server() };

@@ -2,7 +2,7 @@
 
 use hdrhistogram::Histogram;
 
-use crate::datagram::Counts;
+use crate::{chat, datagram};
 
 /// Times are kept to three digits from 1 ns; beyond the largest value they count as that.
 const TIME_NS_MAX: u64 = 24 * 60 * 60 * 1_000_000_000;
@@ -44,7 +44,10 @@ pub struct Record {
     /// Bytes that came without a request.
     pub unasked_bytes: u64,
     /// What else is counted where there are no streams.
-    pub datagrams: Option<Counts>,
+    pub datagrams: Option<datagram::Counts>,
+    /// What else is counted of a chat, where a request is a line, `lost` and `errors` count deliveries of lines, and
+    /// a line is answered once all of its deliveries are right.
+    pub chat: Option<chat::Counts>,
     /// The first thing that went wrong, in words.
     pub first_error: Option<String>,
 }
@@ -66,6 +69,7 @@ impl Record {
             late: 0,
             unasked_bytes: 0,
             datagrams: None,
+            chat: None,
             first_error: None,
         }
     }
@@ -96,6 +100,9 @@ impl Record {
         if let Some(datagrams) = &other.datagrams {
             self.datagrams.get_or_insert_default().add(datagrams);
         }
+        if let Some(chat) = &other.chat {
+            self.chat.get_or_insert_default().add(chat);
+        }
         if self.first_error.is_none() {
             self.first_error.clone_from(&other.first_error);
         }
@@ -106,8 +113,9 @@ impl Record {
         self.first_error.get_or_insert_with(words);
     }
 
-    /// Requests of the window that are neither answered nor given up.
+    /// Requests of the window that are neither answered nor given up. It means nothing for a chat, where a request has
+    /// many replies.
     pub fn unresolved(&self) -> u64 {
-        self.carried + self.requests - self.answered - self.errors - self.lost
+        (self.carried + self.requests).saturating_sub(self.answered + self.errors + self.lost)
     }
 }

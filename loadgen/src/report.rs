@@ -16,6 +16,7 @@ use anyhow::Result;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use crate::chat;
 use crate::cli::{Asked, Outputs, Run};
 use crate::datagram::Counts;
 use crate::fail_if::Condition;
@@ -72,6 +73,8 @@ pub struct Report {
     blocked_writes: u64,
     /// What else is counted over datagrams; null over streams.
     datagrams: Option<Datagrams>,
+    /// What else is counted of a chat; null for other services.
+    chat: Option<Rooms>,
     first_error: Option<String>,
     elapsed_s: f64,
     /// Requests per second that were sent.
@@ -86,7 +89,7 @@ pub struct Report {
     pub send_lag_us: Option<Quantiles>,
     pub server_cpu_ns_per_request: Option<f64>,
     server_context_switches_per_request: Option<Switching>,
-    /// Messages that chat has delivered; null for other services.
+    /// Lines that a chat has delivered; null for other services.
     deliveries: Option<u64>,
     deliveries_per_s: Option<f64>,
     server_cpu_ns_per_delivery: Option<f64>,
@@ -118,6 +121,16 @@ struct Datagrams {
     late: u64,
     /// Dropped by the kernel on their way into the server's UDP socket; null where that is not on this machine.
     dropped_by_server: Option<u64>,
+}
+
+/// What became of the lines of a chat.
+#[derive(Serialize)]
+struct Rooms {
+    rooms: usize,
+    /// Of each room.
+    senders: usize,
+    #[serde(flatten)]
+    counts: chat::Counts,
 }
 
 /// Times in microseconds.
@@ -178,9 +191,13 @@ impl Report {
         let planned = rate_per_s
             .filter(|_| options.requests.is_none() && !measured.interrupted)
             .map(|rate| (rate * options.duration.as_secs_f64()) as u64);
-        let (mut path, mut send, mut expect) = (None, None, None);
+        let (mut path, mut send, mut expect, mut rooms) = (None, None, None, None);
         match asked {
             Asked::Datagrams(_) | Asked::Walk(_) | Asked::Greeting => {}
+            Asked::Chat { rooms: of, senders } => {
+                let counts = record.chat.clone().unwrap_or_default();
+                rooms = Some(Rooms { rooms: *of, senders: *senders, counts });
+            }
             Asked::Page { path: of, .. } => path = Some((*of).to_owned()),
             Asked::Custom { send: request, expect: reply } => {
                 send = Some(request.text().to_owned());
@@ -190,6 +207,7 @@ impl Report {
         let (verdict, limiter) = judge(measured, run.pace(), planned);
         let open_loop = |times| rate_per_s.and_then(|_| Quantiles::of(times));
         let started = measured.started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let deliveries = record.chat.as_ref().map(|counts| counts.deliveries as f64);
         Report {
             schema_version: SCHEMA_VERSION,
             loadgen_version: env!("CARGO_PKG_VERSION"),
@@ -223,6 +241,7 @@ impl Report {
                 late: record.late,
                 dropped_by_server: measured.server_drops,
             }),
+            chat: rooms,
             first_error: record.first_error.clone(),
             elapsed_s,
             offered_per_s: if rate_per_s.is_some() { record.sent_in_time as f64 } else { requests }
@@ -232,9 +251,11 @@ impl Report {
             service_time_us: Quantiles::of(&record.service_times),
             send_lag_us: open_loop(&record.send_lags),
             server_cpu_ns_per_request: measured.server_cpu.map(|cpu| cpu.as_nanos() as f64 / requests),
-            deliveries: None,
-            deliveries_per_s: None,
-            server_cpu_ns_per_delivery: None,
+            deliveries: deliveries.map(|deliveries| deliveries as u64),
+            deliveries_per_s: deliveries.map(|deliveries| deliveries / elapsed_s),
+            server_cpu_ns_per_delivery: deliveries
+                .zip(measured.server_cpu)
+                .map(|(deliveries, cpu)| cpu.as_nanos() as f64 / deliveries),
             server_context_switches_per_request: measured.server_switches.map(|switches| Switching {
                 voluntary: switches.voluntary as f64 / requests,
                 involuntary: switches.involuntary as f64 / requests,
@@ -277,9 +298,16 @@ impl Report {
             Some(Arrivals::Poisson) => ", Poisson arrivals",
             _ => "",
         };
-        let threads = if self.threads == 1 { "1 thread".into() } else { format!("{} threads", self.threads) };
+        let threads = counted(self.threads, "thread");
         let size = self.size.as_ref().map(|size| format!(", {size} B")).unwrap_or_default();
-        format!("{} connections, {threads}{size}{arrivals}, seed {}", self.connections, self.seed)
+        let connections = match &self.chat {
+            Some(Rooms { rooms, senders, .. }) => {
+                let rooms = counted(*rooms, "room");
+                format!("{} members in {rooms}, {} in each", self.connections, counted(*senders, "sender"))
+            }
+            None => format!("{} connections", self.connections),
+        };
+        format!("{connections}, {threads}{size}{arrivals}, seed {}", self.seed)
     }
 
     /// The figures beside the times, each with its name, in words.
@@ -348,7 +376,33 @@ impl Report {
         if let Some(datagrams) = &self.datagrams {
             figures.splice(1..1, datagrams.figures());
         }
+        if let Some(rooms) = &self.chat {
+            figures.splice(1..1, [("deliveries", self.deliveries_in_words(&rooms.counts))]);
+        }
         figures
+    }
+
+    /// What became of the lines of a chat.
+    fn deliveries_in_words(&self, counts: &chat::Counts) -> String {
+        let mut words = format!("{}", counts.deliveries);
+        if let Some(per_s) = self.deliveries_per_s {
+            words += &format!(", {}", figures::rate(per_s));
+        }
+        if let Some(ns) = self.server_cpu_ns_per_delivery {
+            words += &format!(", server CPU {} each", figures::time(ns / 1e3));
+        }
+        let others = [
+            ("corrupted", counts.corrupted),
+            ("duplicated", counts.duplicated),
+            ("reordered", counts.reordered),
+            ("in the wrong room", counts.wrong_room),
+            ("unexpected", counts.unexpected),
+            ("announcements", counts.announcements),
+        ];
+        for (name, count) in others.into_iter().filter(|&(_, count)| count > 0) {
+            words += &format!(", {count} {name}");
+        }
+        words
     }
 
     /// What to do about an invalid run.
@@ -369,6 +423,10 @@ impl Report {
                     self.datagrams.as_ref().map_or(0, |datagrams| datagrams.counts.dropped_by_generator);
                 format!("{dropped} datagrams dropped before they were read")
             }
+            Some(Limiter::FloodControl) => {
+                let told = self.chat.as_ref().map_or(0, |rooms| rooms.counts.slow_downs);
+                format!("members were told {told} times to slow down")
+            }
             Some(Limiter::PeerClosed) => format!("{} connections closed by the peer", self.peer_closed),
             Some(Limiter::Server) => format!("{} replies lost", self.lost),
             Some(Limiter::GeneratorCpu) if self.is_open_loop() => {
@@ -381,6 +439,11 @@ impl Report {
             self.first_error.as_ref().map(|first| format!(", the first on {first}")).unwrap_or_default();
         format!("INVALID, limited by {limiter}: {counts}{first}")
     }
+}
+
+/// So many of something.
+fn counted(count: usize, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
 impl Datagrams {

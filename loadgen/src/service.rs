@@ -12,13 +12,21 @@ pub enum Service {
     Time,
     Greeting,
     Http,
+    Chat,
     /// What `--send` and `--expect` say.
     Custom,
 }
 
 impl Service {
-    const ALL: [Service; 6] =
-        [Service::Echo, Service::Uppercase, Service::Time, Service::Greeting, Service::Http, Service::Custom];
+    const ALL: [Service; 7] = [
+        Service::Echo,
+        Service::Uppercase,
+        Service::Time,
+        Service::Greeting,
+        Service::Http,
+        Service::Chat,
+        Service::Custom,
+    ];
 
     /// As it is written on the command line.
     pub fn name(self) -> &'static str {
@@ -28,6 +36,7 @@ impl Service {
             Service::Time => "time",
             Service::Greeting => "greeting",
             Service::Http => "http",
+            Service::Chat => "chat",
             Service::Custom => "custom",
         }
     }

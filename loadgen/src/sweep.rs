@@ -121,8 +121,9 @@ struct Column {
 
 /// Measures every step, and tells what came of it.
 pub fn sweep(sweep: &Sweep, stop: &AtomicBool) -> Result<ExitCode> {
-    let asked = sweep.options.asked().map_err(Usage)?;
     let runs = sweep.runs().map_err(Usage)?;
+    let fewest = runs.iter().map(|run| run.connections).min().unwrap_or_default();
+    let asked = sweep.options.asked(fewest).map_err(Usage)?;
     let json = sweep.json.as_deref().filter(|path| *path != "-");
     let [json, csv, html] = Output::open_all([json, sweep.csv.as_deref(), sweep.html.as_deref()])
         .map_err(|error| Usage(format!("{error:#}")))?;

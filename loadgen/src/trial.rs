@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::chat::{ChatLoad, Seating};
 use crate::cli::{Asked, Run};
 use crate::datagram::{DatagramLoad, Dialogue};
 use crate::exchange::{Custom, FirstBody, Http, Walk};
@@ -28,7 +29,10 @@ pub fn trial(
     let task = Task {
         address,
         shape: Shape {
-            connections: run.connections,
+            connections: match asked {
+                Asked::Chat { rooms, .. } => *rooms,
+                _ => run.connections,
+            },
             first: 0,
             sizes: options.size.clone(),
             timeout: options.timeout(),
@@ -48,6 +52,10 @@ pub fn trial(
         }
         Asked::Walk(service) => measure(&task, || Walk::of(*service), stop, watch),
         Asked::Greeting => measure(&task, Custom::greeting, stop, watch),
+        Asked::Chat { rooms, senders } => {
+            let seating = Seating { members: run.connections, rooms: *rooms, senders: *senders };
+            measure_with(&task, |shape, _| ChatLoad::connect(address, shape, seating), stop, watch)
+        }
         Asked::Custom { send, expect } => measure(&task, || Custom::new(send, expect), stop, watch),
         Asked::Page { path, status } => {
             let host = address.host();

@@ -34,6 +34,9 @@ pub enum Limiter {
     /// Datagrams came, and were dropped before they were read.
     #[serde(rename = "generator's socket buffer")]
     SocketBuffer,
+    /// The server holds back whoever says much.
+    #[serde(rename = "flood control")]
+    FloodControl,
     #[serde(rename = "peer closed")]
     PeerClosed,
     #[serde(rename = "server")]
@@ -47,6 +50,7 @@ impl Limiter {
         match self {
             Limiter::WrongReplies => "wrong replies",
             Limiter::SocketBuffer => "generator's socket buffer",
+            Limiter::FloodControl => "flood control",
             Limiter::PeerClosed => "peer closed",
             Limiter::Server => "server",
             Limiter::GeneratorCpu => "generator's CPU",
@@ -58,6 +62,7 @@ impl Limiter {
         match self {
             Limiter::WrongReplies => "Correct the server first: what it answers wrongly has no speed.",
             Limiter::SocketBuffer => "Allow larger socket buffers: sysctl net.core.rmem_max.",
+            Limiter::FloodControl => "Turn it off to measure the server: tidewheel serve --chat-rate 0.",
             Limiter::PeerClosed => {
                 "Look into the server's log and its limits: it closed connections under load."
             }
@@ -82,6 +87,8 @@ pub fn judge(measured: &Measured, pace: Pace, planned: Option<u64>) -> (Verdict,
         Some(Limiter::WrongReplies)
     } else if datagrams.is_some_and(|counts| counts.dropped_by_generator > 0) {
         Some(Limiter::SocketBuffer)
+    } else if record.chat.as_ref().is_some_and(|counts| counts.slow_downs > 0) {
+        Some(Limiter::FloodControl)
     } else if record.peer_closed > 0 {
         Some(Limiter::PeerClosed)
     } else {

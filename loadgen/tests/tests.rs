@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's servers have nobody to report to but the test")]
 
+mod chat;
 mod datagrams;
 mod outputs;
 mod services;
@@ -253,7 +254,7 @@ fn bad_usage_has_an_exit_code_of_its_own() {
     for arguments in [
         &["run"][..],
         &["run", "echo"],
-        &["run", "chat=127.0.0.1:1"],
+        &["run", "talk=127.0.0.1:1"],
         &["run", "echo=http://127.0.0.1:1"],
         &["run", "echo=127.0.0.1:1", "-c", "0"],
         &["run", "echo=127.0.0.1:1", "-t", "5"],

@@ -1,0 +1,75 @@
+//! Load on a chat: members of rooms, some of whom talk; everybody else in the room hears it, and each of these deliveries
+//! is verified and timed.
+//!
+//! ```text
+//!     plan, sizes ──► load: a sender's line ──► the server ──► every other member of the room
+//!                       │                                                 │
+//!                     room: who still lacks which line ◄── speech: verify ◄┘
+//! ```
+//!
+//! A line that comes to a member is one of these:
+//!
+//! - a delivery: said in its room, not heard before, every byte as it should be. It is *reordered* if a later line of its
+//!   sender has come before; then it is an error.
+//! - *corrupted*: a byte is wrong, there are too few or too many. It stands for the line that it is most like.
+//! - *duplicated*: heard before.
+//! - in the *wrong room*: said, but elsewhere.
+//! - *unexpected*: anything else that nobody said to this member, its own lines among it.
+//! - *late*: it had been given up as *lost*, because it had not come within the timeout.
+//! - an announcement of the server, which begins with `* `.
+
+mod counts;
+mod load;
+mod places;
+mod room;
+mod speech;
+
+pub use counts::Counts;
+pub use load::ChatLoad;
+
+/// Who sits where. Members are numbered from 0, room by room; the first ones of each room talk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seating {
+    /// In all rooms together.
+    pub members: usize,
+    /// At least one.
+    pub rooms: usize,
+    /// In each room.
+    pub senders: usize,
+}
+
+impl Seating {
+    /// Tells why it cannot be, if it cannot.
+    pub fn check(&self) -> Result<(), String> {
+        let Seating { members, rooms, senders } = *self;
+        let smallest = members / rooms;
+        if smallest < 2 {
+            let needed = rooms.saturating_mul(2);
+            return Err(format!("in a room there are a sender and a receiver at least: -c {needed} or more"));
+        }
+        if senders > smallest {
+            return Err(format!("--senders {senders} are more than the {smallest} members of a room"));
+        }
+        Ok(())
+    }
+
+    /// The number of a room's first member.
+    fn first(&self, room: usize) -> usize {
+        // The first rooms have one member more where they cannot be divided evenly.
+        room * (self.members / self.rooms) + room.min(self.members % self.rooms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_has_a_seat() {
+        let seating = Seating { members: 11, rooms: 4, senders: 2 };
+        assert_eq!([0, 1, 2, 3, 4].map(|room| seating.first(room)), [0, 3, 6, 9, 11]);
+        assert_eq!(seating.check(), Ok(()));
+        assert!(Seating { senders: 3, ..seating }.check().unwrap_err().contains("the 2 members"));
+        assert!(Seating { rooms: 6, ..seating }.check().unwrap_err().contains("-c 12"));
+    }
+}

@@ -1,0 +1,634 @@
+//! The loop over the members of a chat: what one writes, the others of its room read.
+//!
+//! ```text
+//!     plan ─► due lines ─► write ─► wait ─► read all ready ─► lines ─► room ─► record
+//!                 ▲                                                     │ closed loop: all receivers have it
+//!                 └─────────────────────────────────────────────────────┘
+//! ```
+
+use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use mio::event::Event;
+use mio::{Events, Interest, Poll, Token};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+use crate::address::Address;
+use crate::alarm::Alarm;
+use crate::interval::Lane;
+use crate::load::{Amount, Shape, is_drained};
+use crate::plan::Plan;
+use crate::record::Record;
+use crate::run::Driver;
+use crate::stream::Stream;
+
+use super::Seating;
+use super::room::{Ledger, Room};
+use super::speech::{
+    Quoted, Speech, is_announcement, is_entry, is_flood_control, is_welcome, without_prompts,
+};
+
+/// One read takes this much at most: many lines of any common size.
+const READ_BYTES_MAX: usize = 64 * 1024;
+
+/// Readiness taken from one wait. More members than that take turns.
+const EVENTS_MAX: usize = 1024;
+
+/// Lines that are taken from the plan before they are written: whoever is behind must not write all of it at once.
+const DUE_MAX: usize = 4096;
+
+/// What a line may have beside its payload: names and numbers, or all that the server says in one.
+const LINE_BYTES_BESIDE: usize = 16 * 1024;
+
+/// After the last line of a window, and after each one that still comes, duplicates are waited for this long; so are
+/// announcements after the last member has come.
+const COOL_DOWN: Duration = Duration::from_millis(200);
+
+const ALARM: Token = Token(usize::MAX);
+
+/// The rooms of one thread.
+pub struct ChatLoad {
+    /// Its connections are rooms.
+    shape: Shape,
+    random: SmallRng,
+    poll: Poll,
+    events: Events,
+    alarm: Alarm,
+    speech: Speech,
+    members: Vec<Member>,
+    /// The number of the first of them.
+    first: usize,
+    rooms: Vec<Room>,
+    ledger: Ledger,
+    /// Senders (room and place in it) who can speak, in the order of their turns.
+    senders: Vec<(usize, usize)>,
+    /// Members that are in no room yet.
+    outside: usize,
+    /// Why somebody could not get into a room.
+    refusal: Option<String>,
+    buffer: Box<[u8]>,
+    /// Members with lines that have not been written yet.
+    dirty: Vec<usize>,
+    /// All times are nanoseconds from here.
+    base: Instant,
+    /// The end of an open loop's window.
+    end_ns: u64,
+    /// When a byte last came, whichever.
+    heard_ns: u64,
+    /// Where the records of intervals go.
+    lane: Option<Lane>,
+}
+
+struct Member {
+    stream: Stream,
+    room: usize,
+    place: usize,
+    is_open: bool,
+    stage: Stage,
+    /// The beginning of a line whose end has not come.
+    partial: Vec<u8>,
+    /// What the server last said.
+    notice: Vec<u8>,
+    /// What the socket has not taken.
+    out: Vec<u8>,
+    out_at: usize,
+    /// So many lines, the newest, have not been offered to the socket.
+    fresh: usize,
+    /// The socket was full; it tells when it is not.
+    is_blocked: bool,
+    /// Set by the first write that the socket refused. Until then writability would only wake the loop for nothing.
+    watches_writability: bool,
+}
+
+/// How far a member has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It has given its name.
+    Named,
+    /// Its name was accepted, and it has asked for its room.
+    Welcome,
+    InRoom,
+}
+
+impl ChatLoad {
+    /// Brings every member into its room, or tells which one did not get there. The connections of the shape are rooms:
+    /// these, of all that the seating has.
+    pub fn connect(address: &Address, shape: Shape, seating: Seating) -> Result<ChatLoad> {
+        let poll = Poll::new().context("creating the poll")?;
+        let alarm = Alarm::new(poll.registry(), ALARM).context("creating a timer")?;
+        let mut load = ChatLoad {
+            random: SmallRng::seed_from_u64(shape.seed),
+            poll,
+            events: Events::with_capacity(EVENTS_MAX),
+            alarm,
+            speech: Speech::new(),
+            members: Vec::new(),
+            first: seating.first(shape.first),
+            rooms: Vec::new(),
+            ledger: Ledger::new(shape.timeout),
+            senders: Vec::new(),
+            outside: 0,
+            refusal: None,
+            buffer: vec![0; READ_BYTES_MAX].into(),
+            dirty: Vec::new(),
+            base: Instant::now(),
+            end_ns: u64::MAX,
+            heard_ns: 0,
+            lane: None,
+            shape,
+        };
+        for index in 0..load.shape.connections {
+            let number = load.shape.first + index;
+            let first = seating.first(number);
+            let members = seating.first(number + 1) - first;
+            load.rooms.push(Room::new(index, first, members, seating.senders));
+            for place in 0..members {
+                load.enter(address, index, place, seating.members)?;
+            }
+        }
+        // Each room in its turn, whose senders take turns.
+        load.senders = (0..seating.senders)
+            .flat_map(|place| (0..load.rooms.len()).map(move |room| (room, place)))
+            .collect();
+        load.settle_in()?;
+        Ok(load)
+    }
+
+    /// Connects a member and says its name and its room.
+    fn enter(&mut self, address: &Address, room: usize, place: usize, of: usize) -> Result<()> {
+        let index = self.members.len();
+        let number = self.first + index;
+        let mut stream = Stream::connect(&address.peer, self.shape.timeout)
+            .with_context(|| format!("connecting {} of {of} to {address}", number + 1))?;
+        self.poll.registry().register(&mut stream, Token(index), Interest::READABLE)?;
+        let (nick, room_name) = (self.speech.nick(number), self.speech.room(self.shape.first + room));
+        self.members.push(Member {
+            stream,
+            room,
+            place,
+            is_open: true,
+            stage: Stage::Named,
+            partial: Vec::new(),
+            notice: Vec::new(),
+            out: format!("{nick}\n/join {room_name}\n").into_bytes(),
+            out_at: 0,
+            fresh: 0,
+            is_blocked: false,
+            watches_writability: false,
+        });
+        self.outside += 1;
+        self.write_out(index)?;
+        // Those who are there already are told, and must read it.
+        self.turn_outside(Duration::ZERO)
+    }
+
+    /// Waits until everybody is in a room, and for the last announcements of that.
+    fn settle_in(&mut self) -> Result<()> {
+        let give_up = Instant::now() + self.shape.timeout;
+        while self.outside > 0 {
+            let left = give_up.saturating_duration_since(Instant::now());
+            if left.is_zero()
+                && let Some(index) = self.members.iter().position(|member| member.stage != Stage::InRoom)
+            {
+                let said = match &self.members[index].notice {
+                    notice if notice.is_empty() => "the server has said nothing".to_owned(),
+                    notice => format!("the server last said {}", Quoted(notice)),
+                };
+                let nick = self.nick(index);
+                bail!("{nick} is in no room after {:?}: {said}", self.shape.timeout);
+            }
+            self.turn_outside(left)?;
+        }
+        self.cool_down()?;
+        self.ledger.take_record();
+        Ok(())
+    }
+
+    fn turn_outside(&mut self, longest: Duration) -> Result<()> {
+        self.wait(Some(longest))?;
+        self.read();
+        match self.refusal.take() {
+            Some(refusal) => bail!("{refusal}"),
+            None => Ok(()),
+        }
+    }
+
+    fn nick(&self, index: usize) -> String {
+        self.speech.nick(self.first + index)
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.base.elapsed().as_nanos() as u64
+    }
+
+    fn begin_intervals(&mut self, at_ns: u64) {
+        if let Some(lane) = &mut self.lane {
+            lane.begin(at_ns);
+        }
+    }
+
+    /// Hands the record over if its interval has ended.
+    fn cut(&mut self, now_ns: u64) {
+        if let Some(lane) = &mut self.lane {
+            lane.cut(&mut self.ledger.record, now_ns);
+        }
+    }
+
+    fn interval_end_ns(&self) -> u64 {
+        self.lane.as_ref().map_or(u64::MAX, Lane::end_ns)
+    }
+
+    /// Looking at every sender's oldest line costs time: rarely enough not to count, often enough that a lost delivery is
+    /// told within an eighth of the timeout.
+    fn look_interval_ns(&self) -> u64 {
+        self.shape.timeout.as_nanos() as u64 / 8
+    }
+
+    fn look(&mut self, now_ns: u64) {
+        for room in &mut self.rooms {
+            room.lose_overdue(now_ns, &self.speech, &mut self.ledger);
+        }
+    }
+
+    fn begin_window(&mut self) {
+        self.ledger.is_counting = true;
+        self.rooms.iter_mut().for_each(Room::begin_window);
+    }
+
+    fn enqueue(&mut self, room: usize, place: usize, planned_ns: Option<u64>) {
+        let size = self.shape.sizes.draw(&mut self.random);
+        let sequence = self.rooms[room].say(place, size, planned_ns, &mut self.ledger);
+        let number = self.rooms[room].first() + place;
+        let index = number - self.first;
+        let member = &mut self.members[index];
+        self.speech.say(number, sequence, size, &mut member.out);
+        member.out.push(b'\n');
+        if member.fresh == 0 {
+            self.dirty.push(index);
+        }
+        member.fresh += 1;
+    }
+
+    /// Writes for each member with lines that have not been offered to its socket.
+    fn write(&mut self) -> Result<()> {
+        // Taken out and put back with its memory.
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for index in dirty.drain(..) {
+            let now_ns = self.now_ns();
+            let member = &mut self.members[index];
+            let fresh = std::mem::take(&mut member.fresh);
+            self.rooms[member.room].offer(member.place, fresh, now_ns, self.end_ns, &mut self.ledger);
+            if member.is_blocked {
+                self.ledger.record.blocked_writes += 1;
+            } else {
+                self.write_out(index)?;
+            }
+        }
+        self.dirty = dirty;
+        Ok(())
+    }
+
+    fn write_out(&mut self, index: usize) -> Result<()> {
+        let member = &mut self.members[index];
+        while member.out_at < member.out.len() {
+            match member.stream.write(&member.out[member.out_at..]) {
+                Ok(written) => member.out_at += written,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    member.is_blocked = true;
+                    self.ledger.record.blocked_writes += 1;
+                    if !std::mem::replace(&mut member.watches_writability, true) {
+                        let both = Interest::READABLE | Interest::WRITABLE;
+                        self.poll.registry().reregister(&mut member.stream, Token(index), both)?;
+                    }
+                    // What the socket has taken is not kept for ever.
+                    member.out.drain(..member.out_at);
+                    member.out_at = 0;
+                    return Ok(());
+                }
+                Err(_) => {
+                    self.end(index);
+                    return Ok(());
+                }
+            }
+        }
+        member.out.clear();
+        member.out_at = 0;
+        Ok(())
+    }
+
+    /// Waits until a time of the plan. The system's wait is good to a millisecond, the alarm's to the wake-up of a
+    /// sleeping thread: the last of it is spun.
+    fn wait_until(&mut self, until_ns: u64) -> Result<()> {
+        const SPIN_NS: u64 = 100_000;
+        let left_ns = until_ns.saturating_sub(self.now_ns());
+        if left_ns <= SPIN_NS {
+            return self.wait(Some(Duration::ZERO));
+        }
+        self.alarm.set(Duration::from_nanos(left_ns - SPIN_NS))?;
+        self.wait(None)
+    }
+
+    fn wait(&mut self, longest: Option<Duration>) -> Result<()> {
+        match self.poll.poll(&mut self.events, longest) {
+            Ok(()) => Ok(()),
+            // A debugger, a signal, a stop and continue; there is nothing to read, and the next turn waits again.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.events.clear();
+                Ok(())
+            }
+            Err(error) => Err(error).context("waiting for readiness"),
+        }
+    }
+
+    fn read(&mut self) {
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in &events {
+            let Token(index) = event.token();
+            if event.token() == ALARM || !self.members[index].is_open {
+                continue;
+            }
+            if event.is_writable() && std::mem::take(&mut self.members[index].is_blocked) {
+                // An error here ends the connection, which is recorded.
+                let _ = self.write_out(index);
+            }
+            if event.is_readable() || event.is_read_closed() || event.is_error() {
+                self.read_from(index, event);
+            }
+        }
+        self.events = events;
+    }
+
+    fn read_from(&mut self, index: usize, event: &Event) {
+        // Taken out and put back.
+        let mut buffer = std::mem::take(&mut self.buffer);
+        while self.members[index].is_open {
+            let read = match self.members[index].stream.read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Ok(0) | Err(_) => {
+                    self.end(index);
+                    break;
+                }
+                Ok(read) => read,
+            };
+            self.take(index, &buffer[..read]);
+            if is_drained(event, &self.members[index].stream, read < buffer.len()) {
+                break;
+            }
+        }
+        self.buffer = buffer;
+    }
+
+    /// Takes the lines that end in what was read.
+    fn take(&mut self, index: usize, mut bytes: &[u8]) {
+        let now_ns = self.now_ns();
+        self.cut(now_ns);
+        self.heard_ns = now_ns;
+        while let Some(end) = memchr::memchr(b'\n', bytes) {
+            let (line, rest) = bytes.split_at(end);
+            bytes = &rest[1..];
+            let mut partial = std::mem::take(&mut self.members[index].partial);
+            if partial.is_empty() {
+                self.hear(index, line, now_ns);
+            } else {
+                partial.extend_from_slice(line);
+                self.hear(index, &partial, now_ns);
+                partial.clear();
+            }
+            // With its memory.
+            self.members[index].partial = partial;
+        }
+        let partial = &mut self.members[index].partial;
+        partial.extend_from_slice(bytes);
+        let len = partial.len();
+        if len > self.shape.sizes.bounds().1 + LINE_BYTES_BESIDE {
+            let words = format!("{}: {len} bytes without the end of a line", self.nick(index));
+            self.ledger.record.errors += 1;
+            self.ledger.counts().unexpected += 1;
+            self.fail(index, words);
+            self.close(index);
+        }
+    }
+
+    fn hear(&mut self, index: usize, line: &[u8], now_ns: u64) {
+        let member = &mut self.members[index];
+        if is_announcement(line) || member.stage != Stage::InRoom {
+            member.notice.clear();
+            member.notice.extend_from_slice(line);
+        }
+        let number = self.first + index;
+        match member.stage {
+            Stage::Named if is_welcome(without_prompts(line), &self.speech.nick(number)) => {
+                member.stage = Stage::Welcome;
+            }
+            Stage::Named => {
+                let refusal =
+                    format!("{} is not welcome: the server says {}", self.nick(index), Quoted(line));
+                self.refusal.get_or_insert(refusal);
+            }
+            Stage::Welcome if is_entry(line, &self.speech.room(self.shape.first + member.room)) => {
+                member.stage = Stage::InRoom;
+                self.outside -= 1;
+            }
+            Stage::Welcome => {}
+            Stage::InRoom if is_flood_control(line) => {
+                self.ledger.counts().slow_downs += 1;
+                let words = format!("{}: {}", self.nick(index), flood_words(line));
+                self.ledger.record.note_error(|| words);
+            }
+            Stage::InRoom if is_announcement(line) => self.ledger.counts().announcements += 1,
+            Stage::InRoom => {
+                let (room, place) = (member.room, member.place);
+                self.rooms[room].hear(place, line, &self.speech, now_ns, &mut self.ledger);
+            }
+        }
+    }
+
+    /// The peer has ended a connection.
+    fn end(&mut self, index: usize) {
+        let notice = &self.members[index].notice;
+        let said = match notice {
+            notice if notice.is_empty() => String::new(),
+            notice if is_flood_control(notice) => format!("; {}", flood_words(notice)),
+            notice => format!("; it last said {}", Quoted(notice)),
+        };
+        let words = format!("{}: the server has closed the connection{said}", self.nick(index));
+        self.ledger.record.peer_closed += 1;
+        self.fail(index, words);
+        self.close(index);
+    }
+
+    /// Something is wrong with a connection: before everybody is there that is the end.
+    fn fail(&mut self, index: usize, words: String) {
+        if self.members[index].stage == Stage::InRoom {
+            self.ledger.record.note_error(|| words);
+        } else {
+            self.refusal.get_or_insert(words);
+        }
+    }
+
+    /// Uses a connection no more.
+    fn close(&mut self, index: usize) {
+        let member = &mut self.members[index];
+        member.is_open = false;
+        // It cannot be watched any more, whatever the answer.
+        let _ = self.poll.registry().deregister(&mut member.stream);
+        member.fresh = 0;
+        self.dirty.retain(|&dirty| dirty != index);
+        self.rooms[member.room].leave(member.place, &mut self.ledger);
+        self.senders.retain(|&(room, place)| self.rooms[room].can_speak(place));
+    }
+
+    /// Reads until nothing has come for a while.
+    fn cool_down(&mut self) -> Result<()> {
+        let began_ns = self.now_ns();
+        let longest_ns = began_ns + self.shape.timeout.max(COOL_DOWN).as_nanos() as u64;
+        loop {
+            let quiet_ns = self.heard_ns.max(began_ns) + COOL_DOWN.as_nanos() as u64;
+            let until_ns = quiet_ns.min(longest_ns);
+            if self.now_ns() >= until_ns {
+                return Ok(());
+            }
+            self.wait_until(until_ns)?;
+            self.read();
+        }
+    }
+}
+
+/// What the server's flood control has said, and what to do about it.
+fn flood_words(line: &[u8]) -> String {
+    format!("the server says {}: turn its flood control off (tidewheel serve --chat-rate 0)", Quoted(line))
+}
+
+impl Driver for ChatLoad {
+    /// Each sender keeps `depth` lines in flight, until the amount is sent, and every delivery is waited for. The time
+    /// that it took ends with the last one, not with the wait for one that never came.
+    fn drive(&mut self, amount: Amount, depth: usize, stop: &dyn Fn() -> bool) -> Result<Duration> {
+        let began_ns = self.now_ns();
+        let (end_ns, mut left) = match amount {
+            Amount::Requests(requests) => (u64::MAX, requests),
+            Amount::Time(time) => (began_ns + time.as_nanos() as u64, u64::MAX),
+        };
+        self.begin_window();
+        self.begin_intervals(began_ns);
+        self.ledger.roomy.clone_from(&self.senders);
+        let mut look_ns = began_ns + self.look_interval_ns();
+        loop {
+            let now_ns = self.now_ns();
+            self.cut(now_ns);
+            if now_ns >= end_ns || stop() {
+                left = 0;
+            }
+            if now_ns >= look_ns {
+                self.look(now_ns);
+                look_ns = now_ns + self.look_interval_ns();
+            }
+            // Taken out and put back with its memory.
+            let mut roomy = std::mem::take(&mut self.ledger.roomy);
+            for (room, place) in roomy.drain(..) {
+                let in_flight = self.rooms[room].in_flight(place);
+                let has_room = depth.saturating_sub(in_flight) as u64;
+                let fresh = if self.rooms[room].can_speak(place) { has_room.min(left) } else { 0 };
+                left -= fresh;
+                (0..fresh).for_each(|_| self.enqueue(room, place, None));
+            }
+            self.ledger.roomy = roomy;
+            self.write()?;
+            if self.ledger.unsettled == 0 {
+                break;
+            }
+            let until_ns = look_ns.min(self.interval_end_ns());
+            let longest = Duration::from_nanos(until_ns.saturating_sub(now_ns)).max(Duration::from_millis(1));
+            // A connection that ended while it was written to has made room.
+            self.wait(Some(if self.ledger.roomy.is_empty() { longest } else { Duration::ZERO }))?;
+            self.read();
+        }
+        let elapsed_ns = self.ledger.active_ns.saturating_sub(began_ns);
+        self.cool_down()?;
+        Ok(Duration::from_nanos(elapsed_ns))
+    }
+
+    /// Lines leave when the plan says, whatever comes back, from each sender in its turn. Those planned within the window
+    /// are recorded, and their deliveries waited for.
+    fn follow(
+        &mut self,
+        plan: &mut Plan,
+        warmup: Duration,
+        window: Amount,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Duration> {
+        let base_ns = self.now_ns();
+        let begin_ns = base_ns + warmup.as_nanos() as u64;
+        let (mut end_ns, mut left) = match window {
+            Amount::Time(time) => (begin_ns + time.as_nanos() as u64, u64::MAX),
+            Amount::Requests(requests) => (u64::MAX, requests),
+        };
+        // What is planned just before the end may be sent just after it.
+        self.end_ns = end_ns.saturating_add(1_000_000);
+        self.begin_intervals(begin_ns);
+        let mut look_ns = base_ns + self.look_interval_ns();
+        let mut last_ns = begin_ns;
+        let mut turn = 0;
+        loop {
+            let now_ns = self.now_ns();
+            self.cut(now_ns);
+            if stop() {
+                end_ns = end_ns.min(now_ns);
+            }
+            for _ in 0..DUE_MAX {
+                let planned_ns = base_ns + plan.next_ns();
+                let is_due = planned_ns <= now_ns && planned_ns < end_ns && left > 0;
+                if !is_due || self.senders.is_empty() {
+                    break;
+                }
+                if planned_ns >= begin_ns {
+                    if !self.ledger.is_counting {
+                        self.begin_window();
+                    }
+                    left -= 1;
+                }
+                last_ns = planned_ns;
+                let (room, place) = self.senders[turn % self.senders.len()];
+                self.enqueue(room, place, Some(planned_ns));
+                turn += 1;
+                plan.advance();
+            }
+            self.write()?;
+            self.ledger.roomy.clear();
+            let next_ns = base_ns + plan.next_ns();
+            let is_over = next_ns >= end_ns || left == 0 || self.senders.is_empty();
+            if is_over && self.ledger.unsettled == 0 {
+                break;
+            }
+            if now_ns >= look_ns {
+                self.look(now_ns);
+                look_ns = now_ns + self.look_interval_ns();
+            }
+            let until_ns = if is_over { look_ns } else { next_ns.min(look_ns) };
+            self.wait_until(until_ns.min(self.interval_end_ns()))?;
+            self.read();
+        }
+        self.cool_down()?;
+        let is_whole = matches!(window, Amount::Time(_)) && !self.senders.is_empty();
+        let end_ns = if is_whole { end_ns } else { last_ns };
+        Ok(Duration::from_nanos(end_ns.saturating_sub(begin_ns)))
+    }
+
+    fn take_record(&mut self) -> Record {
+        self.ledger.take_record()
+    }
+
+    fn hand_over_to(&mut self, lane: Lane) {
+        self.lane = Some(lane);
+    }
+
+    fn hand_over_rest(&mut self) {
+        let now_ns = self.now_ns();
+        if let Some(lane) = self.lane.take() {
+            lane.end(self.take_record(), now_ns);
+        }
+    }
+}

@@ -17,7 +17,7 @@ use crate::service::Service;
 use crate::size::Sizes;
 use crate::steps::steps;
 use crate::template::Template;
-use crate::units::{count, duration, positive_duration, rate};
+use crate::units::{count, duration, percent, positive_duration, rate};
 
 /// Drives load at a server and verifies every byte of every reply.
 #[derive(Parser)]
@@ -35,6 +35,8 @@ pub enum Command {
     Run(Box<RunOnce>),
     /// Measure step by step: rates, or numbers of connections, each several times and in shuffled order.
     Sweep(Box<Sweep>),
+    /// Find the highest rate that keeps conditions such as p99<1ms.
+    Search(Box<Search>),
     /// Open many connections, have one line echoed on each, and hold them.
     Idle(Idle),
 }
@@ -212,6 +214,50 @@ impl Sweep {
             .flat_map(|rate| connections.iter().map(move |&count| run(rate, count)))
             .collect())
     }
+}
+
+/// `loadgen search`. Its measurements are many, and therefore short unless they are asked to be longer.
+#[derive(Args)]
+#[command(mut_arg("duration", |arg| arg.default_value("1s")), mut_arg("warmup", |arg| arg.default_value("200ms")))]
+pub struct Search {
+    /// What the rate must keep: 'p99<1ms', 'lost<1', 'cpu<5us'; may be given several times.
+    #[arg(long, value_name = "CONDITION", required = true)]
+    pub slo: Vec<Condition>,
+
+    /// Connections, or sockets of datagrams.
+    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = count)]
+    pub connections: usize,
+
+    /// The rate to begin with; it is doubled as long as it passes.
+    #[arg(long, value_name = "PER_SECOND", default_value = "1k", value_parser = rate)]
+    pub start: f64,
+
+    /// How close to narrow it down.
+    #[arg(long, value_name = "SHARE", default_value = "2%", value_parser = percent)]
+    pub precision: f64,
+
+    /// Measure a rate near the edge so often.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = count)]
+    pub repeat: usize,
+
+    /// Begin no measurement that would end later than this.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = positive_duration)]
+    pub budget: Duration,
+
+    /// How requests are spaced: constant or poisson.
+    #[arg(long, value_name = "KIND", default_value = "constant")]
+    pub arrivals: Arrivals,
+
+    #[command(flatten)]
+    pub options: Options,
+
+    /// Write every figure of every measurement as JSON to FILE as well, or to standard output (-) instead of the table.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<String>,
+
+    /// Show no progress.
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 /// Values in ascending order, one at least.

@@ -1,4 +1,5 @@
-//! `--fail-if`: conditions on the result, such as `p99>2ms`, that turn a run into a failure.
+//! Conditions on the result, such as `p99>2ms`: with `--fail-if` they turn a run into a failure, with `--slo` they are to
+//! be kept.
 
 use std::fmt;
 use std::str::FromStr;
@@ -70,10 +71,10 @@ impl Condition {
     pub fn check(&self, measures: Measures) -> Result<(), String> {
         match self.metric {
             Metric::Time(Times::Response | Times::Lag, _) if !measures.open_loop => {
-                Err(format!("--fail-if '{self}' needs --rate: a closed loop plans no sends"))
+                Err(format!("'{self}' needs --rate: a closed loop plans no sends"))
             }
             Metric::ServerCpu if !measures.server_cpu => {
-                Err(format!("--fail-if '{self}' needs --pid: the server's CPU time is not known without it"))
+                Err(format!("'{self}' needs --pid: the server's CPU time is not known without it"))
             }
             _ => Ok(()),
         }
@@ -82,20 +83,36 @@ impl Condition {
     /// What the result has, in words, if the condition holds. It also holds on a figure that is not there: nobody may
     /// take for met what was not measured.
     pub fn held(&self, report: &Report) -> Option<String> {
-        let Some(figure) = self.metric.of(report).filter(|figure| !figure.is_nan()) else {
-            return Some("not known".into());
-        };
-        let holds = match self.comparison {
+        let holds = self.figure(report).is_none_or(|figure| self.is_so(figure));
+        holds.then(|| self.figure_in_words(report))
+    }
+
+    /// Whether the result is as the condition says. A figure that is not there is not.
+    pub fn is_met(&self, report: &Report) -> bool {
+        self.figure(report).is_some_and(|figure| self.is_so(figure))
+    }
+
+    /// What the result has, in words.
+    pub fn figure_in_words(&self, report: &Report) -> String {
+        match (self.figure(report), self.metric) {
+            (None, _) => "not known".into(),
+            (Some(figure), Metric::Time(..) | Metric::ServerCpu) => figures::time(figure),
+            (Some(figure), Metric::Rate(_)) => figures::rate(figure),
+            (Some(figure), Metric::Count(_)) => figure.to_string(),
+        }
+    }
+
+    fn figure(&self, report: &Report) -> Option<f64> {
+        self.metric.of(report).filter(|figure| !figure.is_nan())
+    }
+
+    fn is_so(&self, figure: f64) -> bool {
+        match self.comparison {
             Comparison::More => figure > self.bound,
             Comparison::NotLess => figure >= self.bound,
             Comparison::Less => figure < self.bound,
             Comparison::NotMore => figure <= self.bound,
-        };
-        holds.then(|| match self.metric {
-            Metric::Time(..) | Metric::ServerCpu => figures::time(figure),
-            Metric::Rate(_) => figures::rate(figure),
-            Metric::Count(_) => figure.to_string(),
-        })
+        }
     }
 }
 

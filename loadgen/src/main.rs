@@ -34,6 +34,7 @@ mod progress;
 mod record;
 mod report;
 mod run;
+mod search;
 mod server;
 mod service;
 mod size;
@@ -74,7 +75,7 @@ use crate::verdict::Verdict;
 /// The exit code for figures that are not to be believed.
 const EXIT_INVALID: u8 = 3;
 
-/// The exit code for a condition of --fail-if that held.
+/// The exit code for a condition of --fail-if that held, and for one of --slo that no rate keeps.
 const EXIT_FAILED: u8 = 1;
 
 /// The exit code for a command line that asks for what cannot be.
@@ -100,6 +101,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Run(run) => self::run(&run),
         Command::Sweep(sweep) => stop_on_signal().and_then(|stop| sweep::sweep(&sweep, &stop)),
+        Command::Search(search) => stop_on_signal().and_then(|stop| search::search(&search, &stop)),
         Command::Idle(idle) => self::idle(&idle).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
@@ -127,7 +129,7 @@ fn run(RunOnce { run, outputs }: &RunOnce) -> Result<ExitCode> {
     let open_loop = run.rate.is_some();
     for condition in &outputs.fail_if {
         let measures = Measures { open_loop, server_cpu: run.options.knows_server() };
-        condition.check(measures).map_err(Usage)?;
+        condition.check(measures).map_err(|words| Usage(format!("--fail-if {words}")))?;
     }
     let mut files = Files::open(outputs, open_loop).map_err(|error| Usage(format!("{error:#}")))?;
     // Before it starts a server, which inherits it.

@@ -68,6 +68,15 @@ pub fn rate(text: &str) -> Result<f64, String> {
 /// One a nanosecond, the unit of the plan.
 const RATE_MAX: f64 = 1e9;
 
+/// A share of one, in percent: `2%`, `0.5%`.
+pub fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').ok_or("needs a unit: %")?;
+    match number.trim_end().parse::<f64>() {
+        Ok(number) if number > 0.0 && number <= 100.0 => Ok(number / 100.0),
+        _ => Err("expected more than 0%, and at most 100%".into()),
+    }
+}
+
 /// Splits `16KiB` into `16` and `KiB`.
 fn split_unit(text: &str) -> (&str, &str) {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -102,6 +111,15 @@ mod tests {
             assert!(duration(bad).is_err(), "{bad}");
         }
         assert!(positive_duration("0s").is_err());
+    }
+
+    #[test]
+    fn shares() {
+        assert_eq!(percent("2%"), Ok(0.02));
+        assert_eq!(percent("0.5 %"), Ok(0.005));
+        for bad in ["", "2", "%", "0%", "-1%", "101%", "NaN%"] {
+            assert!(percent(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -57,6 +57,14 @@ impl Limiter {
         }
     }
 
+    /// Whether it says nothing about the server.
+    pub fn is_generator(self) -> bool {
+        match self {
+            Limiter::SocketBuffer | Limiter::GeneratorCpu => true,
+            Limiter::WrongReplies | Limiter::FloodControl | Limiter::PeerClosed | Limiter::Server => false,
+        }
+    }
+
     /// What to do about it.
     pub fn hint(self) -> &'static str {
         match self {

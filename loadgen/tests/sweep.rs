@@ -116,7 +116,8 @@ fn a_step_that_is_never_valid_is_shown_as_such() {
     assert_eq!(rows[1][..5], ["", "3", "2", "0", "wrong replies"]);
     assert!(rows[1][5..].iter().all(|cell| cell.is_empty()), "{text}");
     let page = folder.read("html");
-    assert!(page.contains("<svg") && page.contains("INVALID") && page.contains("limited by wrong replies"));
+    assert!(page.contains("INVALID") && page.contains("limited by wrong replies"));
+    assert_eq!(page.contains("<svg"), one["verdict"] == "valid", "curves of what is valid");
 }
 
 #[test]

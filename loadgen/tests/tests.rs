@@ -5,6 +5,7 @@
 mod chat;
 mod datagrams;
 mod outputs;
+mod search;
 mod services;
 mod sweep;
 

@@ -27,7 +27,14 @@ pub fn page(swept: &Swept) -> Result<String> {
         let _ = write!(html, "<p>{}</p>", escape(words));
     }
     html += "</div>\n";
+    if swept.steps.iter().any(|step| step.valid_repeats > 0) {
+        curves(&mut html, swept)?;
+    }
+    html += &table(swept);
+    Ok(html + END)
+}
 
+fn curves(html: &mut String, swept: &Swept) -> Result<()> {
     let places: Vec<f64> = swept.steps.iter().map(|step| swept.place(step)).collect();
     let ratio = places.last().zip(places.first()).map_or(1.0, |(last, first)| last / first);
     let scale = if ratio > LINEAR_RATIO_MAX { Scale::Log } else { Scale::Linear };
@@ -45,7 +52,7 @@ pub fn page(swept: &Swept) -> Result<String> {
     };
     let kind = if swept.is_open_loop { "Response time" } else { "Service time" };
     section(
-        &mut html,
+        html,
         kind,
         &steps(),
         &Axis { name: "time", scale: Scale::Log, label: figures::time },
@@ -56,7 +63,7 @@ pub fn page(swept: &Swept) -> Result<String> {
         ],
     )?;
     section(
-        &mut html,
+        html,
         "Throughput",
         &steps(),
         &Axis { name: "requests", scale: Scale::Linear, label: figures::rate },
@@ -64,15 +71,14 @@ pub fn page(swept: &Swept) -> Result<String> {
     )?;
     if swept.steps.iter().any(|step| step.server_cpu_ns_per_request.is_some()) {
         section(
-            &mut html,
+            html,
             "Server CPU per request",
             &steps(),
             &Axis { name: "time", scale: Scale::Linear, label: |ns| figures::time(ns / 1e3) },
             &[line("server CPU", |step| step.server_cpu_ns_per_request)],
         )?;
     }
-    html += &table(swept);
-    Ok(html + END)
+    Ok(())
 }
 
 /// Medians, each with its least and its greatest.

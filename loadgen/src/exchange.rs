@@ -26,6 +26,18 @@ pub trait Exchange {
     /// Appends the next request of a connection. A size is that of the request where the protocol leaves a choice.
     fn request(&mut self, conn: &mut Self::Conn, size: usize, out: &mut Vec<u8>);
 
+    /// Appends so many requests of one size.
+    fn requests(&mut self, conn: &mut Self::Conn, size: usize, count: usize, out: &mut Vec<u8>) {
+        (0..count).for_each(|_| self.request(conn, size, out));
+    }
+
+    /// A short way for replies that came together: how many of the oldest requests, of which so many had this size, are
+    /// answered by the first of the bytes, whole and rightly. None if that is not sure: then [`Exchange::verify`] looks
+    /// at each.
+    fn right_replies(&mut self, _conn: &mut Self::Conn, _size: usize, _count: usize, _bytes: &[u8]) -> usize {
+        0
+    }
+
     /// Looks at bytes that came (there is one at least), of which the first is that `at` of the reply to the oldest
     /// request, which had this size.
     fn verify(&mut self, conn: &mut Self::Conn, size: usize, at: usize, bytes: &[u8]) -> Progress;

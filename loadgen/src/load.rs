@@ -1,7 +1,9 @@
 //! The loop: requests leave when the plan says so, or when a reply has made room for them; every reply is verified.
 //!
 //! One turn takes what is due, writes once on each connection that has something to send, waits for readiness and reads
-//! all of it before anything is written again: so requests leave together, and the server finds many of them at once.
+//! all of it. In a closed loop nothing is written before that: so requests leave together, and the server finds many of
+//! them at once. In an open loop what has become due meanwhile leaves between two reads: many replies at once must not
+//! delay the plan.
 //!
 //! ```text
 //!     plan ─► due requests ─► write ─► wait ─► read all ready ─► verify ─► record
@@ -13,34 +15,29 @@
 //! unless the event told of an end or an error, which only a further read brings out.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
-use std::time::{Duration, Instant};
+use std::io;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use mio::event::Event;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Interest, Token};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use crate::address::Address;
-use crate::alarm::Alarm;
 use crate::exchange::{Exchange, Fault, Progress};
 use crate::interval::Lane;
 use crate::plan::Plan;
-use crate::record::Record;
+use crate::readiness::Readiness;
+use crate::record::{Record, note};
 use crate::size::Sizes;
 use crate::stream::Stream;
 
 /// One read takes this much at most: several requests of any common size.
 const READ_BYTES_MAX: usize = 64 * 1024;
 
-/// Readiness taken from one wait. More connections than that take turns.
-const EVENTS_MAX: usize = 1024;
-
 /// Requests that are taken from the plan before they are written: whoever is behind must not write all of it at once.
 const DUE_MAX: usize = 4096;
-
-const ALARM: Token = Token(usize::MAX);
 
 /// The load's form.
 #[derive(Clone)]
@@ -66,9 +63,7 @@ pub struct Load<E: Exchange> {
     exchange: E,
     shape: Shape,
     random: SmallRng,
-    poll: Poll,
-    events: Events,
-    alarm: Alarm,
+    readiness: Readiness,
     conns: Vec<Conn<E::Conn>>,
     /// Connections that the peer has not ended.
     open: usize,
@@ -77,8 +72,6 @@ pub struct Load<E: Exchange> {
     dirty: Vec<usize>,
     /// Connections that were read from in this turn: in a closed loop these have room.
     read_from: Vec<usize>,
-    /// All times are nanoseconds from here.
-    base: Instant,
     unanswered: u64,
     /// The end of an open loop's window, in time.
     end_ns: u64,
@@ -95,12 +88,17 @@ struct Conn<S> {
     preamble_left: usize,
     /// Bytes of replies that have come.
     received: u64,
+    /// Of these, the ones of the reply to the oldest request, and whether one of them was wrong.
+    reply_bytes: usize,
+    is_wrong: bool,
     /// Requests that the socket has not taken.
     out: Vec<u8>,
     out_at: usize,
     /// The oldest first.
     flight: VecDeque<Request>,
-    /// So many of them, the newest, have not been offered to the socket.
+    /// How many there are.
+    in_flight: usize,
+    /// The newest of these entries have not been offered to the socket.
     fresh: usize,
     /// The socket was full; it tells when it is not.
     is_blocked: bool,
@@ -108,57 +106,79 @@ struct Conn<S> {
     watches_writability: bool,
 }
 
-/// A request on its way.
+/// Requests on their way: several in a row that were planned and sent at once, of one size.
 struct Request {
-    /// `None` in a closed loop.
-    planned_ns: Option<u64>,
+    /// [`UNPLANNED`] in a closed loop.
+    planned_ns: u64,
     sent_ns: u64,
-    size: usize,
-    /// Bytes of its reply that have come, and whether one of them was wrong.
-    reply_bytes: usize,
-    is_wrong: bool,
+    size: u32,
+    count: u32,
     is_lost: bool,
     /// It belongs to the window.
     counts: bool,
 }
 
+/// In place of a time, for requests that leave when there is room.
+const UNPLANNED: u64 = u64::MAX;
+
+/// What an open loop has still to send.
+struct Agenda<'a> {
+    plan: &'a mut Plan,
+    /// The window.
+    from_ns: u64,
+    end_ns: u64,
+    /// Requests of it.
+    left: u64,
+    /// When the last of them was due.
+    last_ns: u64,
+    /// The connection whose turn it is.
+    turn: usize,
+}
+
+impl Agenda<'_> {
+    /// When the next request is due; never if there is none.
+    fn next_ns(&self) -> u64 {
+        let next_ns = self.plan.next_ns();
+        if next_ns < self.end_ns && self.left > 0 { next_ns } else { u64::MAX }
+    }
+}
+
 impl<E: Exchange> Load<E> {
     /// Opens every connection, or tells which one could not be.
     pub fn connect(address: &Address, shape: Shape, exchange: E) -> Result<Load<E>> {
-        let poll = Poll::new().context("creating the poll")?;
+        let readiness = Readiness::new()?;
         let mut conns = Vec::with_capacity(shape.connections);
         for index in 0..shape.connections {
             let mut stream = Stream::connect(&address.peer, shape.timeout)
                 .with_context(|| format!("connecting {} of {} to {address}", index + 1, shape.connections))?;
-            poll.registry().register(&mut stream, Token(index), Interest::READABLE)?;
+            readiness.registry().register(&mut stream, Token(index), Interest::READABLE)?;
             conns.push(Conn {
                 stream,
                 state: exchange.open(shape.first + index),
                 is_open: true,
                 preamble_left: exchange.preamble().len(),
                 received: 0,
+                reply_bytes: 0,
+                is_wrong: false,
                 out: Vec::new(),
                 out_at: 0,
                 flight: VecDeque::new(),
+                in_flight: 0,
                 fresh: 0,
                 is_blocked: false,
                 watches_writability: false,
             });
         }
-        let alarm = Alarm::new(poll.registry(), ALARM).context("creating a timer")?;
         Ok(Load {
             exchange,
             random: SmallRng::seed_from_u64(shape.seed),
             shape,
-            poll,
-            events: Events::with_capacity(EVENTS_MAX),
-            alarm,
+            readiness,
             open: conns.len(),
             conns,
             buffer: vec![0; READ_BYTES_MAX].into(),
             dirty: Vec::new(),
             read_from: Vec::new(),
-            base: Instant::now(),
             unanswered: 0,
             end_ns: u64::MAX,
             record: Record::new(),
@@ -173,7 +193,7 @@ impl<E: Exchange> Load<E> {
 
     /// Hands over what has been recorded since the last interval ended.
     pub fn hand_over_rest(&mut self) {
-        let now_ns = self.now_ns();
+        let now_ns = self.readiness.now_ns();
         if let Some(lane) = self.lane.take() {
             lane.end(self.take_record(), now_ns);
         }
@@ -188,46 +208,42 @@ impl<E: Exchange> Load<E> {
     /// waited for. It begins and ends with nothing in flight: the time and the CPU between are those of exactly these
     /// requests, at the price of one round trip at the end that is not at full depth. Returns how long that took.
     pub fn drive(&mut self, amount: Amount, depth: usize, stop: &dyn Fn() -> bool) -> Result<Duration> {
-        let began = Instant::now();
-        let mut left = match amount {
-            Amount::Requests(requests) => requests,
-            Amount::Time(_) => u64::MAX,
+        self.readiness.restart_clock();
+        let (mut left, end_ns) = match amount {
+            Amount::Requests(requests) => (requests, u64::MAX),
+            Amount::Time(time) => (u64::MAX, time.as_nanos() as u64),
         };
-        let end = match amount {
-            Amount::Requests(_) => None,
-            Amount::Time(time) => Some(began + time),
-        };
-        let look_interval = self.look_interval();
-        let mut look_at = began + look_interval;
-        self.begin_intervals(self.now_ns());
+        let look_interval_ns = self.look_interval_ns();
+        let mut look_ns = look_interval_ns;
+        self.begin_intervals(0);
         self.read_from = (0..self.conns.len()).collect();
         loop {
-            let now = Instant::now();
-            self.cut((now - self.base).as_nanos() as u64);
-            if end.is_some_and(|end| now >= end) || stop() {
+            let now_ns = self.readiness.now_ns();
+            self.cut(now_ns);
+            if now_ns >= end_ns || stop() {
                 left = 0;
             }
             // Taken out and put back with its memory.
             let mut read_from = std::mem::take(&mut self.read_from);
             for index in read_from.drain(..) {
                 let conn = &self.conns[index];
-                let room = if conn.is_open { depth.saturating_sub(conn.flight.len()) as u64 } else { 0 };
+                let room = if conn.is_open { depth.saturating_sub(conn.in_flight) as u64 } else { 0 };
                 let fresh = room.min(left);
                 left -= fresh;
-                (0..fresh).for_each(|_| self.enqueue(index, None, true));
+                self.fill(index, fresh as usize);
             }
             self.read_from = read_from;
             self.write()?;
             if self.unanswered == 0 {
-                return Ok(began.elapsed());
+                return Ok(Duration::from_nanos(self.readiness.now_ns()));
             }
-            if now >= look_at {
+            if now_ns >= look_ns {
                 self.abandon_stuck();
-                look_at = now + look_interval;
+                look_ns = now_ns + look_interval_ns;
             }
-            let until = look_at.min(self.base + Duration::from_nanos(self.interval_end_ns()));
-            self.wait(Some(until.saturating_duration_since(now).max(Duration::from_millis(1))))?;
-            self.read();
+            let left_ns = look_ns.min(self.interval_end_ns()).saturating_sub(now_ns);
+            self.readiness.wait(Some(Duration::from_nanos(left_ns).max(Duration::from_millis(1))))?;
+            self.read(None)?;
         }
     }
 
@@ -240,83 +256,79 @@ impl<E: Exchange> Load<E> {
         window: Amount,
         stop: &dyn Fn() -> bool,
     ) -> Result<Duration> {
-        let warmup_ns = warmup.as_nanos() as u64;
-        let (mut end_ns, mut left) = match window {
-            Amount::Time(time) => (warmup_ns.saturating_add(time.as_nanos() as u64), u64::MAX),
+        let from_ns = warmup.as_nanos() as u64;
+        let (end_ns, left) = match window {
+            Amount::Time(time) => (from_ns.saturating_add(time.as_nanos() as u64), u64::MAX),
             Amount::Requests(requests) => (u64::MAX, requests),
         };
-        self.base = Instant::now();
-        self.begin_intervals(warmup_ns);
+        self.readiness.restart_clock();
+        self.begin_intervals(from_ns);
         // What is planned just before the end may be sent just after it.
         self.end_ns = end_ns.saturating_add(1_000_000);
-        let look_interval_ns = self.look_interval().as_nanos() as u64;
+        let look_interval_ns = self.look_interval_ns();
         let mut look_ns = look_interval_ns;
-        let mut last_ns = warmup_ns;
-        let mut turn = 0;
+        let mut agenda = Agenda { plan, from_ns, end_ns, left, last_ns: from_ns, turn: 0 };
         loop {
-            let now_ns = self.now_ns();
+            let now_ns = self.readiness.now_ns();
             self.cut(now_ns);
             if stop() {
-                end_ns = end_ns.min(now_ns);
+                agenda.end_ns = agenda.end_ns.min(now_ns);
             }
-            let mut due = 0;
-            while plan.next_ns() <= now_ns
-                && plan.next_ns() < end_ns
-                && left > 0
-                && self.open > 0
-                && due < DUE_MAX
-            {
-                let planned_ns = plan.next_ns();
-                let counts = planned_ns >= warmup_ns;
-                left -= u64::from(counts);
-                last_ns = planned_ns;
-                // Each open connection in its turn.
-                while !self.conns[turn % self.conns.len()].is_open {
-                    turn += 1;
-                }
-                self.enqueue(turn % self.conns.len(), Some(planned_ns), counts);
-                turn += 1;
-                plan.advance();
-                due += 1;
-            }
-            self.write()?;
-            let is_over = plan.next_ns() >= end_ns || left == 0 || self.open == 0;
+            self.send_due(&mut agenda, now_ns)?;
+            let is_over = agenda.next_ns() == u64::MAX || self.open == 0;
             if is_over && self.record.unresolved() == 0 {
-                let end_ns =
-                    if matches!(window, Amount::Time(_)) && self.open > 0 { end_ns } else { last_ns };
-                return Ok(Duration::from_nanos(end_ns.saturating_sub(warmup_ns)));
+                let is_timed = matches!(window, Amount::Time(_)) && self.open > 0;
+                let end_ns = if is_timed { agenda.end_ns } else { agenda.last_ns };
+                return Ok(Duration::from_nanos(end_ns.saturating_sub(from_ns)));
             }
             if now_ns >= look_ns {
                 self.find_lost();
                 look_ns = now_ns + look_interval_ns;
             }
-            let until_ns = if is_over { look_ns } else { plan.next_ns().min(look_ns) };
-            self.wait_until(until_ns.min(self.interval_end_ns()))?;
-            self.read();
+            let until_ns = if is_over { look_ns } else { agenda.next_ns().min(look_ns) };
+            self.readiness.wait_until(until_ns.min(self.interval_end_ns()))?;
+            self.read(Some(&mut agenda))?;
             self.read_from.clear();
         }
+    }
+
+    /// Sends what is due now.
+    fn send_due(&mut self, agenda: &mut Agenda<'_>, now_ns: u64) -> Result<()> {
+        let mut due = 0;
+        while agenda.next_ns() <= now_ns && self.open > 0 && due < DUE_MAX {
+            let planned_ns = agenda.plan.next_ns();
+            let counts = planned_ns >= agenda.from_ns;
+            agenda.left -= u64::from(counts);
+            agenda.last_ns = planned_ns;
+            // Each open connection in its turn.
+            while !self.conns[agenda.turn].is_open {
+                agenda.turn = (agenda.turn + 1) % self.conns.len();
+            }
+            let size = self.shape.sizes.draw(&mut self.random);
+            self.enqueue(agenda.turn, planned_ns, size, 1, counts);
+            agenda.turn = (agenda.turn + 1) % self.conns.len();
+            agenda.plan.advance();
+            due += 1;
+        }
+        self.write()
     }
 
     /// Keeps the connections open without a request, as long as one is left, and counts those that the peer closes
     /// meanwhile.
     pub fn hold(&mut self, time: Duration) -> Result<usize> {
-        let until = Instant::now() + time;
+        let until_ns = self.readiness.now_ns() + time.as_nanos() as u64;
         let before = self.open;
         loop {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.open == 0 {
+            let left_ns = until_ns.saturating_sub(self.readiness.now_ns());
+            if left_ns == 0 || self.open == 0 {
                 return Ok(before - self.open);
             }
-            self.wait(Some(left))?;
-            self.read();
+            self.readiness.wait(Some(Duration::from_nanos(left_ns)))?;
+            self.read(None)?;
             if let Some(error) = &self.record.first_error {
                 bail!("{error}");
             }
         }
-    }
-
-    fn now_ns(&self) -> u64 {
-        self.base.elapsed().as_nanos() as u64
     }
 
     fn begin_intervals(&mut self, at_ns: u64) {
@@ -338,42 +350,51 @@ impl<E: Exchange> Load<E> {
 
     /// Looking at every connection's oldest request costs time: rarely enough not to count, often enough that a lost
     /// reply is told within an eighth of the timeout.
-    fn look_interval(&self) -> Duration {
-        self.shape.timeout / 8
+    fn look_interval_ns(&self) -> u64 {
+        self.shape.timeout.as_nanos() as u64 / 8
     }
 
-    fn enqueue(&mut self, index: usize, planned_ns: Option<u64>, counts: bool) {
-        let size = self.shape.sizes.draw(&mut self.random);
+    /// Takes so many requests of a closed loop.
+    fn fill(&mut self, index: usize, count: usize) {
+        match self.shape.sizes.only() {
+            Some(size) if count > 0 => self.enqueue(index, UNPLANNED, size, count, true),
+            _ => (0..count).for_each(|_| {
+                let size = self.shape.sizes.draw(&mut self.random);
+                self.enqueue(index, UNPLANNED, size, 1, true);
+            }),
+        }
+    }
+
+    #[inline]
+    fn enqueue(&mut self, index: usize, planned_ns: u64, size: usize, count: usize, counts: bool) {
         let conn = &mut self.conns[index];
-        self.exchange.request(&mut conn.state, size, &mut conn.out);
-        conn.flight.push_back(Request {
-            planned_ns,
-            sent_ns: 0,
-            size,
-            reply_bytes: 0,
-            is_wrong: false,
-            is_lost: false,
-            counts,
-        });
+        self.exchange.requests(&mut conn.state, size, count, &mut conn.out);
+        let size = u32::try_from(size).expect("sizes have a bound of 1 GiB");
+        let entry = Request { planned_ns, sent_ns: 0, size, count: count as u32, is_lost: false, counts };
+        conn.flight.push_back(entry);
+        conn.in_flight += count;
         if conn.fresh == 0 {
             self.dirty.push(index);
         }
         conn.fresh += 1;
-        self.unanswered += 1;
-        self.record.requests += u64::from(counts);
+        self.unanswered += count as u64;
+        if counts {
+            self.record.requests += count as u64;
+        }
     }
 
     /// Writes on each connection with requests that have not been offered to its socket.
     fn write(&mut self) -> Result<()> {
         let mut dirty = std::mem::take(&mut self.dirty);
         for index in dirty.drain(..) {
-            let now_ns = self.now_ns();
+            let now_ns = self.readiness.now_ns();
             let conn = &mut self.conns[index];
             let fresh = std::mem::take(&mut conn.fresh);
-            for request in conn.flight.iter_mut().rev().take(fresh) {
+            let first = conn.flight.len() - fresh;
+            for request in conn.flight.range_mut(first..) {
                 request.sent_ns = now_ns;
-                if let Some(planned_ns) = request.planned_ns.filter(|_| request.counts) {
-                    self.record.send_lags.saturating_record(now_ns.saturating_sub(planned_ns));
+                if request.counts && request.planned_ns != UNPLANNED {
+                    note(&mut self.record.send_lags, now_ns.saturating_sub(request.planned_ns), 1);
                     self.record.sent_in_time += u64::from(now_ns <= self.end_ns);
                 }
             }
@@ -398,7 +419,7 @@ impl<E: Exchange> Load<E> {
                     self.record.blocked_writes += 1;
                     if !conn.watches_writability {
                         let both = Interest::READABLE | Interest::WRITABLE;
-                        self.poll.registry().reregister(&mut conn.stream, Token(index), both)?;
+                        self.readiness.registry().reregister(&mut conn.stream, Token(index), both)?;
                         conn.watches_writability = true;
                     }
                     // What the socket has taken is not kept for ever.
@@ -417,68 +438,56 @@ impl<E: Exchange> Load<E> {
         Ok(())
     }
 
-    /// Waits until a time of the plan. The system's wait is good to a millisecond, the alarm's to the wake-up of a
-    /// sleeping thread: the last of it is spun.
-    fn wait_until(&mut self, until_ns: u64) -> Result<()> {
-        const SPIN_NS: u64 = 100_000;
-        let left_ns = until_ns.saturating_sub(self.now_ns());
-        if left_ns <= SPIN_NS {
-            return self.wait(Some(Duration::ZERO));
-        }
-        self.alarm.set(Duration::from_nanos(left_ns - SPIN_NS))?;
-        self.wait(None)
-    }
-
-    fn wait(&mut self, longest: Option<Duration>) -> Result<()> {
-        match self.poll.poll(&mut self.events, longest) {
-            Ok(()) => Ok(()),
-            // A debugger, a signal, a stop and continue; there is nothing to read, and the next turn waits again.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                self.events.clear();
-                Ok(())
-            }
-            Err(error) => Err(error).context("waiting for readiness"),
-        }
-    }
-
-    fn read(&mut self) {
-        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
-        for event in &events {
-            let Token(index) = event.token();
-            if event.token() == ALARM || !self.conns[index].is_open {
+    /// Reads what is ready. What becomes due meanwhile is sent.
+    fn read(&mut self, mut agenda: Option<&mut Agenda<'_>>) -> Result<()> {
+        let found = self.readiness.take();
+        for (index, event) in found.iter() {
+            if !self.conns[index].is_open {
                 continue;
             }
             if event.is_writable() && std::mem::take(&mut self.conns[index].is_blocked) {
-                // An error here ends the connection, which is recorded.
-                let _ = self.write_out(index);
+                self.write_out(index)?;
             }
             if event.is_readable() || event.is_read_closed() || event.is_error() {
-                self.read_from_conn(index, event);
+                let now_ns = self.read_from_conn(index, event);
                 self.read_from.push(index);
+                if let Some(agenda) = agenda.as_deref_mut().filter(|agenda| agenda.next_ns() <= now_ns) {
+                    self.send_due(agenda, now_ns)?;
+                }
             }
         }
-        self.events = events;
+        self.readiness.put_back(found);
+        Ok(())
     }
 
-    fn read_from_conn(&mut self, index: usize, event: &Event) {
+    /// Reads until nothing is left, and returns when it last did.
+    fn read_from_conn(&mut self, index: usize, event: &Event) -> u64 {
+        let mut now_ns = 0;
         while self.conns[index].is_open {
             let read = match self.conns[index].stream.read(&mut self.buffer) {
-                Ok(0) => return self.end(index),
+                Ok(0) => {
+                    self.end(index);
+                    break;
+                }
                 Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => return self.end(index),
+                Err(_) => {
+                    self.end(index);
+                    break;
+                }
             };
-            self.take(index, read);
+            now_ns = self.readiness.now_ns();
+            self.take(index, read, now_ns);
             if is_drained(event, &self.conns[index].stream, read < self.buffer.len()) {
-                return;
+                break;
             }
         }
+        now_ns
     }
 
     /// Verifies what was read and records the replies that end in it.
-    fn take(&mut self, index: usize, read: usize) {
-        let now_ns = self.now_ns();
+    fn take(&mut self, index: usize, read: usize, now_ns: u64) {
         self.cut(now_ns);
         let Load { conns, exchange, buffer, record, .. } = self;
         let conn = &mut conns[index];
@@ -502,11 +511,29 @@ impl<E: Exchange> Load<E> {
                 });
                 return;
             };
+            let right = match conn.reply_bytes {
+                0 => exchange.right_replies(
+                    &mut conn.state,
+                    request.size as usize,
+                    request.count as usize,
+                    bytes,
+                ),
+                _ => 0,
+            };
+            if right > 0 {
+                let taken = right * request.size as usize;
+                conn.received += taken as u64;
+                bytes = &bytes[taken..];
+                record.answer(request, right as u32, false, now_ns);
+                conn.answer(right as u32);
+                self.unanswered -= right as u64;
+                continue;
+            }
             let Progress { taken, is_complete, wrong } =
-                exchange.verify(&mut conn.state, request.size, request.reply_bytes, bytes);
+                exchange.verify(&mut conn.state, request.size as usize, conn.reply_bytes, bytes);
             let is_astray = wrong.as_ref().is_some_and(|wrong| matches!(wrong.fault, Fault::Astray(_)));
             if let Some(wrong) = wrong
-                && !std::mem::replace(&mut request.is_wrong, true)
+                && !std::mem::replace(&mut conn.is_wrong, true)
             {
                 record.note_error(|| {
                     let offset = conn.received + wrong.at as u64;
@@ -518,12 +545,13 @@ impl<E: Exchange> Load<E> {
                     )
                 });
             }
-            request.reply_bytes += taken;
+            conn.reply_bytes += taken;
             conn.received += taken as u64;
             bytes = &bytes[taken..];
             if is_complete || is_astray {
-                record.answer(request, now_ns);
-                conn.flight.pop_front();
+                record.answer(request, 1, std::mem::take(&mut conn.is_wrong), now_ns);
+                conn.reply_bytes = 0;
+                conn.answer(1);
                 self.unanswered -= 1;
             }
             if is_astray {
@@ -546,19 +574,20 @@ impl<E: Exchange> Load<E> {
         let conn = &mut self.conns[index];
         conn.is_open = false;
         // It cannot be watched any more, whatever the answer.
-        let _ = self.poll.registry().deregister(&mut conn.stream);
+        let _ = self.readiness.registry().deregister(&mut conn.stream);
         self.open -= 1;
         for request in conn.flight.drain(..) {
-            self.unanswered -= 1;
+            self.unanswered -= u64::from(request.count);
             self.record.lose(&request, self.shape.timeout);
         }
+        conn.in_flight = 0;
         conn.fresh = 0;
         self.dirty.retain(|&dirty| dirty != index);
     }
 
     /// Gives up the requests that have waited for too long. A reply that comes later still takes its place in the order.
     fn find_lost(&mut self) {
-        let now_ns = self.now_ns();
+        let now_ns = self.readiness.now_ns();
         for conn in &mut self.conns {
             for request in &mut conn.flight {
                 if !request.is_overdue(now_ns, self.shape.timeout) {
@@ -572,7 +601,7 @@ impl<E: Exchange> Load<E> {
 
     /// Closes the connections whose oldest request has waited for too long: in a closed loop they would wait for ever.
     fn abandon_stuck(&mut self) {
-        let now_ns = self.now_ns();
+        let now_ns = self.readiness.now_ns();
         for index in 0..self.conns.len() {
             let oldest = self.conns[index].flight.front();
             if oldest.is_some_and(|request| request.is_overdue(now_ns, self.shape.timeout)) {
@@ -584,38 +613,52 @@ impl<E: Exchange> Load<E> {
     }
 }
 
+impl<S> Conn<S> {
+    /// So many of the oldest requests, which are of one entry, are answered.
+    fn answer(&mut self, count: u32) {
+        self.in_flight -= count as usize;
+        let oldest = self.flight.front_mut().expect("whoever is answered has asked");
+        oldest.count -= count;
+        if oldest.count == 0 {
+            self.flight.pop_front();
+        }
+    }
+}
+
 impl Request {
     fn is_overdue(&self, now_ns: u64, timeout: Duration) -> bool {
-        self.planned_ns.unwrap_or(self.sent_ns).saturating_add(timeout.as_nanos() as u64) <= now_ns
+        self.sent_ns.min(self.planned_ns).saturating_add(timeout.as_nanos() as u64) <= now_ns
     }
 }
 
 impl Record {
-    /// A reply has come whole.
-    fn answer(&mut self, request: &Request, now_ns: u64) {
+    /// So many replies have come whole, all right or all wrong.
+    fn answer(&mut self, request: &Request, count: u32, is_wrong: bool, now_ns: u64) {
+        let count = u64::from(count);
         if request.is_lost {
-            self.late += u64::from(request.counts);
-        } else if request.counts && request.is_wrong {
-            self.errors += 1;
+            self.late += if request.counts { count } else { 0 };
+        } else if request.counts && is_wrong {
+            self.errors += count;
         } else if request.counts {
-            self.answered += 1;
-            self.service_times.saturating_record(now_ns.saturating_sub(request.sent_ns));
-            if let Some(planned_ns) = request.planned_ns {
-                self.response_times.saturating_record(now_ns.saturating_sub(planned_ns));
+            self.answered += count;
+            note(&mut self.service_times, now_ns.saturating_sub(request.sent_ns), count);
+            if request.planned_ns != UNPLANNED {
+                note(&mut self.response_times, now_ns.saturating_sub(request.planned_ns), count);
             }
         }
     }
 
-    /// A request is given up.
+    /// Requests are given up.
     fn lose(&mut self, request: &Request, timeout: Duration) {
         if request.is_lost || !request.counts {
             return;
         }
-        self.lost += 1;
+        let count = u64::from(request.count);
+        self.lost += count;
         let timeout_ns = timeout.as_nanos() as u64;
-        self.service_times.saturating_record(timeout_ns);
-        if request.planned_ns.is_some() {
-            self.response_times.saturating_record(timeout_ns);
+        note(&mut self.service_times, timeout_ns, count);
+        if request.planned_ns != UNPLANNED {
+            note(&mut self.response_times, timeout_ns, count);
         }
     }
 }

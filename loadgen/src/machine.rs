@@ -3,6 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
+use crate::os::clock_ticks_per_second;
+
 /// The CPU time of all processors since boot, as /proc/stat has it, in ticks.
 #[derive(Clone, Copy)]
 pub struct MachineClock {
@@ -39,7 +41,7 @@ impl MachineClock {
     pub fn since(&self, before: &MachineClock, known: Duration) -> Option<MachineShares> {
         let ticks = |now: u64, before: u64| now.saturating_sub(before) as f64;
         let all = ticks(self.all, before.all);
-        let known = known.as_secs_f64() * rustix::param::clock_ticks_per_second() as f64;
+        let known = known.as_secs_f64() * clock_ticks_per_second() as f64;
         (all > 0.0).then(|| MachineShares {
             stolen: ticks(self.stolen, before.stolen) / all,
             // Ticks are coarse: over a short window what is known may seem to be more than all there was.
@@ -57,7 +59,7 @@ mod tests {
         let clock = |line: &str| MachineClock::parse(line).unwrap();
         let before = clock("cpu  100 0 100 800 0 0 0 0 0 0\ncpu0 1 1\n");
         let after = clock("cpu  150 10 130 890 10 5 5 100 40 0\n");
-        let ticks_per_s = rustix::param::clock_ticks_per_second();
+        let ticks_per_s = clock_ticks_per_second();
         let known = Duration::from_secs(30) / ticks_per_s as u32;
         let shares = after.since(&before, known).unwrap();
         // 300 ticks passed: 100 busy, of which 30 are known, 100 stolen.

@@ -55,6 +55,23 @@ impl CpuClock {
     }
 }
 
+/// Nanoseconds of the monotonic clock. std's instants say the same for three times the instructions, and two readings are
+/// taken for each request.
+pub fn monotonic_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a live timespec, which the call fills. It cannot fail: every Linux has this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    // Since boot: neither is negative, and the sum has room for 584 years.
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// How many ticks, in which /proc/stat counts, a second has.
+pub fn clock_ticks_per_second() -> u64 {
+    // SAFETY: the call takes and returns numbers. rustix reads it from the vectors of the kernel, which valgrind hides.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    ticks.max(1) as u64
+}
+
 /// Has the process that the command starts told to end (SIGTERM) when the calling thread does, however that comes about.
 pub fn end_with_parent(command: &mut Command) {
     let tell = || Ok(set_parent_process_death_signal(Some(Signal::TERM))?);

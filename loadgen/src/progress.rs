@@ -65,6 +65,11 @@ impl Progress {
         !matches!(self.display, Display::None)
     }
 
+    /// How old figures may be that are shown.
+    pub fn patience(&self) -> Duration {
+        if matches!(self.display, Display::Bar(_)) { 2 * TICK } else { RATE_INTERVAL }
+    }
+
     /// The warm-up begins.
     pub fn warm_up(&self) {
         if let Display::Bar(bar) = &self.display {

@@ -199,7 +199,11 @@ pub fn measure_with<D: Driver>(
     let barrier = Barrier::new(threads + 1);
     let Watch { mut progress, keeps_rows, mut log } = watch;
     thread::scope(|scope| {
-        let length = length_for(task.window, task.pace.rate_per_s());
+        let length = if keeps_rows || log.is_some() {
+            length_for(task.window, task.pace.rate_per_s())
+        } else {
+            progress.patience()
+        };
         let (mut timeline, lanes, arriving) = Timeline::new(threads, length, keeps_rows);
         let drivers: Vec<_> = lanes
             .into_iter()

@@ -45,6 +45,15 @@ impl Sizes {
         Sizes { text: size.to_string(), kind: Kind::Fixed(size) }
     }
 
+    /// The size, if all are alike.
+    #[inline]
+    pub fn only(&self) -> Option<usize> {
+        match self.kind {
+            Kind::Fixed(size) => Some(size),
+            _ => None,
+        }
+    }
+
     /// The smallest and the largest that can come.
     pub fn bounds(&self) -> (usize, usize) {
         match &self.kind {

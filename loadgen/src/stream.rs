@@ -1,13 +1,15 @@
 //! One connection to the server, TCP or unix, opened in order and non-blocking from then on.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{SocketAddr, TcpStream as BlockingTcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use crate::address::Peer;
 
@@ -25,6 +27,18 @@ impl Stream {
             Peer::Unix(path) => connect_unix(path, timeout),
             Peer::Udp(_) | Peer::UnixDatagram(_) => Err(io::ErrorKind::Unsupported.into()),
         }
+    }
+
+    /// Takes what has come; 0 is the end. Straight to the system: where there are several threads libc guards each call
+    /// against cancellation, which nobody here does.
+    pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (read, _) = recv(self, buffer, RecvFlags::empty())?;
+        Ok(read)
+    }
+
+    /// Sends as many of the bytes as the socket has room for.
+    pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(send(self, bytes, SendFlags::NOSIGNAL)?)
     }
 
     /// Whether a read shorter than its buffer means that nothing is left. A unix stream may split a read where
@@ -65,25 +79,12 @@ fn connect_unix(path: &Path, timeout: Duration) -> io::Result<Stream> {
     }
 }
 
-impl Read for Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Stream::Tcp(stream) => stream.read(buffer),
-            Stream::Unix(stream) => stream.read(buffer),
+            Stream::Tcp(stream) => stream.as_fd(),
+            Stream::Unix(stream) => stream.as_fd(),
         }
-    }
-}
-
-impl Write for Stream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => stream.write(bytes),
-            Stream::Unix(stream) => stream.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

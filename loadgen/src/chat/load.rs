@@ -6,7 +6,7 @@
 //!                 └─────────────────────────────────────────────────────┘
 //! ```
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};

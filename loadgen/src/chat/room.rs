@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::record::Record;
+use crate::record::{Record, note};
 
 use super::counts::Counts;
 use super::places::Places;
@@ -59,9 +59,9 @@ impl Ledger {
 
     fn deliver(&mut self, line: &Line, now_ns: u64) {
         self.counts().deliveries += 1;
-        self.record.service_times.saturating_record(now_ns.saturating_sub(line.sent_ns));
+        note(&mut self.record.service_times, now_ns.saturating_sub(line.sent_ns), 1);
         if let Some(planned_ns) = line.planned_ns {
-            self.record.response_times.saturating_record(now_ns.saturating_sub(planned_ns));
+            note(&mut self.record.response_times, now_ns.saturating_sub(planned_ns), 1);
         }
         self.active_ns = now_ns;
     }
@@ -70,9 +70,9 @@ impl Ledger {
     fn lose(&mut self, line: &Line, deliveries: usize) {
         let timeout_ns = self.timeout.as_nanos() as u64;
         self.record.lost += deliveries as u64;
-        self.record.service_times.saturating_record_n(timeout_ns, deliveries as u64);
+        note(&mut self.record.service_times, timeout_ns, deliveries as u64);
         if line.planned_ns.is_some() {
-            self.record.response_times.saturating_record_n(timeout_ns, deliveries as u64);
+            note(&mut self.record.response_times, timeout_ns, deliveries as u64);
         }
     }
 }
@@ -218,7 +218,7 @@ impl Room {
         for (line, sequence) in speaker.lines.range_mut(from..).zip(speaker.first + from as u64..) {
             line.sent_ns = now_ns;
             if let Some(planned_ns) = line.planned_ns.filter(|_| sequence >= speaker.counted_from) {
-                ledger.record.send_lags.saturating_record(now_ns.saturating_sub(planned_ns));
+                note(&mut ledger.record.send_lags, now_ns.saturating_sub(planned_ns), 1);
                 ledger.record.sent_in_time += u64::from(now_ns <= end_ns);
             }
         }

@@ -26,7 +26,7 @@ use crate::interval::Lane;
 use crate::load::{Amount, Shape};
 use crate::os::{BATCH_MAX, Inbox, send_batch, socket_drops};
 use crate::plan::Plan;
-use crate::record::Record;
+use crate::record::{Record, note};
 use crate::run::Driver;
 
 use super::counts::Counts;
@@ -215,7 +215,7 @@ impl DatagramLoad {
             let first_counted = socket.window.map_or(u64::MAX, |window| window.sequence);
             for (sequence, request) in socket.flight.offered(fresh, now_ns) {
                 if let Some(planned_ns) = request.planned_ns.filter(|_| sequence >= first_counted) {
-                    self.record.send_lags.saturating_record(now_ns.saturating_sub(planned_ns));
+                    note(&mut self.record.send_lags, now_ns.saturating_sub(planned_ns), 1);
                     self.record.sent_in_time += u64::from(now_ns <= self.end_ns);
                 }
             }
@@ -426,9 +426,9 @@ impl DatagramLoad {
             (None, Some(answered)) => {
                 record.answered += 1;
                 counts(record).reordered += u64::from(answered.is_reordered);
-                record.service_times.saturating_record(now_ns.saturating_sub(answered.sent_ns));
+                note(&mut record.service_times, now_ns.saturating_sub(answered.sent_ns), 1);
                 if let Some(planned_ns) = answered.planned_ns {
-                    record.response_times.saturating_record(now_ns.saturating_sub(planned_ns));
+                    note(&mut record.response_times, now_ns.saturating_sub(planned_ns), 1);
                 }
             }
             (None, None) if standing == Standing::Lost => record.late += 1,
@@ -447,9 +447,9 @@ impl DatagramLoad {
         while let Some((sequence, request)) = socket.flight.lose_overdue(now_ns, timeout) {
             if socket.counts(sequence) {
                 self.record.lost += 1;
-                self.record.service_times.saturating_record(timeout.as_nanos() as u64);
+                note(&mut self.record.service_times, timeout.as_nanos() as u64, 1);
                 if request.planned_ns.is_some() {
-                    self.record.response_times.saturating_record(timeout.as_nanos() as u64);
+                    note(&mut self.record.response_times, timeout.as_nanos() as u64, 1);
                 }
             }
         }

@@ -35,18 +35,32 @@ impl Exchange for Walk {
     }
 
     fn request(&mut self, conn: &mut WalkConn, size: usize, out: &mut Vec<u8>) {
-        let end = conn.asked + size as u64;
-        while conn.asked < end {
-            let piece = self.text.requests(conn.asked, end - conn.asked);
+        let mut left = size as u64;
+        while left > 0 {
+            let piece = self.text.requests(conn.asked, left);
             out.extend_from_slice(piece);
-            conn.asked += piece.len() as u64;
+            left -= piece.len() as u64;
+            conn.asked = self.text.wrap(conn.asked + piece.len() as u64);
         }
+    }
+
+    fn requests(&mut self, conn: &mut WalkConn, size: usize, count: usize, out: &mut Vec<u8>) {
+        self.request(conn, size * count, out);
+    }
+
+    fn right_replies(&mut self, conn: &mut WalkConn, size: usize, count: usize, bytes: &[u8]) -> usize {
+        let whole = (bytes.len() / size).min(count);
+        if self.text.first_wrong(conn.answered, &bytes[..whole * size]).is_some() {
+            return 0;
+        }
+        conn.answered = self.text.wrap(conn.answered + (whole * size) as u64);
+        whole
     }
 
     fn verify(&mut self, conn: &mut WalkConn, size: usize, at: usize, bytes: &[u8]) -> Progress {
         let taken = bytes.len().min(size - at);
         let wrong = self.text.first_wrong(conn.answered, &bytes[..taken]);
-        conn.answered += taken as u64;
+        conn.answered = self.text.wrap(conn.answered + taken as u64);
         Progress {
             taken,
             is_complete: at + taken == size,

@@ -1,0 +1,94 @@
+//! Waiting: for sockets, and until a time of the plan. What every loop stands on.
+
+use std::io;
+use std::mem;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use mio::event::Event;
+use mio::{Events, Poll, Registry, Token};
+
+use crate::alarm::Alarm;
+use crate::clock::Clock;
+
+/// Readiness taken from one wait. More sockets than that take turns.
+const EVENTS_MAX: usize = 1024;
+
+/// A sleeping thread is woken this much later than asked, at most and by an idle machine: so much is spun.
+const SPIN_NS: u64 = 100_000;
+
+/// Tokens of sockets are below.
+const ALARM: Token = Token(usize::MAX);
+
+pub struct Readiness {
+    poll: Poll,
+    events: Events,
+    alarm: Alarm,
+    clock: Clock,
+}
+
+impl Readiness {
+    pub fn new() -> Result<Readiness> {
+        let poll = Poll::new().context("creating the poll")?;
+        let alarm = Alarm::new(poll.registry(), ALARM).context("creating a timer")?;
+        Ok(Readiness { poll, events: Events::with_capacity(EVENTS_MAX), alarm, clock: Clock::start() })
+    }
+
+    /// Where sockets are registered, with any token but the greatest.
+    pub fn registry(&self) -> &Registry {
+        self.poll.registry()
+    }
+
+    /// Nanoseconds since the clock was started, here or in [`Readiness::restart_clock`].
+    pub fn now_ns(&self) -> u64 {
+        self.clock.now_ns()
+    }
+
+    /// From here on times count from now.
+    pub fn restart_clock(&mut self) {
+        self.clock = Clock::start();
+    }
+
+    /// Waits for sockets, for so long at most, which is good to a millisecond.
+    pub fn wait(&mut self, longest: Option<Duration>) -> Result<()> {
+        match self.poll.poll(&mut self.events, longest) {
+            Ok(()) => Ok(()),
+            // A debugger, a signal, a stop and continue; there is nothing to read, and the next turn waits again.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.events.clear();
+                Ok(())
+            }
+            Err(error) => Err(error).context("waiting for readiness"),
+        }
+    }
+
+    /// Waits for sockets until a time of the plan. The system's wait is good to a millisecond, the alarm's to the
+    /// wake-up of a sleeping thread: the last of it is spun.
+    pub fn wait_until(&mut self, until_ns: u64) -> Result<()> {
+        let left_ns = until_ns.saturating_sub(self.now_ns());
+        if left_ns <= SPIN_NS {
+            return self.wait(Some(Duration::ZERO));
+        }
+        self.alarm.set(Duration::from_nanos(left_ns - SPIN_NS))?;
+        self.wait(None)
+    }
+
+    /// What the last wait has found, for `each` socket's token.
+    pub fn take(&mut self) -> Found {
+        Found(mem::replace(&mut self.events, Events::with_capacity(0)))
+    }
+
+    /// Gives the memory back.
+    pub fn put_back(&mut self, found: Found) {
+        self.events = found.0;
+    }
+}
+
+/// The sockets that are ready.
+pub struct Found(Events);
+
+impl Found {
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &Event)> {
+        self.0.iter().filter(|event| event.token() != ALARM).map(|event| (event.token().0, event))
+    }
+}

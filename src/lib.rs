@@ -121,6 +121,7 @@ mod drive;
 pub mod error;
 pub mod framing;
 pub mod limits;
+mod log;
 pub mod mailbox;
 pub mod metrics;
 pub mod net;
@@ -129,6 +130,7 @@ pub mod reactor;
 pub mod service;
 #[cfg(feature = "services")]
 pub mod services;
+mod shared;
 mod slots;
 mod state;
 pub mod timer;

@@ -4,26 +4,29 @@
 //!   input of this turn    ┊ a's request ┊ b's request ┊ free ...       read here, shown to services in place
 //!   arena of this turn    ┊ c's reply ┊ free ...                       what services made
 //!   shared messages       [ m ]
+//!   logs of topics        [ t: 0..640 ]                                see `log.rs`
 //!
 //!   pieces, in order:     a: input 0..64 │ b: input 64..128 │ c: arena 0..20 ─┐ │ d: m │ ┌► c: m
 //!                                                                             └────────┘
-//!   connection e: tail ─► [ owned bytes │ shared message │ owned bytes ]       what its peer has not taken yet
+//!   connection e: tail ─► [ owned bytes │ part of t │ owned bytes ]            what its peer has not taken yet
 //! ```
 //!
 //! A reply that is a part of the turn's input (an echo, a relayed line) is sent from where it was read; any other
-//! costs one copy into the arena. In the flush phase each connection's pieces go out in one write. Only what its
-//! peer does not take becomes memory of the connection's own, its tail; from then on everything goes behind the tail.
+//! costs one copy into the arena. In the flush phase each connection's pieces go out in one write; what topics bring is no
+//! piece as a rule, but written from the topic's log to each of its members. Only what its peer does not take becomes
+//! memory of the connection's own, its tail, or is referred to there; from then on everything goes behind the tail.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::rc::Rc;
+use std::ops::Range;
 
+pub use crate::shared::Shared;
+
+use crate::log::{Logs, Rest};
 use crate::net::uninterrupted;
+use crate::shared::{Held, HeldBytes};
 use crate::slots::ConnId;
 use crate::timer::Instant;
-
-/// Bytes that several connections send, stored once.
-pub type Shared = Rc<[u8]>;
 
 /// Bytes that one turn may bring, in round figures, before its read phase ends so that they can be flushed.
 pub(crate) const TURN_BYTES: usize = 1 << 20;
@@ -40,11 +43,14 @@ const WRITE_PIECES_MAX: usize = 64;
 /// An owned piece of a tail grows up to this size in bytes; then a new one begins, so that growing never copies much.
 const OWNED_BYTES_MAX: usize = 64 << 10;
 
+/// From this size on, in bytes, a tail refers to shared bytes instead of copying them.
+const HELD_BYTES_MIN: usize = 512;
+
 const NONE: u32 = u32::MAX;
 
 /// Set in [`Piece::start`] where the bytes are in the turn's input.
 const IN_INPUT: u32 = 1 << 31;
-/// Set in [`Piece::start`] where it is the index of a shared message.
+/// Set in [`Piece::start`] where it is the index of a part of shared bytes.
 const IS_SHARED: u32 = 1 << 30;
 
 /// Bytes that one connection sends in this turn.
@@ -57,12 +63,22 @@ pub(crate) struct Piece {
     next: u32,
 }
 
+/// Shared bytes, or a part of a log.
+enum Part {
+    Message(Shared),
+    OfLog(u64, Range<usize>),
+}
+
 /// Everything that the connections send in one turn.
 pub(crate) struct Outbox {
     pieces: Vec<Piece>,
     arena: Box<[u8]>,
     arena_len: usize,
-    shared: Vec<Shared>,
+    shared: Vec<Part>,
+    /// What topics bring in this turn.
+    pub logs: Logs,
+    /// How many shared bytes are held in tails.
+    held: HeldBytes,
     /// Where the turn's input is, as a number: to tell whether bytes to be sent are a part of it.
     input_address: usize,
     input_len: usize,
@@ -90,14 +106,14 @@ pub(crate) struct Output {
 #[derive(Debug)]
 enum TailPiece {
     Owned(Vec<u8>),
-    Shared(Shared),
+    Shared(Held),
 }
 
 impl TailPiece {
     fn bytes(&self) -> &[u8] {
         match self {
             TailPiece::Owned(bytes) => bytes,
-            TailPiece::Shared(bytes) => bytes,
+            TailPiece::Shared(held) => held.bytes(),
         }
     }
 }
@@ -108,6 +124,8 @@ struct Tail {
     /// How much of the first piece has been written.
     written: usize,
     bytes: usize,
+    /// Of these, the ones that are no other connection's as well.
+    owned_bytes: usize,
     /// When the peer last took a byte, or when the tail began.
     stalled_since: Option<Instant>,
     /// When the tail rose above its soft limit; `None` when it is below.
@@ -117,6 +135,7 @@ struct Tail {
 impl Tail {
     fn push(&mut self, bytes: &[u8]) {
         self.bytes += bytes.len();
+        self.owned_bytes += bytes.len();
         if let Some(TailPiece::Owned(last)) = self.pieces.back_mut()
             && last.len() + bytes.len() <= OWNED_BYTES_MAX
         {
@@ -126,9 +145,12 @@ impl Tail {
         }
     }
 
-    fn push_shared(&mut self, bytes: Shared) {
-        self.bytes += bytes.len();
-        self.pieces.push_back(TailPiece::Shared(bytes));
+    fn push_shared(&mut self, whole: &Shared, part: Range<usize>, total: &HeldBytes) {
+        if part.len() < HELD_BYTES_MIN {
+            return self.push(&whole[part]);
+        }
+        self.bytes += part.len();
+        self.pieces.push_back(TailPiece::Shared(Held::new(whole.clone(), part, total)));
     }
 
     /// Drops the first `count` bytes, which have been written.
@@ -138,7 +160,11 @@ impl Tail {
         while let Some(first) = self.pieces.front()
             && first.bytes().len() <= self.written
         {
-            self.written -= first.bytes().len();
+            let len = first.bytes().len();
+            self.written -= len;
+            if matches!(first, TailPiece::Owned(_)) {
+                self.owned_bytes -= len;
+            }
             self.pieces.pop_front();
         }
     }
@@ -151,6 +177,8 @@ impl Outbox {
             arena: vec![0; TURN_BYTES].into(),
             arena_len: 0,
             shared: Vec::new(),
+            logs: Logs::default(),
+            held: HeldBytes::default(),
             input_address: 0,
             input_len: 0,
             input_start: 0,
@@ -183,7 +211,17 @@ impl Outbox {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.pieces.is_empty()
+        self.pieces.is_empty() && self.logs.is_empty()
+    }
+
+    /// How many shared bytes are held in tails, each counted once.
+    pub fn held_bytes(&self) -> usize {
+        self.held.get()
+    }
+
+    /// Takes note that a topic has brought so many bytes.
+    pub fn published(&mut self, bytes: usize) {
+        self.level += bytes;
     }
 
     /// Adds bytes of a connection that has nothing waiting, if they are a part of the turn's input that is not held
@@ -241,20 +279,40 @@ impl Outbox {
         if bytes.is_empty() {
             return;
         }
-        if let Some(tail) = &mut output.tail {
-            self.level += bytes.len();
-            return tail.push_shared(bytes.clone());
-        }
         self.level += bytes.len();
+        if let Some(tail) = &mut output.tail {
+            return tail.push_shared(bytes, 0..bytes.len(), &self.held);
+        }
         self.append_shared(id, output, bytes);
     }
 
     fn append_shared(&mut self, id: ConnId, output: &mut Output, bytes: &Shared) {
         // The same message to many connections in a row is one entry.
-        if !self.shared.last().is_some_and(|last| Rc::ptr_eq(last, bytes)) {
-            self.shared.push(bytes.clone());
+        if !matches!(self.shared.last(), Some(Part::Message(last)) if last.is(bytes)) {
+            self.shared.push(Part::Message(bytes.clone()));
         }
         self.append(id, output, (self.shared.len() - 1) as u32 | IS_SHARED, bytes.len());
+    }
+
+    /// Adds a part of a log. While the log is `growing`, nobody may refer to it: a tail takes a copy.
+    pub fn push_log(&mut self, id: ConnId, output: &mut Output, log: u64, mut rest: Rest, growing: bool) {
+        while let Some(part) = self.logs.next_part(log, &mut rest) {
+            match &mut output.tail {
+                Some(tail) if growing => tail.push(&self.logs.bytes(log)[part]),
+                Some(tail) => tail.push_shared(self.logs.bytes(log), part, &self.held),
+                None => {
+                    let len = part.len();
+                    self.shared.push(Part::OfLog(log, part));
+                    self.append(id, output, (self.shared.len() - 1) as u32 | IS_SHARED, len);
+                }
+            }
+        }
+    }
+
+    /// Keeps what a peer has not taken of a whole log.
+    pub fn keep_log(&self, output: &mut Output, log: u64, written: usize) {
+        let bytes = self.logs.bytes(log);
+        output.tail.get_or_insert_default().push_shared(bytes, written..bytes.len(), &self.held);
     }
 
     fn append(&mut self, id: ConnId, output: &mut Output, start: u32, len: usize) {
@@ -305,9 +363,18 @@ impl Outbox {
         if piece.start & IN_INPUT != 0 {
             &input[start & !(IN_INPUT as usize)..][..len]
         } else if piece.start & IS_SHARED != 0 {
-            &self.shared[start & !(IS_SHARED as usize)]
+            let (whole, part) = self.part(piece);
+            &whole[part]
         } else {
             &self.arena[start..][..len]
+        }
+    }
+
+    /// The shared bytes of a piece.
+    fn part(&self, piece: &Piece) -> (&Shared, Range<usize>) {
+        match &self.shared[(piece.start & !IS_SHARED) as usize] {
+            Part::Message(bytes) => (bytes, 0..bytes.len()),
+            Part::OfLog(log, part) => (self.logs.bytes(*log), part.clone()),
         }
     }
 
@@ -347,8 +414,9 @@ impl Outbox {
                 continue;
             }
             let tail = output.tail.get_or_insert_default();
-            if cut == 0 && piece.start & (IS_SHARED | IN_INPUT) == IS_SHARED {
-                tail.push_shared(self.shared[(piece.start & !IS_SHARED) as usize].clone());
+            if piece.start & (IS_SHARED | IN_INPUT) == IS_SHARED {
+                let (whole, part) = self.part(piece);
+                tail.push_shared(whole, part.start + cut..part.end, &self.held);
             } else {
                 tail.push(&bytes[cut..]);
             }
@@ -359,6 +427,7 @@ impl Outbox {
     pub fn end_turn(&mut self) {
         self.pieces.clear();
         self.shared.clear();
+        self.logs.end_turn();
         self.arena_len = 0;
         self.level = self.input_start;
         self.turn += 1;
@@ -384,9 +453,14 @@ impl Output {
         self.turn == outbox.turn
     }
 
-    /// Bytes of this connection's own memory, which the peer was offered and did not take.
+    /// Bytes that the peer was offered and did not take.
     pub fn tail_bytes(&self) -> usize {
         self.tail.as_ref().map_or(0, |tail| tail.bytes)
+    }
+
+    /// Of these, the ones that are no other connection's as well.
+    pub fn owned_bytes(&self) -> usize {
+        self.tail.as_ref().map_or(0, |tail| tail.owned_bytes)
     }
 
     /// Adds bytes to the tail: what was written at once and not taken, or what waits for a connection.

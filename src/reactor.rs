@@ -39,6 +39,7 @@ use crate::slots::ConnId;
 use crate::state::{READ_BYTES, Report, State, reason_of};
 use crate::timer::Instant;
 
+mod fanout;
 mod remote;
 mod setup;
 mod sharing;
@@ -601,6 +602,9 @@ impl<N: Net> Reactor<N> {
     // ---- 6: flush ----
 
     fn flush(&mut self) {
+        if !self.state.outbox.logs.is_empty() {
+            self.deliver_logs();
+        }
         let mut from = 0;
         while let Some((index, id, written)) = self.write_run(from) {
             self.keep_unwritten(id, index, written);
@@ -637,7 +641,7 @@ impl<N: Net> Reactor<N> {
         for index in std::mem::take(&mut self.state.dirty_sockets) {
             self.transmit(index);
         }
-        if self.state.limits.output_total_bytes.is_some_and(|max| self.state.tail_bytes > max) {
+        if self.state.limits.output_total_bytes.is_some_and(|max| self.state.output_bytes() > max) {
             self.evict_largest();
         }
         self.free();
@@ -693,11 +697,10 @@ impl<N: Net> Reactor<N> {
                 conn.active_at = now;
             }
         }
+        state.count_tail(id);
         let limits = &state.limits;
+        let Some(conn) = state.conns.get_mut(id) else { return };
         let pending = conn.output.tail_bytes();
-        let counted = u32::try_from(pending).unwrap_or(u32::MAX);
-        state.tail_bytes = state.tail_bytes + counted as usize - conn.counted_tail as usize;
-        conn.counted_tail = counted;
         if matches!(conn.phase(), Phase::Connecting | Phase::Dead) {
             return;
         }
@@ -756,12 +759,12 @@ impl<N: Net> Reactor<N> {
         let mut holders: Vec<_> = state
             .conns
             .iter()
-            .filter(|(_, conn)| conn.counted_tail > 0)
-            .map(|(id, conn)| (conn.counted_tail, id))
+            .map(|(id, conn)| (conn.output.tail_bytes(), id))
+            .filter(|&(bytes, _)| bytes > 0)
             .collect();
         holders.sort_unstable_by_key(|&(bytes, _)| std::cmp::Reverse(bytes));
         for (_, id) in holders {
-            if state.tail_bytes <= max {
+            if state.output_bytes() <= max {
                 break;
             }
             state.kill(id, CloseReason::OutputTotalLimit);

@@ -260,7 +260,7 @@ impl Context<'_> {
 
     /// Removes a topic. Its subscribers stay connected.
     pub fn remove_topic(&mut self, topic: TopicId) {
-        self.state.topics.remove(topic);
+        self.state.remove_topic(topic);
     }
 
     /// Adds a connection to a topic; does nothing if it is there already. A connection that ends leaves all its
@@ -271,7 +271,7 @@ impl Context<'_> {
 
     /// Takes a connection out of a topic.
     pub fn unsubscribe(&mut self, topic: TopicId, conn: ConnId) {
-        self.state.topics.unsubscribe(topic, conn);
+        self.state.unsubscribe(topic, conn);
     }
 
     /// How many connections a topic has.
@@ -280,8 +280,15 @@ impl Context<'_> {
     }
 
     /// Sends a message to every connection of a topic, except one: usually the one it came from.
+    ///
+    /// It is stored once, and each connection gets all that a turn brings in one write. A connection hears the messages of a
+    /// topic in their order, and before or behind what is sent to it alone as they were published before or after that; of
+    /// two topics, what one of them brings in a turn may come before all that the other brings.
+    ///
+    /// # Panics
+    /// When one turn publishes 4 GiB in a topic.
     pub fn publish(&mut self, topic: TopicId, bytes: &[u8], except: Option<ConnId>) {
-        self.state.publish(topic, bytes, except, self.wire);
+        self.state.publish(topic, bytes, except);
     }
 
     /// Answers a datagram. The answer is dropped, and counted by its cause, where answering could be abused (see

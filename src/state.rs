@@ -28,9 +28,6 @@ pub(crate) const READ_BYTES: usize = 64 << 10;
 /// phase.
 const DIRECT_BYTES_MIN: usize = 4 << 10;
 
-/// From this size on, in bytes, a published message is referred to instead of being copied to each receiver.
-const SHARED_BYTES_MIN: usize = 512;
-
 /// Something that happened, for logs and for showing traffic. Bytes are as they came: whoever prints them must
 /// escape them.
 #[derive(Debug)]
@@ -165,8 +162,8 @@ pub(crate) struct State {
     pub refusals: usize,
     /// The descriptors' share of `connections_max`.
     pub connections_max: usize,
-    /// Bytes in all tails, as of the last flush of each.
-    pub tail_bytes: usize,
+    /// Bytes in all tails that are no other's as well, as last counted of each.
+    tail_bytes: usize,
 }
 
 impl State {
@@ -237,6 +234,7 @@ impl State {
             && !conn.output.is_queued(&self.outbox)
             && !bytes.is_empty()
             && bytes.len() < DIRECT_BYTES_MIN
+            && self.outbox.logs.is_empty()
             && self.outbox.begin_with_input(id, &mut conn.output, bytes)
         {
             conn.active_at = self.now.get();
@@ -249,6 +247,7 @@ impl State {
     /// Any other send.
     #[inline(never)]
     fn send_with_care(&mut self, id: ConnId, bytes: &[u8], wire: &mut dyn Wire) {
+        self.catch_up(id);
         let Some(conn) = self.conns.get_mut(id) else {
             self.metrics.stale_effects += 1;
             return;
@@ -281,7 +280,7 @@ impl State {
 
     /// Pauses the input of a connection whose output has become too much, and sees to what a tail entails.
     #[inline]
-    fn after_send(&mut self, id: ConnId) {
+    pub fn after_send(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         if conn.output.pending(&self.outbox) >= self.limits.output_high_water_bytes {
             conn.marks.set(Marks::BLOCKED);
@@ -302,6 +301,7 @@ impl State {
     }
 
     pub fn send_shared(&mut self, id: ConnId, bytes: &Shared) {
+        self.catch_up(id);
         let Some(conn) = self.conns.get_mut(id) else {
             self.metrics.stale_effects += 1;
             return;
@@ -394,6 +394,7 @@ impl State {
 
     /// Ends a connection after its output is flushed. The service hears `closed` in this turn.
     pub fn finish(&mut self, id: ConnId, reason: CloseReason) {
+        self.catch_up(id);
         let Some(conn) = self.conns.get_mut(id) else {
             self.metrics.stale_effects += 1;
             return;
@@ -445,6 +446,7 @@ impl State {
     }
 
     pub fn half_close(&mut self, id: ConnId) {
+        self.catch_up(id);
         if let Some(conn) = self.conns.get_mut(id) {
             conn.marks.set(Marks::HALF_CLOSE);
         }
@@ -524,23 +526,101 @@ impl State {
 
     pub fn subscribe(&mut self, topic: TopicId, id: ConnId) {
         match self.conns.get(id) {
-            Some(conn) if conn.phase() == Phase::Open => self.topics.subscribe(topic, id),
+            Some(conn) if conn.phase() == Phase::Open => self.topics.subscribe(topic, id, &self.outbox.logs),
             _ => self.metrics.stale_effects += 1,
         }
     }
 
-    pub fn publish(&mut self, topic: TopicId, bytes: &[u8], except: Option<ConnId>, wire: &mut dyn Wire) {
-        let shared = (bytes.len() >= SHARED_BYTES_MIN).then(|| Shared::from(bytes));
-        for index in 0..self.topics.len(topic) {
-            let Some(member) = self.topics.member(topic, index) else { break };
-            if Some(member) == except {
-                continue;
-            }
-            match &shared {
-                Some(shared) => self.send_shared(member, shared),
-                None => self.send(member, bytes, wire),
+    pub fn unsubscribe(&mut self, topic: TopicId, id: ConnId) {
+        self.catch_up(id);
+        self.topics.unsubscribe(topic, id);
+    }
+
+    pub fn remove_topic(&mut self, topic: TopicId) {
+        if !self.outbox.logs.is_empty() {
+            for index in 0..self.topics.len(topic) {
+                self.catch_up(self.topics.members(topic)[index].conn);
             }
         }
+        self.topics.remove(topic);
+    }
+
+    /// Adds a message to the topic's log, which its members get in the flush phase.
+    pub fn publish(&mut self, topic: TopicId, bytes: &[u8], except: Option<ConnId>) {
+        let receivers = self.topics.publish(topic, bytes, except, &mut self.outbox.logs);
+        if receivers == 0 {
+            return;
+        }
+        self.outbox.published(bytes.len());
+        self.metrics.messages_out += receivers as u64;
+        if self.observes_bytes {
+            for index in 0..self.topics.len(topic) {
+                let conn = self.topics.members(topic)[index].conn;
+                if Some(conn) != except {
+                    self.report(&Report::Output { conn, bytes });
+                }
+            }
+        }
+    }
+
+    /// Puts what topics have brought a connection so far in front of what it is sent, or of what happens to it, next.
+    #[inline]
+    fn catch_up(&mut self, id: ConnId) {
+        if !self.outbox.logs.is_empty() {
+            self.hear(id, true);
+        }
+    }
+
+    /// Adds what its topics have brought in this turn to what a connection sends. The topics' logs may be `growing` yet.
+    #[inline(never)]
+    pub fn hear(&mut self, id: ConnId, growing: bool) {
+        let mut index = 0;
+        while let Some(topic) = self.topics.topic_of(id, index) {
+            index += 1;
+            let Some((log, rest)) = self.topics.take(topic, id, &self.outbox.logs) else { continue };
+            let Some(conn) = self.conns.get_mut(id) else { return };
+            if conn.phase() != Phase::Open || conn.marks.any(Marks::HALF_CLOSE) {
+                continue;
+            }
+            let before = conn.output.tail_bytes();
+            self.outbox.push_log(id, &mut conn.output, log, rest, growing);
+            if before > 0 {
+                self.tail_has_grown(id, before);
+            } else {
+                self.after_send(id);
+            }
+        }
+    }
+
+    /// Sees to what a longer tail entails. While the peer takes nothing that is nothing, unless a limit is passed: a
+    /// receiver that has stopped costs little more than the bytes.
+    fn tail_has_grown(&mut self, id: ConnId, before: usize) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let pending = conn.output.tail_bytes();
+        let Limits { output_high_water_bytes, output_soft_bytes, output_hard_bytes, .. } = self.limits;
+        let limits = [Some(output_high_water_bytes.saturating_sub(1)), output_soft_bytes, output_hard_bytes];
+        let passes = limits.into_iter().flatten().any(|limit| before <= limit && limit < pending);
+        if passes || !conn.marks.any(Marks::WRITE_BLOCKED) {
+            return self.after_send(id);
+        }
+        self.count_tail(id);
+        if self.limits.output_total_bytes.is_some_and(|max| self.output_bytes() > max) {
+            self.attention = true;
+        }
+    }
+
+    /// Brings the sum of all tails up to date with one.
+    #[inline]
+    pub fn count_tail(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let counted = u32::try_from(conn.output.owned_bytes()).unwrap_or(u32::MAX);
+        self.tail_bytes = self.tail_bytes + counted as usize - conn.counted_tail as usize;
+        conn.counted_tail = counted;
+    }
+
+    /// Output that waits on all connections, in bytes; what several of them share counts once.
+    pub fn output_bytes(&self) -> usize {
+        self.tail_bytes + self.outbox.held_bytes()
     }
 
     pub fn reply(&mut self, datagram: &Datagram<'_>, bytes: &[u8], wire: &mut dyn Wire) {

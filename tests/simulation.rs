@@ -6,6 +6,7 @@ mod chaos;
 mod chat;
 mod datagrams;
 mod effects;
+mod fanout;
 mod faults;
 mod http;
 mod limits;

@@ -17,7 +17,7 @@ use crate::service::Service;
 use crate::size::Sizes;
 use crate::steps::steps;
 use crate::template::Template;
-use crate::units::{count, duration, percent, positive_duration, rate};
+use crate::units::{count, duration, percent, positive_duration, rate, time_unit};
 
 /// Drives load at a server and verifies every byte of every reply.
 #[derive(Parser)]
@@ -39,6 +39,8 @@ pub enum Command {
     Search(Box<Search>),
     /// Open many connections, have one line echoed on each, and hold them.
     Idle(Idle),
+    /// Add the logs (--hlog) of several machines that drove one server at the same time.
+    Merge(Merge),
 }
 
 /// What is driven, and what every measurement of it has in common.
@@ -453,6 +455,22 @@ pub struct Idle {
     /// A connection or an echo that takes longer ends the run.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = positive_duration)]
     pub timeout: Duration,
+}
+
+/// `loadgen merge`.
+#[derive(Args)]
+#[command(mut_arg("quiet", |arg| arg.hide(true)))]
+pub struct Merge {
+    /// HdrHistogram logs of version 2, loadgen's own or those of other programs.
+    #[arg(value_name = "FILE", required = true)]
+    pub logs: Vec<String>,
+
+    /// Unit of the times in the logs of other programs: ns, us, ms or s; loadgen's own are in nanoseconds.
+    #[arg(long = "unit", value_name = "UNIT", default_value = "ns", value_parser = time_unit)]
+    pub unit_ns: u64,
+
+    #[command(flatten)]
+    pub outputs: Outputs,
 }
 
 /// A path as it stands in a request.

@@ -17,16 +17,18 @@ pub struct Condition {
     text: String,
 }
 
+/// One figure of a result.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Metric {
+pub enum Metric {
     Time(Times, Quantile),
     ServerCpu,
     Rate(Rate),
     Count(Count),
 }
 
+/// A kind of time.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Times {
+pub enum Times {
     /// The response time in an open loop, the service time in a closed one.
     Either,
     Response,
@@ -35,16 +37,18 @@ enum Times {
 }
 
 /// A quantile by its name in the report.
-type Quantile = &'static str;
+pub type Quantile = &'static str;
 
+/// What happens so often a second.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Rate {
+pub enum Rate {
     Throughput,
     Offered,
 }
 
+/// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Count {
+pub enum Count {
     Errors,
     Lost,
     Late,
@@ -57,6 +61,12 @@ enum Comparison {
     NotLess,
     Less,
     NotMore,
+}
+
+/// A result with figures that conditions can be about.
+pub trait Figures {
+    /// In microseconds, a second, or pieces; none where it is not known.
+    fn figure(&self, metric: Metric) -> Option<f64>;
 }
 
 /// What a run is going to measure.
@@ -82,19 +92,19 @@ impl Condition {
 
     /// What the result has, in words, if the condition holds. It also holds on a figure that is not there: nobody may
     /// take for met what was not measured.
-    pub fn held(&self, report: &Report) -> Option<String> {
-        let holds = self.figure(report).is_none_or(|figure| self.is_so(figure));
-        holds.then(|| self.figure_in_words(report))
+    pub fn held(&self, result: &impl Figures) -> Option<String> {
+        let holds = self.figure(result).is_none_or(|figure| self.is_so(figure));
+        holds.then(|| self.figure_in_words(result))
     }
 
     /// Whether the result is as the condition says. A figure that is not there is not.
-    pub fn is_met(&self, report: &Report) -> bool {
-        self.figure(report).is_some_and(|figure| self.is_so(figure))
+    pub fn is_met(&self, result: &impl Figures) -> bool {
+        self.figure(result).is_some_and(|figure| self.is_so(figure))
     }
 
     /// What the result has, in words.
-    pub fn figure_in_words(&self, report: &Report) -> String {
-        match (self.figure(report), self.metric) {
+    pub fn figure_in_words(&self, result: &impl Figures) -> String {
+        match (self.figure(result), self.metric) {
             (None, _) => "not known".into(),
             (Some(figure), Metric::Time(..) | Metric::ServerCpu) => figures::time(figure),
             (Some(figure), Metric::Rate(_)) => figures::rate(figure),
@@ -102,8 +112,13 @@ impl Condition {
         }
     }
 
-    fn figure(&self, report: &Report) -> Option<f64> {
-        self.metric.of(report).filter(|figure| !figure.is_nan())
+    /// Whether the result has the figure.
+    pub fn is_known(&self, result: &impl Figures) -> bool {
+        self.figure(result).is_some()
+    }
+
+    fn figure(&self, result: &impl Figures) -> Option<f64> {
+        result.figure(self.metric).filter(|figure| !figure.is_nan())
     }
 
     fn is_so(&self, figure: f64) -> bool {
@@ -116,28 +131,30 @@ impl Condition {
     }
 }
 
-impl Metric {
-    fn of(self, report: &Report) -> Option<f64> {
-        match self {
+impl Figures for Report {
+    fn figure(&self, metric: Metric) -> Option<f64> {
+        match metric {
             Metric::Time(times, quantile) => {
                 let times = match times {
-                    Times::Either => report.times_us(),
-                    Times::Response => report.response_time_us.as_ref(),
-                    Times::Service => report.service_time_us.as_ref(),
-                    Times::Lag => report.send_lag_us.as_ref(),
+                    Times::Either => self.times_us(),
+                    Times::Response => self.response_time_us.as_ref(),
+                    Times::Service => self.service_time_us.as_ref(),
+                    Times::Lag => self.send_lag_us.as_ref(),
                 };
-                times?.named().into_iter().find(|(name, _)| *name == quantile).map(|(_, us)| us)
+                times?.at(quantile)
             }
-            Metric::ServerCpu => report.server_cpu_ns_per_request.map(|ns| ns / 1e3),
-            Metric::Rate(Rate::Throughput) => Some(report.throughput_per_s),
-            Metric::Rate(Rate::Offered) => Some(report.offered_per_s),
-            Metric::Count(Count::Errors) => Some(report.errors as f64),
-            Metric::Count(Count::Lost) => Some(report.lost as f64),
-            Metric::Count(Count::Late) => Some(report.late as f64),
-            Metric::Count(Count::PeerClosed) => Some(report.peer_closed as f64),
+            Metric::ServerCpu => self.server_cpu_ns_per_request.map(|ns| ns / 1e3),
+            Metric::Rate(Rate::Throughput) => Some(self.throughput_per_s),
+            Metric::Rate(Rate::Offered) => Some(self.offered_per_s),
+            Metric::Count(Count::Errors) => Some(self.errors as f64),
+            Metric::Count(Count::Lost) => Some(self.lost as f64),
+            Metric::Count(Count::Late) => Some(self.late as f64),
+            Metric::Count(Count::PeerClosed) => Some(self.peer_closed as f64),
         }
     }
+}
 
+impl Metric {
     /// The unit's factor to that of the bound.
     fn factor(self, unit: &str) -> Result<f64, &'static str> {
         match (self, unit) {

@@ -28,6 +28,7 @@ mod fail_if;
 mod interval;
 mod load;
 mod machine;
+mod merge;
 mod os;
 mod output;
 mod plan;
@@ -105,6 +106,7 @@ fn main() -> ExitCode {
         Command::Sweep(sweep) => stop_on_signal().and_then(|stop| sweep::sweep(&sweep, &stop)),
         Command::Search(search) => stop_on_signal().and_then(|stop| search::search(&search, &stop)),
         Command::Idle(idle) => self::idle(&idle).map(|()| ExitCode::SUCCESS),
+        Command::Merge(merge) => merge::merge(&merge),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("loadgen: {error:#}");

@@ -164,6 +164,11 @@ impl Quantiles {
         [("p50", p50), ("p90", p90), ("p99", p99), ("p999", p999), ("max", max), ("mean", mean)]
     }
 
+    /// The one of this name.
+    pub fn at(&self, quantile: &str) -> Option<f64> {
+        self.named().into_iter().find(|(name, _)| *name == quantile).map(|(_, us)| us)
+    }
+
     /// The longer of each.
     pub fn longest(&self, other: &Quantiles) -> Quantiles {
         Quantiles {
@@ -519,7 +524,7 @@ impl Files {
             let page = html::page(report, measured)?;
             write(Some(out), |out| out.write_all(page.as_bytes()))?;
         }
-        self.log.map_or(Ok(()), hlog::Log::keep)
+        self.log.map_or(Ok(()), |log| log.keep(&hlog::Outcome::of(report, record)))
     }
 }
 

@@ -53,6 +53,17 @@ pub fn positive_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// The nanoseconds in a unit of time.
+pub fn time_unit(text: &str) -> Result<u64, String> {
+    match text {
+        "ns" => Ok(1),
+        "us" | "µs" => Ok(1_000),
+        "ms" => Ok(1_000_000),
+        "s" => Ok(1_000_000_000),
+        _ => Err("there are ns, us, ms and s".into()),
+    }
+}
+
 /// So many a second: `500`, `50k`, `1.5M`.
 pub fn rate(text: &str) -> Result<f64, String> {
     let (number, factor) = match text.strip_suffix(['k', 'K']) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::run::{Measured, Pace};
 
@@ -19,7 +19,7 @@ const LAG_SHARE_MAX: f64 = 0.1;
 /// starved.
 const RUN_DELAY_SHARE_MAX: f64 = 0.1;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     Valid,

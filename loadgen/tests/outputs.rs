@@ -16,7 +16,7 @@ use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use serde_json::Value;
 
 /// Echoes on every connection; returns its HOST:PORT. Its threads end with the test program.
-fn echo_server() -> String {
+pub fn echo_server() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     std::thread::spawn(move || {
@@ -101,7 +101,7 @@ fn json(folder: &Folder) -> Value {
 }
 
 /// The log's histograms, added up for each tag, and how many there were of each.
-fn sums(log: &[u8]) -> HashMap<String, (Histogram<u64>, usize)> {
+pub fn sums(log: &[u8]) -> HashMap<String, (Histogram<u64>, usize)> {
     let mut sums = HashMap::new();
     let mut end = std::time::Duration::ZERO;
     for entry in IntervalLogIterator::new(log) {
@@ -134,7 +134,7 @@ fn base64_bytes(text: &str) -> Vec<u8> {
 }
 
 /// The rows of a CSV, by column.
-fn rows(csv: &str) -> Vec<HashMap<&str, &str>> {
+pub fn rows(csv: &str) -> Vec<HashMap<&str, &str>> {
     let mut lines = csv.lines();
     let columns: Vec<_> = lines.next().unwrap().split(',').collect();
     lines

@@ -4,6 +4,7 @@
 
 mod chat;
 mod datagrams;
+mod merge;
 mod outputs;
 mod search;
 mod services;

@@ -135,13 +135,13 @@ fn colours() -> String {
 }
 
 /// A plot with its heading and its legend.
-pub fn section(html: &mut String, heading: &str, x: &Axis, y: &Axis, lines: &[Line]) -> Result<()> {
+pub fn section(html: &mut String, heading: &str, x: &Axis, y: &Axis, lines: &[Line<'_>]) -> Result<()> {
     let _ = write!(html, "<h2>{}</h2>\n{}\n", escape(heading), plot::legend(lines));
     html.push_str(&plot::svg(x, y, lines)?);
     Ok(())
 }
 
-fn seconds() -> Axis {
+pub fn seconds() -> Axis {
     Axis { name: "seconds since the window began", scale: Scale::Linear, label: short }
 }
 
@@ -150,7 +150,7 @@ pub fn short(value: f64) -> String {
     format!("{}", (value * 1e6).round() / 1e6)
 }
 
-fn percent(quantile: f64) -> String {
+pub fn percent(quantile: f64) -> String {
     format!("{} %", short(quantile * 100.0))
 }
 
@@ -175,7 +175,7 @@ fn summary(report: &Report) -> String {
     html + "</table>\n"
 }
 
-fn quantile_lines(report: &Report, measured: &Measured) -> Vec<Line> {
+fn quantile_lines(report: &Report, measured: &Measured) -> Vec<Line<'static>> {
     let line = |name, times: &Histogram<u64>| Line { name, points: distribution(times) };
     let record = &measured.record;
     if report.is_open_loop() {
@@ -190,7 +190,7 @@ fn quantile_lines(report: &Report, measured: &Measured) -> Vec<Line> {
 }
 
 /// Microseconds by quantile.
-fn distribution(times: &Histogram<u64>) -> Vec<(f64, Option<f64>)> {
+pub fn distribution(times: &Histogram<u64>) -> Vec<(f64, Option<f64>)> {
     times
         .iter_quantiles(TICKS_PER_HALF_DISTANCE)
         // That nothing took longer than the longest is so far to the right that it has no place.

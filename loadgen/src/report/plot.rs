@@ -10,6 +10,8 @@ use anyhow::{Result, anyhow};
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::prelude::*;
 
+use crate::report::html::escape;
+
 const SIZE: (u32, u32) = (880, 320);
 const LABEL_SIZE: u32 = 13;
 
@@ -40,24 +42,25 @@ pub struct Axis {
     pub label: fn(f64) -> String,
 }
 
-pub struct Line {
-    pub name: &'static str,
+pub struct Line<'a> {
+    pub name: &'a str,
     /// By x. Where there is no y the line has a gap.
     pub points: Vec<(f64, Option<f64>)>,
 }
 
 /// Draws lines, in their order the first four colours.
-pub fn svg(x: &Axis, y: &Axis, lines: &[Line]) -> Result<String> {
+pub fn svg(x: &Axis, y: &Axis, lines: &[Line<'_>]) -> Result<String> {
     let mut svg = String::new();
     draw(&mut svg, x, y, lines).map_err(|error| anyhow!("drawing a plot: {error}"))?;
     Ok(svg)
 }
 
 /// The names of the lines beside their colours, as HTML.
-pub fn legend(lines: &[Line]) -> String {
+pub fn legend(lines: &[Line<'_>]) -> String {
     let mut html = String::from("<p class=legend>");
     for (index, line) in lines.iter().enumerate() {
-        let _ = write!(html, "<span class=\"key line{}\"></span>{} ", index % COLOURS.len(), line.name);
+        let _ =
+            write!(html, "<span class=\"key line{}\"></span>{} ", index % COLOURS.len(), escape(line.name));
     }
     html + "</p>"
 }
@@ -88,7 +91,7 @@ fn name(colour: RGBColor) -> String {
     format!("#{r:02X}{g:02X}{b:02X}")
 }
 
-fn draw(svg: &mut String, x: &Axis, y: &Axis, lines: &[Line]) -> Result<(), Box<dyn std::error::Error>> {
+fn draw(svg: &mut String, x: &Axis, y: &Axis, lines: &[Line<'_>]) -> Result<(), Box<dyn std::error::Error>> {
     // Everything is placed here and drawn on linear axes: plotters chooses the marks of other scales by itself.
     let placed: Vec<Vec<Vec<(f64, f64)>>> = lines.iter().map(|line| runs(line, x.scale, y.scale)).collect();
     let all = || placed.iter().flatten().flatten();
@@ -132,7 +135,7 @@ fn draw(svg: &mut String, x: &Axis, y: &Axis, lines: &[Line]) -> Result<(), Box<
 }
 
 /// The line's points in their places, in runs without a gap.
-fn runs(line: &Line, x: Scale, y: Scale) -> Vec<Vec<(f64, f64)>> {
+fn runs(line: &Line<'_>, x: Scale, y: Scale) -> Vec<Vec<(f64, f64)>> {
     line.points
         .split(|(_, value)| value.is_none_or(|value| y == Scale::Log && value <= 0.0))
         .filter(|run| !run.is_empty())

@@ -155,6 +155,11 @@ pub struct RunOnce {
     #[command(flatten)]
     pub run: Run,
 
+    /// Count the server's system calls per request, by name: with strace, in a short closed loop after the window. Needs
+    /// --pid or --spawn.
+    #[arg(long)]
+    pub syscalls: bool,
+
     #[command(flatten)]
     pub outputs: Outputs,
 }

@@ -44,6 +44,7 @@ mod size;
 mod steps;
 mod stream;
 mod sweep;
+mod syscalls;
 mod template;
 mod text;
 mod tree;
@@ -128,12 +129,20 @@ fn complain(error: &clap::Error) -> ExitCode {
 }
 
 /// Warm-up, then the measured window, then the report.
-fn run(RunOnce { run, outputs }: &RunOnce) -> Result<ExitCode> {
+fn run(RunOnce { run, syscalls, outputs }: &RunOnce) -> Result<ExitCode> {
     let asked = run.options.asked(run.connections).map_err(Usage)?;
     let open_loop = run.rate.is_some();
     for condition in &outputs.fail_if {
         let measures = Measures { open_loop, server_cpu: run.options.knows_server() };
         condition.check(measures).map_err(|words| Usage(format!("--fail-if {words}")))?;
+    }
+    if *syscalls {
+        if !run.options.knows_server() {
+            return Err(
+                Usage("--syscalls needs --pid or --spawn: whose calls are to be counted?".into()).into()
+            );
+        }
+        syscalls::check().map_err(Usage)?;
     }
     let mut files = Files::open(outputs, open_loop).map_err(|error| Usage(format!("{error:#}")))?;
     // Before it starts a server, which inherits it.
@@ -144,6 +153,7 @@ fn run(RunOnce { run, outputs }: &RunOnce) -> Result<ExitCode> {
         progress: Progress::new(outputs.quiet),
         keeps_rows: files.want_rows(),
         log: files.log.as_mut(),
+        counts_system_calls: *syscalls,
     };
     let measured = trial(run, &asked, server.as_mut(), &stop, watch)?;
 
@@ -157,6 +167,9 @@ fn run(RunOnce { run, outputs }: &RunOnce) -> Result<ExitCode> {
         _ => write!(stdout, "{report}")?,
     }
     written?;
+    if let Some(Err(error)) = &measured.system_calls {
+        eprintln!("loadgen: --syscalls: {error:#}");
+    }
     for condition in &outputs.fail_if {
         if let Some(figure) = condition.held(&report) {
             eprintln!("loadgen: --fail-if {condition} held: it is {figure}");

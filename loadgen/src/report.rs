@@ -24,6 +24,7 @@ use crate::output::Output;
 use crate::plan::Arrivals;
 use crate::run::{Measured, Pace};
 use crate::service::Service;
+use crate::syscalls::SystemCalls;
 use crate::verdict::{Limiter, Verdict, judge};
 
 /// Raised when a field of the JSON changes its meaning or goes away.
@@ -89,6 +90,8 @@ pub struct Report {
     pub send_lag_us: Option<Quantiles>,
     pub server_cpu_ns_per_request: Option<f64>,
     server_context_switches_per_request: Option<Switching>,
+    /// By name, counted after the window; null if that was not asked for, or failed.
+    server_system_calls_per_request: Option<SystemCalls>,
     /// Lines that a chat has delivered; null for other services.
     deliveries: Option<u64>,
     deliveries_per_s: Option<f64>,
@@ -265,6 +268,11 @@ impl Report {
                 voluntary: switches.voluntary as f64 / requests,
                 involuntary: switches.involuntary as f64 / requests,
             }),
+            server_system_calls_per_request: measured
+                .system_calls
+                .as_ref()
+                .and_then(|counted| counted.as_ref().ok())
+                .cloned(),
             loadgen_cpu_ns_per_request: measured.own_cpu.as_nanos() as f64 / requests,
             loadgen_cpu_share: measured.own_cpu.as_secs_f64() / measured.clocks_apart.as_secs_f64(),
             loadgen_run_delay_ms: measured.run_delay.as_secs_f64() * 1e3,
@@ -378,6 +386,10 @@ impl Report {
                 },
             ),
         ];
+        if let Some(calls) = &self.server_system_calls_per_request {
+            let after_cpu = figures.iter().position(|(name, _)| *name == "server CPU").map_or(0, |at| at + 1);
+            figures.insert(after_cpu, ("system calls", calls.words()));
+        }
         if let Some(datagrams) = &self.datagrams {
             figures.splice(1..1, datagrams.figures());
         }

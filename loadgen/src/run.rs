@@ -6,7 +6,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::address::Address;
 use crate::datagram::server_drops;
@@ -19,6 +19,7 @@ use crate::plan::{Arrivals, Plan};
 use crate::progress::{Progress, TICK};
 use crate::record::Record;
 use crate::report::hlog::Log;
+use crate::syscalls::{self, SystemCalls};
 use crate::tree::{Switches, Tree, Usage};
 
 /// Between two looks at the server's processes, so that those that end are missed by little. Looking takes a hundredth
@@ -63,12 +64,14 @@ pub struct Watch<'a> {
     pub keeps_rows: bool,
     /// Where they are logged.
     pub log: Option<&'a mut Log>,
+    /// Whether the server's system calls are counted, after the window.
+    pub counts_system_calls: bool,
 }
 
 impl Watch<'_> {
     /// Nobody does, until it is over.
     pub fn nobody() -> Self {
-        Watch { progress: Progress::new(true), keeps_rows: false, log: None }
+        Watch { progress: Progress::new(true), keeps_rows: false, log: None, counts_system_calls: false }
     }
 }
 
@@ -93,6 +96,8 @@ pub struct Measured {
     pub server_drops: Option<u64>,
     /// Told to stop before the end.
     pub interrupted: bool,
+    /// Of a stretch after the window; none if they were not to be counted.
+    pub system_calls: Option<Result<SystemCalls>>,
 }
 
 /// Clocks and counters at one moment.
@@ -197,7 +202,7 @@ pub fn measure_with<D: Driver>(
     let stopping = || stop.load(Ordering::Relaxed) || failed.load(Ordering::Relaxed);
     // Everybody is connected; everybody is warm; everybody has read that this is so.
     let barrier = Barrier::new(threads + 1);
-    let Watch { mut progress, keeps_rows, mut log } = watch;
+    let Watch { mut progress, keeps_rows, mut log, counts_system_calls } = watch;
     thread::scope(|scope| {
         let length = if keeps_rows || log.is_some() {
             length_for(task.window, task.pace.rate_per_s())
@@ -261,9 +266,11 @@ pub fn measure_with<D: Driver>(
         drop(progress);
         let (mut elapsed, mut run_delay) = (Duration::ZERO, Duration::ZERO);
         let mut result = Ok(());
+        let mut loads = Vec::with_capacity(threads);
         for driver in drivers {
             match driver.join().map_err(|_| anyhow!("a thread of the generator panicked: please report it")) {
-                Ok(Ok((part, _))) => {
+                Ok(Ok((part, load))) => {
+                    loads.push(load);
                     elapsed = elapsed.max(part.elapsed);
                     run_delay = run_delay.max(part.run_delay);
                 }
@@ -277,6 +284,19 @@ pub fn measure_with<D: Driver>(
         let own_cpu = after.own.saturating_sub(before.own);
         let known = own_cpu + server_cpu.unwrap_or_default();
         let (record, intervals) = timeline.finish(log);
+        let interrupted = stop.load(Ordering::Relaxed) && after.at > before.at;
+        // All clocks are read: what comes now is in no figure but its own.
+        let system_calls = tree.as_mut().filter(|_| counts_system_calls).map(|server| {
+            ensure!(
+                record.lost + record.peer_closed == 0,
+                "the window has left connections that lack a reply"
+            );
+            let depth = match task.pace {
+                Pace::Closed { depth } => depth,
+                Pace::Open { .. } => 1,
+            };
+            syscalls::count(server, &mut loads, task.shape.connections, depth, &stopping)
+        });
         Ok(Measured {
             record,
             intervals,
@@ -295,7 +315,8 @@ pub fn measure_with<D: Driver>(
                 .server_drops
                 .zip(after.server_drops)
                 .map(|(before, after)| after.saturating_sub(before)),
-            interrupted: stop.load(Ordering::Relaxed) && after.at > before.at,
+            interrupted,
+            system_calls,
         })
     })
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::os::CpuClock;
@@ -82,15 +82,37 @@ impl Tree {
         (self.clocks, self.switches) = (clocks, switches);
         Ok(self.used)
     }
+
+    /// The processes that were there at the last look.
+    pub fn processes(&self) -> Vec<i32> {
+        self.clocks.keys().copied().collect()
+    }
+
+    /// Whether no thread of these is running, ready to run, or held by whoever traces it.
+    pub fn is_asleep(&self) -> bool {
+        self.clocks.keys().all(|&pid| {
+            let statuses = tasks(pid).filter_map(|task| fs::read_to_string(task.join("status")).ok());
+            let mut states = statuses.filter_map(|status| {
+                let state = status.lines().find_map(|line| line.strip_prefix("State:"))?;
+                state.trim_start().chars().next()
+            });
+            // Sleeping, idle in the kernel, or ended and not waited for.
+            states.all(|state| matches!(state, 'S' | 'I' | 'Z' | 'X'))
+        })
+    }
+}
+
+fn tasks(pid: i32) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path())
 }
 
 /// The threads of a process: their ids, context switches and children. Those that end meanwhile are left out.
 fn threads(pid: i32) -> impl Iterator<Item = (i32, Switches, Vec<i32>)> {
-    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    entries.filter_map(|entry| {
-        let thread = entry.file_name().to_str()?.parse().ok()?;
-        let switches = switches(&entry.path())?;
-        let children = fs::read_to_string(entry.path().join("children")).unwrap_or_default();
+    tasks(pid).filter_map(|task| {
+        let thread = task.file_name()?.to_str()?.parse().ok()?;
+        let switches = switches(&task)?;
+        let children = fs::read_to_string(task.join("children")).unwrap_or_default();
         let children = children.split_whitespace().filter_map(|child| child.parse().ok()).collect();
         Some((thread, switches, children))
     })

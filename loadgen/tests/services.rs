@@ -226,7 +226,7 @@ fn an_echo_server_in_a_process_of_its_own() {
 }
 
 /// The command for it, with these variables.
-fn echo_command(variables: &str) -> String {
+pub fn echo_command(variables: &str) -> String {
     let program = std::env::current_exe().unwrap();
     let name = "services::an_echo_server_in_a_process_of_its_own";
     format!(
@@ -235,7 +235,7 @@ fn echo_command(variables: &str) -> String {
     )
 }
 
-const SPAWNED: &str = "echo=127.0.0.1:{port}";
+pub const SPAWNED: &str = "echo=127.0.0.1:{port}";
 
 #[track_caller]
 fn assert_gone(result: &serde_json::Value) {

@@ -9,6 +9,7 @@ mod outputs;
 mod search;
 mod services;
 mod sweep;
+mod syscalls;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

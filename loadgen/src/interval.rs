@@ -107,8 +107,9 @@ impl Lane {
         self.end_ns = self.origin_ns + (next + 1) * self.length_ns;
     }
 
-    /// Hands the last record over.
-    pub fn end(self, record: Record, now_ns: u64) {
+    /// Hands the last record over. If its interval has ended, what was awaited since then has one of its own.
+    pub fn end(mut self, mut record: Record, now_ns: u64) {
+        self.cut(&mut record, now_ns);
         self.send(record, None, now_ns);
     }
 
@@ -345,6 +346,19 @@ mod tests {
         assert_eq!(answered(&rows), [(0.0, 1), (0.1, 0), (0.2, 0), (0.3, 2)]);
         assert!((rows[3].length_s - 0.12).abs() < 1e-9, "{rows:?}");
         assert!(rows[1].service_time_us.is_none());
+    }
+
+    #[test]
+    fn what_is_awaited_after_the_last_reply_stretches_no_interval() {
+        let (timeline, mut lanes, arriving) = Timeline::new(1, LENGTH, true);
+        let (mut lane, mut record) = (lanes.pop().unwrap(), Record::new());
+        lane.begin(0);
+        answer(&mut lane, &mut record, &[50, 150]);
+        lane.end(record, ns(380));
+        let (_, rows) = all(timeline, &arriving);
+        assert_eq!(answered(&rows), [(0.0, 1), (0.1, 1), (0.2, 0), (0.3, 0)]);
+        let lengths: Vec<_> = rows.iter().map(|row| (row.length_s * 1e3).round() as u64).collect();
+        assert_eq!(lengths, [100, 100, 100, 80]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's servers have nobody to report to but the test")]
 
+use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
@@ -12,6 +13,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jiff::Zoned;
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 use serde_json::{Value, json};
+
+use super::outputs::{Folder, rows};
 
 /// Larger than any datagram.
 const ROOM: usize = 70_000;
@@ -285,6 +288,27 @@ fn the_warm_up_is_no_part_of_the_counts() {
             .output()
             .unwrap();
         assert_counts(&result_of(&output), &json!({"sent": 1000, "received": 1000}));
+    }
+}
+
+#[test]
+fn what_is_awaited_after_the_window_stretches_no_interval() {
+    let target = format!("echo={}", echo_server());
+    for pace in ["-r", "-d"] {
+        let folder = Folder::new();
+        let csv = folder.path("csv");
+        let arguments = [pace, if pace == "-r" { "500" } else { "4" }, "-t", "500ms", "--csv", &csv];
+        measure(&target, &[&["--timeout", "60s"], &arguments[..]].concat());
+        let csv = folder.read("csv");
+        let rows = rows(&csv);
+        let number = |row: &HashMap<&str, &str>, column| row[column].parse::<f64>().unwrap();
+        // Of 10 ms each, and the last one up to half longer.
+        assert!(rows.iter().all(|row| number(row, "length_s") < 0.0151), "{csv}");
+        // After the last reply duplicates are waited for, and there are none.
+        let last = rows.last().unwrap();
+        let end_s = number(last, "start_s") + number(last, "length_s");
+        let replied = rows.iter().rfind(|row| number(row, "answered") > 0.0).unwrap();
+        assert!(end_s - number(replied, "start_s") > 0.19, "{csv}");
     }
 }
 

@@ -474,11 +474,12 @@ impl DatagramLoad {
         loop {
             let quiet_ns = self.heard_ns.unwrap_or_default().max(began_ns) + COOL_DOWN.as_nanos() as u64;
             let now_ns = self.now_ns();
+            self.cut(now_ns);
             let until_ns = quiet_ns.min(longest_ns);
             if now_ns >= until_ns {
                 break;
             }
-            self.wait_until(until_ns)?;
+            self.wait_until(until_ns.min(self.interval_end_ns()))?;
             self.receive()?;
         }
         for socket in &mut self.sockets {

@@ -297,7 +297,7 @@ impl Report {
     }
 
     /// What was driven, and how.
-    fn title(&self) -> String {
+    pub fn title(&self) -> String {
         let pace = match self.rate_per_s {
             Some(rate) => format!("open loop at {}", figures::rate(rate)),
             None => format!("closed loop, depth {}", self.depth.unwrap_or_default()),
@@ -459,7 +459,7 @@ impl Report {
 }
 
 /// So many of something.
-fn counted(count: usize, one: &str) -> String {
+pub fn counted(count: usize, one: &str) -> String {
     format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
@@ -527,13 +527,24 @@ impl Files {
 
     /// Writes all of them.
     pub fn write(self, report: &Report, measured: &Measured) -> Result<()> {
-        write(self.json, |out| json::write(out, report))?;
+        self.write_with(report, || html::page(report, measured), Some((report, measured)))
+    }
+
+    /// Writes all of them, with a JSON and a page of one's own; without a measurement nothing but the JSON.
+    pub fn write_with(
+        self,
+        json: &impl Serialize,
+        page: impl FnOnce() -> Result<String>,
+        of: Option<(&Report, &Measured)>,
+    ) -> Result<()> {
+        write(self.json, |out| json::write(out, json))?;
+        let Some((report, measured)) = of else { return Ok(()) };
         let record = &measured.record;
         let times = if report.is_open_loop() { &record.response_times } else { &record.service_times };
         write(self.hgrm, |out| hgrm::write(out, times))?;
         write(self.csv, |out| csv::write(out, &measured.intervals))?;
         if let Some(out) = self.html {
-            let page = html::page(report, measured)?;
+            let page = page()?;
             write(Some(out), |out| out.write_all(page.as_bytes()))?;
         }
         self.log.map_or(Ok(()), |log| log.keep(&hlog::Outcome::of(report, record)))

@@ -2,10 +2,10 @@
 
 use std::io::{self, Write};
 
-use crate::report::Report;
+use serde::Serialize;
 
-/// Writes the report as one object and a line end.
-pub fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
+/// Writes a report as one object and a line end.
+pub fn write(out: &mut impl Write, report: &impl Serialize) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut *out, report)?;
     writeln!(out)
 }

@@ -37,10 +37,10 @@ pub enum Command {
     Sweep(Box<Sweep>),
     /// Find the highest rate that keeps conditions such as p99<1ms.
     Search(Box<Search>),
-    /// Open many connections, have one line echoed on each, and hold them.
-    Idle(Idle),
     /// Add the logs (--hlog) of several machines that drove one server at the same time.
     Merge(Merge),
+    /// Hold many connections, silent, slow and stopped ones, and see what that costs the server, and a busy few beside them.
+    Idle(Box<Idle>),
 }
 
 /// What is driven, and what every measurement of it has in common.
@@ -439,27 +439,90 @@ impl Run {
     }
 }
 
+/// `loadgen idle`. What says how to measure is for the busy connections.
 #[derive(Args)]
+#[command(
+    mut_arg("target", |arg| arg.value_name("[SERVICE=]ADDRESS").value_parser(held_target).help(
+        "What to hold: echo (also without its name), uppercase, greeting, http or custom, at tcp://HOST:PORT, HOST:PORT \
+         or unix:PATH.",
+    )),
+    mut_arg("requests", |arg| arg.requires("busy")),
+    mut_arg("duration", |arg| arg.requires("busy")),
+    mut_arg("warmup", |arg| arg.requires("busy")),
+    mut_arg("threads", |arg| arg.requires("busy")),
+    mut_arg("depth", |arg| arg.requires("busy")),
+    mut_arg("hgrm", |arg| arg.requires("busy")),
+    mut_arg("hlog", |arg| arg.requires("busy")),
+    mut_arg("csv", |arg| arg.requires("busy")),
+    mut_arg("html", |arg| arg.requires("busy")),
+    mut_arg("fail_if", |arg| arg.requires("busy")),
+)]
 pub struct Idle {
-    /// An echo server at tcp://HOST:PORT, HOST:PORT or unix:PATH.
-    #[arg(value_parser = stream_address)]
-    pub address: Address,
-
-    /// Connections to hold.
+    /// Connections to hold in all. Those that are neither slow nor stopped have one exchange each and are silent then.
     #[arg(short, long, value_name = "N", default_value_t = 1000, value_parser = count)]
     pub connections: usize,
 
-    /// The line that each connection sends once and must get back.
-    #[arg(long, value_name = "TEXT", default_value = "hello")]
-    pub line: String,
+    /// So many of them send a byte of an unfinished request now and then, and never its end.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub slow: usize,
 
-    /// How long to hold them after the last echo.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    /// Between two bytes of a slow connection.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = positive_duration, requires = "slow")]
+    pub slow_interval: Duration,
+
+    /// So many of them send requests until their socket is full, keep trying, and read no reply.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub stopped: usize,
+
+    /// Measure so many others: first alone, then beside those that are held.
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub busy: Option<usize>,
+
+    /// An open loop of so many requests a second on all busy connections together: 500, 50k.
+    #[arg(short, long, value_name = "PER_SECOND", value_parser = rate, conflicts_with = "depth", requires = "busy")]
+    pub rate: Option<f64>,
+
+    #[command(flatten)]
+    pub pacing: Pacing,
+
+    #[command(flatten)]
+    pub options: Options,
+
+    /// The line that a held connection to echo sends once and must get back [default: hello]
+    #[arg(long, value_name = "TEXT")]
+    pub line: Option<String>,
+
+    /// How long to hold them; with --busy as long as the measurement takes.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration, conflicts_with = "busy")]
     pub hold: Duration,
 
-    /// A connection or an echo that takes longer ends the run.
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = positive_duration)]
-    pub timeout: Duration,
+    /// Look at the server for so long while there is nothing but silent connections, with --pid or --spawn. Where no
+    /// others follow it is all the time that they are held.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    pub rest: Duration,
+
+    /// It is fine that the server closes silent connections.
+    #[arg(long)]
+    pub may_close: bool,
+
+    #[command(flatten)]
+    pub outputs: Outputs,
+}
+
+impl Idle {
+    /// How many are silent, if the others are not more than there are.
+    pub fn silent(&self) -> Result<usize, String> {
+        let others = self.slow.saturating_add(self.stopped);
+        self.connections.checked_sub(others).ok_or_else(|| {
+            format!("--slow and --stopped are {others} of {} connections: hold more (-c)", self.connections)
+        })
+    }
+
+    /// How the busy ones are measured, if there are any.
+    pub fn busy_run(&self) -> Option<Run> {
+        let (rate, pacing, options) = (self.rate, self.pacing.clone(), self.options.clone());
+        self.busy.map(|connections| Run { connections, rate, pacing, options })
+    }
 }
 
 /// `loadgen merge`.
@@ -520,13 +583,11 @@ impl FromStr for Target {
     }
 }
 
-/// An address that can be connected to.
-fn stream_address(text: &str) -> Result<Address, String> {
-    let address: Address = text.parse()?;
-    if address.takes_datagrams() {
-        Err("expected tcp://HOST:PORT, HOST:PORT or unix:PATH".into())
-    } else {
-        Ok(address)
+/// [SERVICE=]ADDRESS, of which a bare address is one of echo. The path of a unix socket may have a = in it.
+fn held_target(text: &str) -> Result<Target, String> {
+    match text.split_once('=') {
+        Some((service, _)) if !service.contains([':', '/']) => text.parse(),
+        _ => format!("echo={text}").parse(),
     }
 }
 
@@ -550,5 +611,20 @@ mod tests {
         assert!("time=tcp://:8081".parse::<Target>().unwrap_err().contains("datagrams alone"));
         assert!("127.0.0.1:7007".parse::<Target>().unwrap_err().contains("SERVICE=ADDRESS"));
         assert!("talk=127.0.0.1:7007".parse::<Target>().unwrap_err().contains("not a service"));
+    }
+
+    #[test]
+    fn what_is_held_is_echo_unless_it_says_so() {
+        for (text, service, address) in [
+            ("127.0.0.1:7007", Service::Echo, "127.0.0.1:7007"),
+            ("unix:/run/a=b.sock", Service::Echo, "unix:/run/a=b.sock"),
+            ("http=:8080", Service::Http, ":8080"),
+            ("uppercase=unix:/run/a=b.sock", Service::Uppercase, "unix:/run/a=b.sock"),
+        ] {
+            let target = held_target(text).unwrap();
+            assert_eq!((target.service, target.address.to_string().as_str()), (service, address));
+        }
+        assert!(held_target("talk=127.0.0.1:7007").unwrap_err().contains("not a service"));
+        assert!(held_target("127.0.0.1").unwrap_err().contains("HOST:PORT"));
     }
 }

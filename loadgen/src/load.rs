@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use mio::event::Event;
 use mio::{Interest, Token};
 use rand::SeedableRng;
@@ -146,11 +146,20 @@ impl Agenda<'_> {
 impl<E: Exchange> Load<E> {
     /// Opens every connection, or tells which one could not be.
     pub fn connect(address: &Address, shape: Shape, exchange: E) -> Result<Load<E>> {
-        let readiness = Readiness::new()?;
-        let mut conns = Vec::with_capacity(shape.connections);
+        let mut streams = Vec::with_capacity(shape.connections);
         for index in 0..shape.connections {
-            let mut stream = Stream::connect(&address.peer, shape.timeout)
+            let stream = Stream::connect(&address.peer, shape.timeout)
                 .with_context(|| format!("connecting {} of {} to {address}", index + 1, shape.connections))?;
+            streams.push(stream);
+        }
+        Load::over(streams, shape, exchange)
+    }
+
+    /// Drives connections that are open, and on which nothing has been said.
+    pub fn over(streams: Vec<Stream>, shape: Shape, exchange: E) -> Result<Load<E>> {
+        let readiness = Readiness::new()?;
+        let mut conns = Vec::with_capacity(streams.len());
+        for (index, mut stream) in streams.into_iter().enumerate() {
             readiness.registry().register(&mut stream, Token(index), Interest::READABLE)?;
             conns.push(Conn {
                 stream,
@@ -313,22 +322,16 @@ impl<E: Exchange> Load<E> {
         self.write()
     }
 
-    /// Keeps the connections open without a request, as long as one is left, and counts those that the peer closes
-    /// meanwhile.
-    pub fn hold(&mut self, time: Duration) -> Result<usize> {
-        let until_ns = self.readiness.now_ns() + time.as_nanos() as u64;
-        let before = self.open;
-        loop {
-            let left_ns = until_ns.saturating_sub(self.readiness.now_ns());
-            if left_ns == 0 || self.open == 0 {
-                return Ok(before - self.open);
+    /// The connections, for whoever watches them from now on.
+    pub fn into_streams(self) -> Result<Vec<Stream>> {
+        let mut streams = Vec::with_capacity(self.conns.len());
+        for Conn { mut stream, is_open, .. } in self.conns {
+            if is_open {
+                self.readiness.registry().deregister(&mut stream)?;
             }
-            self.readiness.wait(Some(Duration::from_nanos(left_ns)))?;
-            self.read(None)?;
-            if let Some(error) = &self.record.first_error {
-                bail!("{error}");
-            }
+            streams.push(stream);
         }
+        Ok(streams)
     }
 
     fn begin_intervals(&mut self, at_ns: u64) {

@@ -25,6 +25,7 @@ mod clock;
 mod datagram;
 mod exchange;
 mod fail_if;
+mod idle;
 mod interval;
 mod load;
 mod machine;
@@ -58,21 +59,17 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Parser;
 use clap::error::ErrorKind;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::cli::{Cli, Command, Idle, RunOnce};
-use crate::exchange::Walk;
+use crate::cli::{Cli, Command, RunOnce};
 use crate::fail_if::Measures;
-use crate::load::{Amount, Load, Shape};
 use crate::progress::Progress;
 use crate::report::{Files, Report};
 use crate::run::Watch;
 use crate::server::Server;
-use crate::size::Sizes;
-use crate::text::Text;
 use crate::trial::trial;
 use crate::verdict::Verdict;
 
@@ -106,8 +103,8 @@ fn main() -> ExitCode {
         Command::Run(run) => self::run(&run),
         Command::Sweep(sweep) => stop_on_signal().and_then(|stop| sweep::sweep(&sweep, &stop)),
         Command::Search(search) => stop_on_signal().and_then(|stop| search::search(&search, &stop)),
-        Command::Idle(idle) => self::idle(&idle).map(|()| ExitCode::SUCCESS),
         Command::Merge(merge) => merge::merge(&merge),
+        Command::Idle(idle) => stop_on_signal().and_then(|stop| idle::idle(&idle, &stop)),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("loadgen: {error:#}");
@@ -194,30 +191,4 @@ fn stop_on_signal() -> Result<Arc<AtomicBool>> {
             .context("catching signals")?;
     }
     Ok(stop)
-}
-
-/// Opens the connections, has one line echoed on each, and holds them.
-fn idle(idle: &Idle) -> Result<()> {
-    os::raise_descriptor_limit(idle.connections)?;
-    let line = format!("{}\n", idle.line).into_bytes();
-    let shape = Shape {
-        connections: idle.connections,
-        first: 0,
-        sizes: Sizes::fixed(line.len()),
-        timeout: idle.timeout,
-        seed: 0,
-    };
-    let mut load = Load::connect(&idle.address, shape, Walk::new(Text::repeated(&line)))?;
-    // From quiet and at depth 1, as many requests as connections are one on each.
-    load.drive(Amount::Requests(idle.connections as u64), 1, &|| false)?;
-    if let Some(error) = load.take_record().first_error {
-        bail!("{error}");
-    }
-    let mut stdout = io::stdout();
-    writeln!(stdout, "holding {}", idle.connections)?;
-    stdout.flush()?;
-    match load.hold(idle.hold)? {
-        0 => Ok(()),
-        closed => bail!("the peer closed {closed} of {} idle connections", idle.connections),
-    }
 }

@@ -9,9 +9,16 @@ use std::time::{Duration, Instant};
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::io::Errno;
+use rustix::net::sockopt::{
+    Timeout, set_socket_recv_buffer_size, set_socket_send_buffer_size, set_socket_timeout,
+};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
 
 use crate::address::Peer;
+
+/// What a narrow connection's buffers are asked to have; the kernel has a least size of its own.
+const NARROW_BYTES: usize = 4096;
 
 pub enum Stream {
     Tcp(TcpStream),
@@ -23,7 +30,9 @@ impl Stream {
     /// overflowing, which on TCP would cost a second for each connection that it drops.
     pub fn connect(peer: &Peer, timeout: Duration) -> io::Result<Stream> {
         match peer {
-            Peer::Tcp(addresses) => connect_tcp(addresses, timeout),
+            Peer::Tcp(addresses) => {
+                first_of(addresses, |address| BlockingTcpStream::connect_timeout(address, timeout))
+            }
             Peer::Unix(path) => connect_unix(path, timeout),
             Peer::Udp(_) | Peer::UnixDatagram(_) => Err(io::ErrorKind::Unsupported.into()),
         }
@@ -41,6 +50,14 @@ impl Stream {
         Ok(send(self, bytes, SendFlags::NOSIGNAL)?)
     }
 
+    /// Connects with buffers of the kernel's smallest sizes, so that they are soon full.
+    pub fn connect_narrow(peer: &Peer, timeout: Duration) -> io::Result<Stream> {
+        match peer {
+            Peer::Tcp(addresses) => first_of(addresses, |address| connect_tcp_narrow(address, timeout)),
+            _ => Stream::connect(peer, timeout),
+        }
+    }
+
     /// Whether a read shorter than its buffer means that nothing is left. A unix stream may split a read where
     /// descriptors or credentials were passed along.
     pub fn short_read_means_drained(&self) -> bool {
@@ -49,10 +66,13 @@ impl Stream {
 }
 
 /// Tries each address that the name stands for; the last error speaks for all.
-fn connect_tcp(addresses: &[SocketAddr], timeout: Duration) -> io::Result<Stream> {
+fn first_of(
+    addresses: &[SocketAddr],
+    connect: impl Fn(&SocketAddr) -> io::Result<BlockingTcpStream>,
+) -> io::Result<Stream> {
     let mut last_error = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in addresses {
-        match BlockingTcpStream::connect_timeout(address, timeout) {
+        match connect(address) {
             Ok(stream) => {
                 // Without it the kernel holds a request back until the reply before it is acknowledged.
                 stream.set_nodelay(true)?;
@@ -63,6 +83,21 @@ fn connect_tcp(addresses: &[SocketAddr], timeout: Duration) -> io::Result<Stream
         }
     }
     Err(last_error)
+}
+
+/// The receive buffer must be small before the connection is there: what it offers the peer is not taken back.
+fn connect_tcp_narrow(address: &SocketAddr, timeout: Duration) -> io::Result<BlockingTcpStream> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    set_socket_recv_buffer_size(&socket, NARROW_BYTES)?;
+    set_socket_send_buffer_size(&socket, NARROW_BYTES)?;
+    // It is also what a connection's opening may take.
+    set_socket_timeout(&socket, Timeout::Send, Some(timeout))?;
+    match rustix::net::connect(&socket, address) {
+        Ok(()) => Ok(socket.into()),
+        Err(Errno::INPROGRESS) => Err(io::ErrorKind::TimedOut.into()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A unix listener with a full backlog answers WouldBlock, and the kernel has no readiness for the moment that ends:

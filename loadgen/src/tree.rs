@@ -52,6 +52,11 @@ impl Tree {
         Ok(tree)
     }
 
+    /// The processes, as of the last look.
+    pub fn pids(&self) -> impl Iterator<Item = i32> {
+        self.clocks.keys().copied()
+    }
+
     /// Adds what has been used since the last look. Fails once the first process is gone.
     pub fn look(&mut self) -> io::Result<Usage> {
         let (mut clocks, mut switches) = (HashMap::new(), HashMap::new());

@@ -14,7 +14,7 @@ use crate::run::{Measured, Task, Watch, measure, measure_with};
 use crate::server::Server;
 
 /// A server that dies closes its connections a little before it is gone.
-const DEATH_PATIENCE: Duration = Duration::from_millis(200);
+pub const DEATH_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Measures once. `server` is the one that was started for it, if one was: it is an error if it has ended.
 pub fn trial(

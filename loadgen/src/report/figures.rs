@@ -31,6 +31,17 @@ pub fn range(from: &str, to: &str) -> String {
     }
 }
 
+/// An amount of memory: `850 B`, `12.0 KiB`, `1.25 MiB`.
+pub fn bytes(bytes: f64) -> String {
+    let (value, unit) = match bytes.abs() {
+        size if size < 1023.5 => (bytes, "B"),
+        size if size < 1023.5 * 1024.0 => (bytes / 1024.0, "KiB"),
+        size if size < 1023.5 * 1024.0 * 1024.0 => (bytes / 1024.0 / 1024.0, "MiB"),
+        _ => (bytes / 1024.0 / 1024.0 / 1024.0, "GiB"),
+    };
+    format!("{} {unit}", three_digits(value))
+}
+
 /// A share of one: `12.3 %`.
 pub fn share(of_one: f64) -> String {
     format!("{:.1} %", of_one * 100.0)
@@ -68,6 +79,16 @@ mod tests {
             [(0.5, "0.50/s"), (950.0, "950/s"), (49_900.0, "49.9 k/s"), (1_250_000.0, "1.25 M/s")]
         {
             assert_eq!(rate(per_s), words);
+        }
+        for (size, words) in [
+            (0.0, "0 B"),
+            (850.0, "850 B"),
+            (1023.6, "1.00 KiB"),
+            (12.0 * 1024.0, "12.0 KiB"),
+            (1.25 * 1024.0 * 1024.0, "1.25 MiB"),
+            (3.0 * 1024.0 * 1024.0 * 1024.0, "3.00 GiB"),
+        ] {
+            assert_eq!(bytes(size), words);
         }
         assert_eq!(share(0.1234), "12.3 %");
         assert_eq!(range("44.0 µs", "47.2 µs"), "44.0–47.2 µs");

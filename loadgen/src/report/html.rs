@@ -189,7 +189,7 @@ fn quantile_lines(report: &Report, measured: &Measured) -> Vec<Line<'static>> {
     }
 }
 
-/// Microseconds by quantile.
+/// Microseconds by quantile, for a line.
 pub fn distribution(times: &Histogram<u64>) -> Vec<(f64, Option<f64>)> {
     times
         .iter_quantiles(TICKS_PER_HALF_DISTANCE)
@@ -234,7 +234,7 @@ fn points(report: &Report, intervals: &[Interval]) -> (Vec<Point>, &'static str)
 }
 
 /// Every value of the JSON under its path.
-fn rows(html: &mut String, path: &str, value: &Value) {
+pub fn rows(html: &mut String, path: &str, value: &Value) {
     let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
     match value {
         Value::Object(fields) => {

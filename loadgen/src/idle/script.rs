@@ -1,0 +1,177 @@
+//! What the held connections say: one exchange, an unfinished request, or requests without end.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cli::{Asked, Idle};
+use crate::exchange::{Custom, Exchange, FirstBody, Http, Walk};
+use crate::load::{Amount, Load, Shape};
+use crate::service::Service;
+use crate::size::Sizes;
+use crate::stream::Stream;
+use crate::text::Text;
+
+/// So many bytes of requests are made once, for all stopped connections.
+const REQUESTS_BYTES_MIN: usize = 16 * 1024;
+
+/// The line that an echo is asked for unless another is given.
+const LINE: &str = "hello";
+
+/// Has one exchange on each connection, given the index of the first.
+type Once<'a> = dyn Fn(Vec<Stream>, usize) -> Result<Vec<Stream>> + 'a;
+
+/// What is said over any kind of exchange.
+pub struct Script<'a> {
+    once: Box<Once<'a>>,
+    /// Whole requests, one after the other.
+    pub requests: Vec<u8>,
+    pub unfinished: Unfinished,
+}
+
+/// A request of which one byte after the other is sent, and never the last.
+#[derive(Default)]
+pub struct Unfinished {
+    begin: Vec<u8>,
+    /// What follows for ever, where the protocol allows that.
+    endless: Option<u8>,
+}
+
+impl Unfinished {
+    /// The byte at this place; none if only the last one is left.
+    pub fn byte(&self, at: u64) -> Option<u8> {
+        let byte = usize::try_from(at).ok().and_then(|at| self.begin.get(at));
+        byte.copied().or(self.endless)
+    }
+}
+
+impl<'a> Script<'a> {
+    /// Fails if connections to the service cannot be held.
+    pub fn of(idle: &Idle, asked: &Asked<'a>) -> Result<Script<'a>, String> {
+        let options = &idle.options;
+        if idle.line.is_some() && options.target.service != Service::Echo {
+            return Err(format!("--line is for echo, not for {}", options.target.service));
+        }
+        let (sizes, timeout) = (options.size.clone(), options.timeout());
+        // A line without an end, as long as it may get.
+        let line = Unfinished { begin: Vec::new(), endless: Some(b'a') };
+        Ok(match *asked {
+            Asked::Walk(Service::Echo) => {
+                let line_sent = format!("{}\n", idle.line.as_deref().unwrap_or(LINE)).into_bytes();
+                let sizes = Sizes::fixed(line_sent.len());
+                Script::with(move || Walk::new(Text::repeated(&line_sent)), sizes, timeout, |_| line)
+            }
+            Asked::Walk(service) => Script::with(move || Walk::of(service), sizes, timeout, |_| line),
+            Asked::Greeting => Script::with(Custom::greeting, sizes, timeout, |_| line),
+            Asked::Custom { send, expect } => Script::with(
+                move || Custom::new(send, expect),
+                sizes,
+                timeout,
+                |mut begin| {
+                    begin.pop();
+                    Unfinished { begin, endless: None }
+                },
+            ),
+            Asked::Page { path, status } => {
+                let (host, first_body) = (options.target.address.host(), FirstBody::default());
+                let make = move || Http::new(path, &host, status, first_body.clone());
+                Script::with(make, sizes, timeout, |mut begin| {
+                    // In place of the empty line that ends the head, a header that goes on.
+                    begin.truncate(begin.len() - 2);
+                    begin.extend_from_slice(b"X-Slow: ");
+                    Unfinished { begin, endless: Some(b'a') }
+                })
+            }
+            Asked::Datagrams(_) => {
+                return Err("idle holds connections, of which datagrams have none".into());
+            }
+            Asked::Chat { .. } => {
+                return Err("idle holds connections to echo, uppercase, greeting, http and custom".into());
+            }
+        })
+    }
+
+    /// `unfinish` makes of a whole request what slow connections send.
+    fn with<E: Exchange>(
+        make: impl Fn() -> E + 'a,
+        sizes: Sizes,
+        timeout: Duration,
+        unfinish: impl FnOnce(Vec<u8>) -> Unfinished,
+    ) -> Script<'a> {
+        let mut exchange = make();
+        let mut conn = exchange.open(0);
+        let (size, mut requests) = (sizes.bounds().0, Vec::new());
+        exchange.request(&mut conn, size, &mut requests);
+        let unfinished = unfinish(requests.clone());
+        while requests.len() < REQUESTS_BYTES_MIN {
+            exchange.request(&mut conn, size, &mut requests);
+        }
+        let once = move |streams: Vec<Stream>, first| {
+            let shape = Shape {
+                connections: streams.len(),
+                first,
+                sizes: sizes.clone(),
+                timeout,
+                seed: first as u64,
+            };
+            let connections = format!("connections {} to {}", first + 1, first + streams.len());
+            exchange_once(streams, shape, make())
+                .with_context(|| format!("the first exchange of {connections}"))
+        };
+        Script { once: Box::new(once), requests, unfinished }
+    }
+
+    /// Has one exchange on each of the connections, the first of which has this index.
+    pub fn once(&self, streams: Vec<Stream>, first: usize) -> Result<Vec<Stream>> {
+        (self.once)(streams, first)
+    }
+}
+
+fn exchange_once<E: Exchange>(streams: Vec<Stream>, shape: Shape, exchange: E) -> Result<Vec<Stream>> {
+    let connections = streams.len();
+    let mut load = Load::over(streams, shape, exchange)?;
+    // From quiet and at depth 1, as many requests as connections are one on each.
+    load.drive(Amount::Requests(connections as u64), 1, &|| false)?;
+    let record = load.take_record();
+    if let Some(error) = record.first_error {
+        bail!("{error}");
+    }
+    if record.peer_closed > 0 {
+        bail!("the server closed {} of them: does it limit its connections?", record.peer_closed);
+    }
+    load.into_streams()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    /// What a slow connection sends first, and what stands there after very long.
+    fn unfinished(arguments: &[&str]) -> (String, Option<u8>) {
+        let Command::Idle(idle) = Cli::parse_from([&["loadgen", "idle"], arguments].concat()).command else {
+            panic!("{arguments:?} is idle");
+        };
+        let asked = idle.options.asked(2).unwrap();
+        let script = Script::of(&idle, &asked).unwrap();
+        assert!(script.requests.len() >= REQUESTS_BYTES_MIN);
+        let Unfinished { begin, .. } = &script.unfinished;
+        (begin.escape_ascii().to_string(), script.unfinished.byte(u64::MAX))
+    }
+
+    #[test]
+    fn no_request_is_ever_finished() {
+        let address = "127.0.0.1:7007";
+        assert_eq!(unfinished(&[address]), (String::new(), Some(b'a')));
+        assert_eq!(
+            unfinished(&[&format!("custom={address}"), "--send", r"PING\r\n", "--expect", r"+PONG\r\n"]),
+            (r"PING\r".into(), None)
+        );
+        assert_eq!(
+            unfinished(&[&format!("http={address}"), "--path", "/a"]),
+            (r"GET /a HTTP/1.1\r\nHost: 127.0.0.1:7007\r\nX-Slow: ".into(), Some(b'a'))
+        );
+    }
+}

@@ -67,7 +67,7 @@ pub struct Kept {
     pub held: usize,
     /// By the server.
     pub closed: usize,
-    /// How long those that were closed first and last had been open; null if none was.
+    /// The shortest and the longest time that one of these was open; null if none was closed.
     pub first_closed_s: Option<f64>,
     pub last_closed_s: Option<f64>,
     /// Sent since they are held; 0 for idle ones.

@@ -233,6 +233,38 @@ fn neighbours_that_change_places_are_reordered() {
 }
 
 #[test]
+fn faults_of_all_kinds_are_told_apart() {
+    // Of each thousand: one dropped, ten doubled, five that change places with the next, and one with a wrong byte.
+    let address = || {
+        let mut held = Vec::new();
+        serve(move |number, bytes, socket, peer| match (number % 1000, number % 100, number % 200) {
+            (999, ..) => {}
+            (501, ..) => {
+                bytes[40] ^= 1;
+                reply(socket, bytes, peer);
+            }
+            (_, 50, _) => (0..2).for_each(|_| reply(socket, bytes, peer)),
+            (.., 17) => held = bytes.to_vec(),
+            (.., 18) => {
+                reply(socket, bytes, peer);
+                reply(socket, &held, peer);
+            }
+            _ => reply(socket, bytes, peer),
+        })
+    };
+    // So many in flight that those which are dropped leave room for those that wait for the next.
+    for arguments in [&["-d", "32"][..], &["-r", "5k"]] {
+        let target = format!("echo={}", address());
+        let arguments = [&["-n", "8000", "-s", "64", "--timeout", "3s"], arguments].concat();
+        let (_, result) = invalid(&target, &arguments, "wrong replies");
+        let expected = json!({
+            "sent": 8000, "received": 8000 - 8 + 80, "lost": 8, "duplicated": 80, "reordered": 40, "corrupted": 8
+        });
+        assert_counts(&result, &expected);
+    }
+}
+
+#[test]
 fn a_reply_after_the_timeout_is_late_and_its_request_lost() {
     // The first reply comes once its request has been given up, which the second request shows.
     let mut first = Vec::new();

@@ -193,6 +193,28 @@ fn one_wrong_byte_is_an_error_with_its_offset_and_no_service_time() {
 }
 
 #[test]
+fn one_wrong_byte_in_a_million_is_found() {
+    let address = serve(|stream| {
+        copy(stream, |offset, bytes| {
+            let in_million = (offset % 1_000_000) as usize;
+            if let Some(byte) = bytes.get_mut(999_999 - in_million) {
+                *byte ^= 0x20;
+            }
+        })
+    });
+    for arguments in [&["-c", "1", "-d", "16"][..], &["-c", "1", "-d", "1"], &["-c", "1", "-r", "200k"]] {
+        let arguments = [&["-n", "70000", "-s", "64", "--timeout", "60s", "--json", "-"], arguments].concat();
+        let output = loadgen(&[&["run", &format!("echo={address}"), "-w", "0"], &arguments[..]].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let result: serde_json::Value = serde_json::from_slice(&output.stdout).expect(&stderr);
+        assert_eq!(output.status.code(), Some(3), "{stderr}");
+        // 4,480,000 bytes.
+        assert_eq!([&result["requests"], &result["errors"], &result["lost"]], [70_000, 4, 0], "{stderr}");
+        assert!(stderr.contains("byte 999999 of its replies is"), "{stderr}");
+    }
+}
+
+#[test]
 fn a_wrong_reply_in_the_warm_up_ends_the_run() {
     let address = serve(|stream| copy(stream, |_, bytes| bytes.make_ascii_uppercase()));
     let target = format!("echo={address}");

@@ -17,14 +17,18 @@
 //! - *unexpected*: anything else that nobody said to this member, its own lines among it.
 //! - *late*: it had been given up as *lost*, because it had not come within the timeout.
 //! - an announcement of the server, which begins with `* `.
+//!
+//! Other servers that pass lines on are spoken to in their dialects, and verified in the same way.
 
 mod counts;
+mod dialect;
 mod load;
 mod places;
 mod room;
 mod speech;
 
 pub use counts::Counts;
+pub use dialect::Dialect;
 pub use load::ChatLoad;
 
 /// Who sits where. Members are numbered from 0, room by room; the first ones of each room talk.
@@ -36,16 +40,25 @@ pub struct Seating {
     pub rooms: usize,
     /// In each room.
     pub senders: usize,
+    pub dialect: Dialect,
 }
 
 impl Seating {
     /// Tells why it cannot be, if it cannot.
     pub fn check(&self) -> Result<(), String> {
-        let Seating { members, rooms, senders } = *self;
+        let Seating { members, rooms, senders, dialect } = *self;
+        if rooms > 1 && !dialect.has_rooms() {
+            return Err("there are no rooms in this dialect: leave --rooms out".into());
+        }
         let smallest = members / rooms;
         if smallest < 2 {
             let needed = rooms.saturating_mul(2);
             return Err(format!("in a room there are a sender and a receiver at least: -c {needed} or more"));
+        }
+        if senders == smallest && !dialect.senders_listen() {
+            return Err(format!(
+                "--senders {senders} of the {smallest} members of a room leave nobody to listen"
+            ));
         }
         if senders > smallest {
             return Err(format!("--senders {senders} are more than the {smallest} members of a room"));
@@ -66,10 +79,15 @@ mod tests {
 
     #[test]
     fn everybody_has_a_seat() {
-        let seating = Seating { members: 11, rooms: 4, senders: 2 };
+        let seating = Seating { members: 11, rooms: 4, senders: 2, dialect: Dialect::Tidewheel };
         assert_eq!([0, 1, 2, 3, 4].map(|room| seating.first(room)), [0, 3, 6, 9, 11]);
         assert_eq!(seating.check(), Ok(()));
         assert!(Seating { senders: 3, ..seating }.check().unwrap_err().contains("the 2 members"));
         assert!(Seating { rooms: 6, ..seating }.check().unwrap_err().contains("-c 12"));
+        // Somebody must listen, which two senders of two do unless they cannot.
+        assert!(
+            Seating { dialect: Dialect::Redis, ..seating }.check().unwrap_err().contains("nobody to listen")
+        );
+        assert!(Seating { dialect: Dialect::Lines, ..seating }.check().unwrap_err().contains("--rooms"));
     }
 }

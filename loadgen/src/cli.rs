@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::address::Address;
-use crate::chat::Seating;
+use crate::chat::{Dialect, Seating};
 use crate::datagram::request_bytes;
 use crate::fail_if::Condition;
 use crate::load::Amount;
@@ -71,6 +71,11 @@ pub struct Options {
     /// Members of each room of chat who talk; all others of the room hear them [default: 1]
     #[arg(long, value_name = "N", value_parser = count)]
     pub senders: Option<usize>,
+
+    /// How chat's server is spoken to: tidewheel, lines (one room; every line goes to all others as it is), redis (rooms
+    /// are channels; those who talk only publish) or nats (rooms are subjects) [default: tidewheel]
+    #[arg(long, value_name = "NAME")]
+    pub dialect: Option<Dialect>,
 
     /// What custom sends: text with \r \n \t \0 \\ \xHH, and {seq} (number of the request on its connection), {conn} (index
     /// of the connection), {payload} (text of --size bytes), {len} (its length); {{ and }} for braces.
@@ -324,7 +329,7 @@ pub enum Asked<'a> {
     /// To be greeted.
     Greeting,
     /// To pass on what members of rooms say.
-    Chat { rooms: usize, senders: usize },
+    Chat { rooms: usize, senders: usize, dialect: Dialect },
     /// What the templates say.
     Custom { send: &'a Template, expect: &'a Template },
     /// A page of HTTP.
@@ -351,6 +356,7 @@ impl Options {
             ("--status", self.status.is_some(), Service::Http),
             ("--rooms", self.rooms.is_some(), Service::Chat),
             ("--senders", self.senders.is_some(), Service::Chat),
+            ("--dialect", self.dialect.is_some(), Service::Chat),
             ("--send", self.send.is_some(), Service::Custom),
             ("--expect", self.expect.is_some(), Service::Custom),
         ];
@@ -394,8 +400,9 @@ impl Options {
             Service::Greeting => Asked::Greeting,
             Service::Chat => {
                 let (rooms, senders) = (self.rooms.unwrap_or(1), self.senders.unwrap_or(1));
-                Seating { members: connections_min, rooms, senders }.check()?;
-                Asked::Chat { rooms, senders }
+                let dialect = self.dialect.unwrap_or_default();
+                Seating { members: connections_min, rooms, senders, dialect }.check()?;
+                Asked::Chat { rooms, senders, dialect }
             }
             Service::Custom => match (&self.send, &self.expect) {
                 (Some(send), Some(expect)) => Asked::Custom { send, expect },

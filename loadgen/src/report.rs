@@ -96,6 +96,7 @@ pub struct Report {
     deliveries: Option<u64>,
     deliveries_per_s: Option<f64>,
     server_cpu_ns_per_delivery: Option<f64>,
+    loadgen_cpu_ns_per_delivery: Option<f64>,
     loadgen_cpu_ns_per_request: f64,
     /// Of one processor.
     loadgen_cpu_share: f64,
@@ -129,6 +130,8 @@ struct Datagrams {
 /// What became of the lines of a chat.
 #[derive(Serialize)]
 struct Rooms {
+    /// How the server is spoken to.
+    dialect: chat::Dialect,
     rooms: usize,
     /// Of each room.
     senders: usize,
@@ -202,9 +205,9 @@ impl Report {
         let (mut path, mut send, mut expect, mut rooms) = (None, None, None, None);
         match asked {
             Asked::Datagrams(_) | Asked::Walk(_) | Asked::Greeting => {}
-            Asked::Chat { rooms: of, senders } => {
+            Asked::Chat { rooms: of, senders, dialect } => {
                 let counts = record.chat.clone().unwrap_or_default();
-                rooms = Some(Rooms { rooms: *of, senders: *senders, counts });
+                rooms = Some(Rooms { dialect: *dialect, rooms: *of, senders: *senders, counts });
             }
             Asked::Page { path: of, .. } => path = Some((*of).to_owned()),
             Asked::Custom { send: request, expect: reply } => {
@@ -264,6 +267,8 @@ impl Report {
             server_cpu_ns_per_delivery: deliveries
                 .zip(measured.server_cpu)
                 .map(|(deliveries, cpu)| cpu.as_nanos() as f64 / deliveries),
+            loadgen_cpu_ns_per_delivery: deliveries
+                .map(|deliveries| measured.own_cpu.as_nanos() as f64 / deliveries),
             server_context_switches_per_request: measured.server_switches.map(|switches| Switching {
                 voluntary: switches.voluntary as f64 / requests,
                 involuntary: switches.involuntary as f64 / requests,

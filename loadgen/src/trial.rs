@@ -52,8 +52,9 @@ pub fn trial(
         }
         Asked::Walk(service) => measure(&task, || Walk::of(*service), stop, watch),
         Asked::Greeting => measure(&task, Custom::greeting, stop, watch),
-        Asked::Chat { rooms, senders } => {
-            let seating = Seating { members: run.connections, rooms: *rooms, senders: *senders };
+        Asked::Chat { rooms, senders, dialect } => {
+            let seating =
+                Seating { members: run.connections, rooms: *rooms, senders: *senders, dialect: *dialect };
             measure_with(&task, |shape, _| ChatLoad::connect(address, shape, seating), stop, watch)
         }
         Asked::Custom { send, expect } => measure(&task, || Custom::new(send, expect), stop, watch),

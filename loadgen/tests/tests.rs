@@ -4,6 +4,7 @@
 
 mod chat;
 mod datagrams;
+mod dialects;
 mod idle;
 mod merge;
 mod outputs;

@@ -7,6 +7,7 @@
 //! ```
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -25,13 +26,14 @@ use crate::run::Driver;
 use crate::stream::Stream;
 
 use super::Seating;
+use super::dialect::{Dialect, HELLO, Heard, PONG};
 use super::room::{Ledger, Room};
 use super::speech::{
     Quoted, Speech, is_announcement, is_entry, is_flood_control, is_welcome, without_prompts,
 };
 
-/// One read takes this much at most: many lines of any common size.
-const READ_BYTES_MAX: usize = 64 * 1024;
+/// One read has room for this much at least: many lines of any common size.
+const READ_BYTES_MIN: usize = 64 * 1024;
 
 /// Readiness taken from one wait. More members than that take turns.
 const EVENTS_MAX: usize = 1024;
@@ -46,6 +48,9 @@ const LINE_BYTES_BESIDE: usize = 16 * 1024;
 /// announcements after the last member has come.
 const COOL_DOWN: Duration = Duration::from_millis(200);
 
+/// Between two greetings where the server does not tell who is there: no event does.
+const HELLO_INTERVAL: Duration = Duration::from_millis(10);
+
 const ALARM: Token = Token(usize::MAX);
 
 /// The rooms of one thread.
@@ -56,6 +61,7 @@ pub struct ChatLoad {
     poll: Poll,
     events: Events,
     alarm: Alarm,
+    dialect: Dialect,
     speech: Speech,
     members: Vec<Member>,
     /// The number of the first of them.
@@ -68,7 +74,10 @@ pub struct ChatLoad {
     outside: usize,
     /// Why somebody could not get into a room.
     refusal: Option<String>,
+    /// Room for what is left of one read and for the next one.
     buffer: Box<[u8]>,
+    /// The line that is being said.
+    line: Vec<u8>,
     /// Members with lines that have not been written yet.
     dirty: Vec<usize>,
     /// All times are nanoseconds from here.
@@ -84,11 +93,14 @@ pub struct ChatLoad {
 struct Member {
     stream: Stream,
     room: usize,
+    room_name: Arc<str>,
     place: usize,
     is_open: bool,
     stage: Stage,
-    /// The beginning of a line whose end has not come.
+    /// The beginning of what has not come to its end.
     partial: Vec<u8>,
+    /// So many of its lines the server has not answered, if it does.
+    receipts_due: u64,
     /// What the server last said.
     notice: Vec<u8>,
     /// What the socket has not taken.
@@ -105,8 +117,8 @@ struct Member {
 /// How far a member has come.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// It has given its name.
-    Named,
+    /// It has asked to be let in.
+    Outside,
     /// Its name was accepted, and it has asked for its room.
     Welcome,
     InRoom,
@@ -123,6 +135,7 @@ impl ChatLoad {
             poll,
             events: Events::with_capacity(EVENTS_MAX),
             alarm,
+            dialect: seating.dialect,
             speech: Speech::new(),
             members: Vec::new(),
             first: seating.first(shape.first),
@@ -131,7 +144,8 @@ impl ChatLoad {
             senders: Vec::new(),
             outside: 0,
             refusal: None,
-            buffer: vec![0; READ_BYTES_MAX].into(),
+            buffer: vec![0; READ_BYTES_MIN + thing_bytes_max(&shape)].into(),
+            line: Vec::new(),
             dirty: Vec::new(),
             base: Instant::now(),
             end_ns: u64::MAX,
@@ -143,9 +157,11 @@ impl ChatLoad {
             let number = load.shape.first + index;
             let first = seating.first(number);
             let members = seating.first(number + 1) - first;
-            load.rooms.push(Room::new(index, first, members, seating.senders));
+            let senders_listen = seating.dialect.senders_listen();
+            load.rooms.push(Room::new(index, first, members, seating.senders, senders_listen));
+            let name = Arc::from(load.speech.room(number));
             for place in 0..members {
-                load.enter(address, index, place, seating.members)?;
+                load.enter(address, index, &name, place, seating)?;
             }
         }
         // Each room in its turn, whose senders take turns.
@@ -156,23 +172,33 @@ impl ChatLoad {
         Ok(load)
     }
 
-    /// Connects a member and says its name and its room.
-    fn enter(&mut self, address: &Address, room: usize, place: usize, of: usize) -> Result<()> {
+    /// Connects a member and asks to let it into its room.
+    fn enter(
+        &mut self,
+        address: &Address,
+        room: usize,
+        room_name: &Arc<str>,
+        place: usize,
+        seating: Seating,
+    ) -> Result<()> {
         let index = self.members.len();
         let number = self.first + index;
         let mut stream = Stream::connect(&address.peer, self.shape.timeout)
-            .with_context(|| format!("connecting {} of {of} to {address}", number + 1))?;
+            .with_context(|| format!("connecting {} of {} to {address}", number + 1, seating.members))?;
         self.poll.registry().register(&mut stream, Token(index), Interest::READABLE)?;
-        let (nick, room_name) = (self.speech.nick(number), self.speech.room(self.shape.first + room));
+        let mut out = Vec::new();
+        self.dialect.enter(&self.speech.nick(number), room_name, place < seating.senders, &mut out);
         self.members.push(Member {
             stream,
             room,
+            room_name: room_name.clone(),
             place,
             is_open: true,
-            stage: Stage::Named,
+            stage: Stage::Outside,
             partial: Vec::new(),
+            receipts_due: 0,
             notice: Vec::new(),
-            out: format!("{nick}\n/join {room_name}\n").into_bytes(),
+            out,
             out_at: 0,
             fresh: 0,
             is_blocked: false,
@@ -199,11 +225,35 @@ impl ChatLoad {
                 let nick = self.nick(index);
                 bail!("{nick} is in no room after {:?}: {said}", self.shape.timeout);
             }
-            self.turn_outside(left)?;
+            if self.dialect.needs_hello() {
+                self.say_hello()?;
+                self.turn_outside(left.min(HELLO_INTERVAL))?;
+            } else {
+                self.turn_outside(left)?;
+            }
         }
         self.cool_down()?;
         self.ledger.take_record();
         Ok(())
+    }
+
+    /// The first member lets the others know that they are there, and is so itself if one of them has heard it.
+    fn say_hello(&mut self) -> Result<()> {
+        if self.members.iter().skip(1).any(|member| member.stage == Stage::InRoom) {
+            self.let_in(0);
+        }
+        // What it could not write before will do.
+        if !self.members[0].is_blocked {
+            self.members[0].out.extend_from_slice(HELLO);
+            self.write_out(0)?;
+        }
+        Ok(())
+    }
+
+    fn let_in(&mut self, index: usize) {
+        if std::mem::replace(&mut self.members[index].stage, Stage::InRoom) != Stage::InRoom {
+            self.outside -= 1;
+        }
     }
 
     fn turn_outside(&mut self, longest: Duration) -> Result<()> {
@@ -263,8 +313,14 @@ impl ChatLoad {
         let number = self.rooms[room].first() + place;
         let index = number - self.first;
         let member = &mut self.members[index];
-        self.speech.say(number, sequence, size, &mut member.out);
-        member.out.push(b'\n');
+        self.line.clear();
+        if self.dialect.adds_names() {
+            self.speech.say(number, sequence, size, &mut self.line);
+        } else {
+            self.speech.tell(number, sequence, size, &mut self.line);
+        }
+        self.dialect.say(&self.line, &member.room_name, &mut member.out);
+        member.receipts_due += u64::from(self.dialect.has_receipts());
         if member.fresh == 0 {
             self.dirty.push(index);
         }
@@ -365,7 +421,11 @@ impl ChatLoad {
         // Taken out and put back.
         let mut buffer = std::mem::take(&mut self.buffer);
         while self.members[index].is_open {
-            let read = match self.members[index].stream.read(&mut buffer) {
+            let member = &mut self.members[index];
+            // What follows is read behind it.
+            let left = member.partial.len();
+            buffer[..left].copy_from_slice(&member.partial);
+            let read = match member.stream.read(&mut buffer[left..]) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Ok(0) | Err(_) => {
@@ -374,46 +434,77 @@ impl ChatLoad {
                 }
                 Ok(read) => read,
             };
-            self.take(index, &buffer[..read]);
-            if is_drained(event, &self.members[index].stream, read < buffer.len()) {
+            self.take(index, &buffer[..left + read]);
+            if is_drained(event, &self.members[index].stream, left + read < buffer.len()) {
                 break;
             }
         }
         self.buffer = buffer;
     }
 
-    /// Takes the lines that end in what was read.
+    /// Takes what has come to its end, and keeps the rest for later.
     fn take(&mut self, index: usize, mut bytes: &[u8]) {
         let now_ns = self.now_ns();
         self.cut(now_ns);
         self.heard_ns = now_ns;
-        while let Some(end) = memchr::memchr(b'\n', bytes) {
-            let (line, rest) = bytes.split_at(end);
-            bytes = &rest[1..];
-            let mut partial = std::mem::take(&mut self.members[index].partial);
-            if partial.is_empty() {
-                self.hear(index, line, now_ns);
-            } else {
-                partial.extend_from_slice(line);
-                self.hear(index, &partial, now_ns);
-                partial.clear();
-            }
-            // With its memory.
-            self.members[index].partial = partial;
+        let room_name = self.members[index].room_name.clone();
+        while self.members[index].is_open
+            && let Some((heard, len)) = self.dialect.hear(bytes, &room_name)
+        {
+            self.hear(index, heard, now_ns);
+            bytes = &bytes[len..];
         }
         let partial = &mut self.members[index].partial;
+        partial.clear();
         partial.extend_from_slice(bytes);
-        let len = partial.len();
-        if len > self.shape.sizes.bounds().1 + LINE_BYTES_BESIDE {
-            let words = format!("{}: {len} bytes without the end of a line", self.nick(index));
-            self.ledger.record.errors += 1;
-            self.ledger.counts().unexpected += 1;
-            self.fail(index, words);
-            self.close(index);
+        if bytes.len() > thing_bytes_max(&self.shape) {
+            let words = format!("{}: {} bytes without an end", self.nick(index), bytes.len());
+            self.give_up(index, words);
         }
     }
 
-    fn hear(&mut self, index: usize, line: &[u8], now_ns: u64) {
+    fn hear(&mut self, index: usize, heard: Heard<'_>, now_ns: u64) {
+        let member = &mut self.members[index];
+        let (room, place) = (member.room, member.place);
+        match heard {
+            Heard::Said(line) if member.stage == Stage::InRoom => {
+                self.rooms[room].hear(place, line, &self.speech, now_ns, &mut self.ledger);
+            }
+            Heard::Spoken(line) => self.hear_spoken(index, line, now_ns),
+            Heard::Entered => self.let_in(index),
+            Heard::Receipt(count) => {
+                let is_due = member.receipts_due > 0;
+                member.receipts_due -= u64::from(is_due);
+                self.rooms[room].hear_receipt(place, count, is_due, &self.speech, &mut self.ledger);
+            }
+            Heard::Ping => {
+                member.out.extend_from_slice(PONG);
+                if !member.is_blocked {
+                    // An error here ends the connection, which is recorded.
+                    let _ = self.write_out(index);
+                }
+            }
+            Heard::Remark => {}
+            Heard::Elsewhere(line) if member.stage == Stage::InRoom => {
+                self.rooms[room].hear_elsewhere(place, line, &self.speech, &mut self.ledger);
+            }
+            Heard::Said(words) | Heard::Elsewhere(words) | Heard::Complaint(words) => {
+                member.notice.clear();
+                member.notice.extend_from_slice(words);
+                let words = format!("{}: the server says {}", self.nick(index), Quoted(words));
+                self.ledger.record.errors += 1;
+                self.ledger.counts().unexpected += 1;
+                self.fail(index, words);
+            }
+            Heard::Nonsense => {
+                let words = format!("{}: what the server says is not in its dialect", self.nick(index));
+                self.give_up(index, words);
+            }
+        }
+    }
+
+    /// What the server says in lines is its own, or somebody's.
+    fn hear_spoken(&mut self, index: usize, line: &[u8], now_ns: u64) {
         let member = &mut self.members[index];
         if is_announcement(line) || member.stage != Stage::InRoom {
             member.notice.clear();
@@ -421,18 +512,15 @@ impl ChatLoad {
         }
         let number = self.first + index;
         match member.stage {
-            Stage::Named if is_welcome(without_prompts(line), &self.speech.nick(number)) => {
+            Stage::Outside if is_welcome(without_prompts(line), &self.speech.nick(number)) => {
                 member.stage = Stage::Welcome;
             }
-            Stage::Named => {
+            Stage::Outside => {
                 let refusal =
                     format!("{} is not welcome: the server says {}", self.nick(index), Quoted(line));
                 self.refusal.get_or_insert(refusal);
             }
-            Stage::Welcome if is_entry(line, &self.speech.room(self.shape.first + member.room)) => {
-                member.stage = Stage::InRoom;
-                self.outside -= 1;
-            }
+            Stage::Welcome if is_entry(line, &member.room_name) => self.let_in(index),
             Stage::Welcome => {}
             Stage::InRoom if is_flood_control(line) => {
                 self.ledger.counts().slow_downs += 1;
@@ -445,6 +533,14 @@ impl ChatLoad {
                 self.rooms[room].hear(place, line, &self.speech, now_ns, &mut self.ledger);
             }
         }
+    }
+
+    /// What comes on a connection cannot be understood: what follows cannot either.
+    fn give_up(&mut self, index: usize, words: String) {
+        self.ledger.record.errors += 1;
+        self.ledger.counts().unexpected += 1;
+        self.fail(index, words);
+        self.close(index);
     }
 
     /// The peer has ended a connection.
@@ -482,20 +578,39 @@ impl ChatLoad {
         self.senders.retain(|&(room, place)| self.rooms[room].can_speak(place));
     }
 
-    /// Reads until nothing has come for a while.
+    /// Reads until nothing has come for a while, nor is waited for.
     fn cool_down(&mut self) -> Result<()> {
         let began_ns = self.now_ns();
         let longest_ns = began_ns + self.shape.timeout.max(COOL_DOWN).as_nanos() as u64;
         loop {
             let quiet_ns = self.heard_ns.max(began_ns) + COOL_DOWN.as_nanos() as u64;
-            let until_ns = quiet_ns.min(longest_ns);
+            let lacks_receipt = self.members.iter().any(|member| member.is_open && member.receipts_due > 0);
+            let until_ns = if lacks_receipt { longest_ns } else { quiet_ns.min(longest_ns) };
             if self.now_ns() >= until_ns {
+                self.miss_receipts();
                 return Ok(());
             }
             self.wait_until(until_ns)?;
             self.read();
         }
     }
+
+    /// The lines that the server has not answered, although everything has come that was to come.
+    fn miss_receipts(&mut self) {
+        for member in self.members.iter_mut().filter(|member| member.is_open) {
+            let missing = std::mem::take(&mut member.receipts_due);
+            if missing > 0 {
+                let nick = self.speech.nick(self.rooms[member.room].first() + member.place);
+                self.ledger.record.lost += missing;
+                self.ledger.record.note_error(|| format!("{nick}: {missing} lines were not answered"));
+            }
+        }
+    }
+}
+
+/// The longest thing that a server may say: a line, and what stands beside it.
+fn thing_bytes_max(shape: &Shape) -> usize {
+    shape.sizes.bounds().1 + LINE_BYTES_BESIDE
 }
 
 /// What the server's flood control has said, and what to do about it.

@@ -44,7 +44,7 @@ impl Ledger {
     }
 
     /// Something came that should not have.
-    fn fault(
+    pub fn fault(
         &mut self,
         counts: bool,
         kind: impl FnOnce(&mut Counts) -> &mut u64,
@@ -90,6 +90,8 @@ pub struct Room {
     senders: Vec<Sender>,
     /// Those whose connections are open.
     open: Places,
+    /// Of these, the ones who hear what others say.
+    listeners: Places,
     /// Those to whom a line was lost, and none has come since: a closed loop does not wait for them.
     silent: Places,
 }
@@ -148,8 +150,8 @@ impl Sender {
 }
 
 impl Room {
-    /// Everybody is there.
-    pub fn new(index: usize, first: usize, members: usize, senders: usize) -> Room {
+    /// Everybody is there. Those who talk may be there for nothing else.
+    pub fn new(index: usize, first: usize, members: usize, senders: usize, senders_listen: bool) -> Room {
         let sender = || Sender {
             first: 0,
             lines: VecDeque::new(),
@@ -157,12 +159,19 @@ impl Room {
             heard: vec![0; members],
             counted_from: u64::MAX,
         };
+        let mut listeners = Places::all(members);
+        if !senders_listen {
+            (0..senders).for_each(|sender| {
+                listeners.remove(sender);
+            });
+        }
         Room {
             index,
             first,
             members,
             senders: (0..senders).map(|_| sender()).collect(),
             open: Places::all(members),
+            listeners,
             silent: Places::none(members),
         }
     }
@@ -180,7 +189,12 @@ impl Room {
 
     /// Whether a sender's connection is open, and another's to hear it.
     pub fn can_speak(&self, sender: usize) -> bool {
-        self.open.contains(sender) && self.open.len() > 1
+        self.open.contains(sender) && self.listeners_of(sender) > 0
+    }
+
+    /// How many hear a sender.
+    fn listeners_of(&self, sender: usize) -> usize {
+        self.listeners.len() - usize::from(self.listeners.contains(sender))
     }
 
     /// Lines of a sender that are waited for.
@@ -190,7 +204,7 @@ impl Room {
 
     /// A sender says a line; returns its number.
     pub fn say(&mut self, sender: usize, size: usize, planned_ns: Option<u64>, ledger: &mut Ledger) -> u64 {
-        let mut lacking = self.open.clone();
+        let mut lacking = self.listeners.clone();
         lacking.remove(sender);
         let speaker = &mut self.senders[sender];
         let sequence = speaker.next();
@@ -244,7 +258,7 @@ impl Room {
             return ledger.fault(ledger.is_counting, |counts| &mut counts.wrong_room, words);
         }
         let is_said = self.senders.get(sender).is_some_and(|speaker| sequence < speaker.next());
-        if !is_said || sender == place {
+        if !is_said || sender == place || !self.listeners.contains(place) {
             let words = || words("which was not said to it");
             return ledger.fault(ledger.is_counting, |counts| &mut counts.unexpected, words);
         }
@@ -277,6 +291,37 @@ impl Room {
         if is_due {
             self.settle(sender, sequence, ledger);
         }
+    }
+
+    /// A member is told a line in the name of another room.
+    pub fn hear_elsewhere(&mut self, place: usize, line: &[u8], speech: &Speech, ledger: &mut Ledger) {
+        let words =
+            || format!("{}: {} came as of another room", speech.nick(self.first + place), Quoted(line));
+        ledger.fault(ledger.is_counting, |counts| &mut counts.wrong_room, words);
+    }
+
+    /// The server tells a sender that so many were sent its line, which is one that was not answered before, or not. As
+    /// long as all are there it must be everybody.
+    pub fn hear_receipt(
+        &mut self,
+        place: usize,
+        count: u64,
+        is_due: bool,
+        speech: &Speech,
+        ledger: &mut Ledger,
+    ) {
+        let listeners = self.listeners_of(place);
+        if is_due && (count == listeners as u64 || self.open.len() < self.members) {
+            return;
+        }
+        let words = || {
+            let nick = speech.nick(self.first + place);
+            match is_due {
+                true => format!("{nick}: the server says that {count} were sent its line, not {listeners}"),
+                false => format!("{nick}: the server says of a line that was not said who was sent it"),
+            }
+        };
+        ledger.fault(ledger.is_counting, |counts| &mut counts.unexpected, words);
     }
 
     /// A member is told what is no line of anybody. It is taken for the delivery that it is most like.
@@ -374,6 +419,7 @@ impl Room {
     /// A member's connection has ended: what has not come to it will not.
     pub fn leave(&mut self, place: usize, ledger: &mut Ledger) {
         self.open.remove(place);
+        self.listeners.remove(place);
         self.silent.remove(place);
         for speaker in &mut self.senders {
             for (line, sequence) in speaker.lines.iter_mut().zip(speaker.first..) {

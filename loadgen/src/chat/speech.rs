@@ -64,9 +64,15 @@ impl Speech {
 
     /// What the others are told of it, without the line's end.
     pub fn line(&self, sender: usize, sequence: u64, size: usize) -> Vec<u8> {
-        let mut line = format!("{}: ", self.nick(sender)).into_bytes();
-        self.say(sender, sequence, size, &mut line);
+        let mut line = Vec::new();
+        self.tell(sender, sequence, size, &mut line);
         line
+    }
+
+    /// Appends the same.
+    pub fn tell(&self, sender: usize, sequence: u64, size: usize, out: &mut Vec<u8>) {
+        out.extend_from_slice(format!("{}-{sender}: ", self.tag).as_bytes());
+        self.say(sender, sequence, size, out);
     }
 
     /// What a line claims to be. `None` if it has not the form of one.

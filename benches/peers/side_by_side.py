@@ -9,18 +9,9 @@ absolute figures drift on a shared machine, ratios much less.
 Replies are verified by loadgen; one wrong byte ends everything.
 """
 
-import json
-import os
-import platform
-import random
-import statistics
-import subprocess
-import sys
-
+import pairs
 import server as peers
-from server import Failure, Server
-
-REPOSITORY = os.path.dirname(os.path.dirname(peers.HERE))
+from server import Server
 
 # name: (connections, depth, bytes)
 CASES = {
@@ -32,34 +23,11 @@ CASES = {
 }
 
 FLOORS = ("floor", "phased")
-RESAMPLES = 2000
 
 
 def main(arguments):
-    # Before anything is started: a measurement that cannot be made should not take minutes to say so.
-    for cpu in (arguments.server_cpu, arguments.load_cpu):
-        peers.need_cpu(cpu)
-    if arguments.server_cpu == arguments.load_cpu:
-        raise Failure("server and loadgen need a core each")
-    if arguments.rounds < 3:
-        raise Failure("--rounds must be at least 3")
-    if not os.access(arguments.loadgen, os.X_OK):
-        raise Failure(f"no loadgen at {arguments.loadgen}: cargo build --release -p loadgen, or --loadgen PATH")
-    peers.raise_descriptor_limit()
-
-    seed = arguments.seed if arguments.seed is not None else random.randrange(1 << 32)
-    order = random.Random(seed)
-    conditions = {
-        "machine": platform.machine(),
-        "cpu": cpu_model(),
-        "cores": os.cpu_count(),
-        "kernel": platform.release(),
-        "seed": seed,
-        "rounds": arguments.rounds,
-        "slice_ms": arguments.slice_ms,
-    }
-    print(", ".join(f"{name} {value}" for name, value in conditions.items()), flush=True)
-
+    pairs.check(arguments)
+    order, conditions = pairs.begin(arguments)
     servers = []
     try:
         for name, command in peers.commands(arguments).items():
@@ -71,70 +39,42 @@ def main(arguments):
     finally:
         for server in servers:
             server.stop()
-    if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump({"conditions": conditions, "cases": cases}, file, indent=2)
-            file.write("\n")
+    pairs.write(arguments, conditions, cases)
 
 
 def measure_case(case, servers, arguments, order):
     connections, depth, size = CASES[case]
     load = ["-c", str(connections), "-d", str(depth), "-s", str(size)]
+
+    def drive(server, amount):
+        return pairs.drive(server, f"echo={server.host}:{server.port}", [*load, *amount], arguments)
+
     # Fixed work: the requests that the floor answers in one slice. The same number for all, so that no server has
     # more warm caches or fewer edges than another.
-    trial = drive(servers[0], load, arguments, ["-t", "500ms"])
+    trial = drive(servers[0], ["-t", "500ms"])
     requests = max(connections * depth * 10, round(trial["throughput_per_s"] * arguments.slice_ms / 1000))
-
-    slices = {server.name: [] for server in servers}
-    before = cpu_ticks()
-    for _ in range(arguments.rounds):
-        for server in order.sample(servers, len(servers)):
-            slices[server.name].append(drive(server, load, arguments, ["-n", str(requests)]))
-    after = cpu_ticks()
-
-    steal = (after["steal"] - before["steal"]) / max(1, after["all"] - before["all"])
+    slices, steal = pairs.rounds(servers, lambda server: drive(server, ["-n", str(requests)]), arguments, order)
     result = {"connections": connections, "depth": depth, "size": size, "requests_per_slice": requests}
     result["steal_share"] = steal
     result["servers"] = {name: summary(name, slices, order) for name in slices}
     return result
 
 
-def drive(server, load, arguments, amount):
-    """One slice: a run of loadgen of its own, on connections of its own, warmed up before its window."""
-    command = ["taskset", "-c", str(arguments.load_cpu), arguments.loadgen, "run", f"echo={server.host}:{server.port}"]
-    command += [*load, *amount, "--warmup", "50ms", "--pid", str(server.pid), "--json", "-"]
-    run = subprocess.run(command, capture_output=True, text=True)
-    server.check_alive()
-    result = json.loads(run.stdout) if run.stdout else {}
-    # A generator short of CPU makes slices slower, not CPU per echo wrong; how many there were is told.
-    starved = run.returncode == 3 and result.get("limiter") == "generator's CPU"
-    if run.returncode != 0 and not starved:
-        raise Failure(f"{server.name}: {' '.join(command)} failed ({run.returncode}): {run.stderr.strip()}")
-    if result["errors"] != 0:
-        raise Failure(f"{server.name}: {result['errors']} wrong replies")
-    return result
+def cpu(slice):
+    return slice["server_cpu_ns_per_request"]
 
 
 def summary(name, slices, order):
-    cpu = [slice["server_cpu_ns_per_request"] for slice in slices[name]]
+    own = slices[name]
     result = {
-        "cpu_ns_per_echo": spread(cpu, order),
-        "throughput_per_s": spread([slice["throughput_per_s"] for slice in slices[name]], order),
-        "p99_us": spread([slice["service_time_us"]["p99"] for slice in slices[name]], order),
-        "starved_slices": sum(slice["verdict"] == "invalid" for slice in slices[name]),
+        "cpu_ns_per_echo": pairs.of_each(own, cpu, order),
+        "throughput_per_s": pairs.of_each(own, lambda slice: slice["throughput_per_s"], order),
+        "p99_us": pairs.of_each(own, lambda slice: slice["service_time_us"]["p99"], order),
+        "starved_slices": pairs.starved(own),
     }
     for floor in FLOORS:
-        floor_cpu = [slice["server_cpu_ns_per_request"] for slice in slices[floor]]
-        result[f"cpu_over_{floor}"] = spread([own / its for own, its in zip(cpu, floor_cpu)], order)
+        result[f"cpu_over_{floor}"] = pairs.ratio(own, slices[floor], cpu, order)
     return result
-
-
-def spread(values, order):
-    """Median, quartiles, and the 95 % interval of the median by bootstrap."""
-    medians = sorted(statistics.median(order.choices(values, k=len(values))) for _ in range(RESAMPLES))
-    q1, median, q3 = statistics.quantiles(values, n=4, method="inclusive")
-    low, high = medians[round(RESAMPLES * 0.025)], medians[round(RESAMPLES * 0.975) - 1]
-    return {"median": median, "q1": q1, "q3": q3, "low95": low, "high95": high, "values": values}
 
 
 def print_case(case, result):
@@ -159,30 +99,8 @@ def print_case(case, result):
         print(text.rstrip(), flush=True)
 
 
-def cpu_ticks():
-    """All CPUs' time since boot in ticks: in all, and what the hypervisor gave to others."""
-    with open("/proc/stat") as stat:
-        fields = [int(field) for field in stat.readline().split()[1:9]]
-    return {"all": sum(fields), "steal": fields[7]}
-
-
-def cpu_model():
-    with open("/proc/cpuinfo") as cpuinfo:
-        for line in cpuinfo:
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return "unknown"
-
-
 if __name__ == "__main__":
-    target = os.environ.get("CARGO_TARGET_DIR", os.path.join(REPOSITORY, "target"))
     parser = peers.parser(__doc__.splitlines()[0])
-    parser.add_argument("--loadgen", metavar="PATH", default=os.path.join(target, "release", "loadgen"))
     parser.add_argument("--case", action="append", choices=CASES, help="repeatable; all if none is given")
-    parser.add_argument("--rounds", type=int, default=30, help="slices of each server in each case")
-    parser.add_argument("--slice-ms", type=int, default=300, help="about how long one slice takes")
-    parser.add_argument("--seed", type=int, help="of the order; chosen and printed if not given")
-    parser.add_argument("--server-cpu", type=int, default=0)
-    parser.add_argument("--load-cpu", type=int, default=1)
-    parser.add_argument("--json", metavar="FILE", help="every slice's figures as well")
+    pairs.add_arguments(parser, rounds=30, slice_ms=300)
     peers.main(main, parser)

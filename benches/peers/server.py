@@ -1,6 +1,7 @@
-"""Starting servers that announce themselves, for the two measuring programs beside this file.
+"""Starting servers, for the measuring programs beside this file.
 
-A server says where it listens on standard output, `listening echo tcp://HOST:PORT`, and then `ready`.
+A server says where it listens on standard output, `listening SERVICE TRANSPORT://HOST:PORT`, and then `ready`. One that
+says nothing is told its port, and is ready once it accepts a connection.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import select
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,19 +26,25 @@ class Failure(Exception):
 
 class Server:
     """A running server. `prefix` runs it under a tool, which either becomes the server by exec (taskset, valgrind) or,
-    with `tool_is_parent`, has it as its only child (strace); `setup` runs in the process before the program does."""
+    with `tool_is_parent`, has it as its only child (strace); `setup` runs in the process before the program does.
+    `service` is what of it is measured, as it announces it; with a `port` it announces nothing."""
 
-    def __init__(self, name, command, prefix=(), setup=None, tool_is_parent=False):
+    def __init__(
+        self, name, command, prefix=(), setup=None, tool_is_parent=False, service="echo tcp", port=None
+    ):
         self.name = name
+        self.service = service
         try:
             self.process = subprocess.Popen(
-                [*prefix, *shlex.split(command)], stdout=subprocess.PIPE, preexec_fn=setup
+                [*prefix, *shlex.split(command)],
+                stdout=subprocess.DEVNULL if port else subprocess.PIPE,
+                preexec_fn=setup,
             )
         except OSError as error:
             raise Failure(f"{name}: cannot start {command!r}: {error}") from error
         self.pid = self.process.pid
         try:
-            self.host, self.port = self._announced()
+            self.host, self.port = self._accepting(port) if port else self._announced()
         except Failure:
             self.stop()
             raise
@@ -44,7 +52,7 @@ class Server:
             self.pid = _only_child(self.process.pid)
 
     def _announced(self):
-        """Waits for `ready` and returns the address of the echo service."""
+        """Waits for `ready` and returns the address of the service."""
         pipe = self.process.stdout.fileno()
         text = b""
         give_up = time.monotonic() + START_TIMEOUT_S
@@ -56,10 +64,22 @@ class Server:
                 raise Failure(f"{self.name}: ended before it was ready; it said {text!r}")
             text += piece
         for line in text.decode().splitlines():
-            if line.startswith("listening echo tcp://"):
-                host, port = line.removeprefix("listening echo tcp://").rsplit(":", 1)
+            if line.startswith(f"listening {self.service}://"):
+                host, port = line.removeprefix(f"listening {self.service}://").rsplit(":", 1)
                 return host, int(port)
-        raise Failure(f"{self.name}: announced no echo on tcp: {text!r}")
+        raise Failure(f"{self.name}: announced no {self.service}: {text!r}")
+
+    def _accepting(self, port):
+        """Waits until a connection is accepted, which nothing tells of."""
+        give_up = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < give_up:
+            self.check_alive()
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                return "127.0.0.1", port
+            except OSError:
+                time.sleep(0.02)
+        raise Failure(f"{self.name}: accepts no connection at port {port} after {START_TIMEOUT_S} s")
 
     def check_alive(self):
         if self.process.poll() is not None:
@@ -74,7 +94,8 @@ class Server:
             except (ProcessLookupError, subprocess.TimeoutExpired):
                 self.process.kill()
                 self.process.wait()
-        self.process.stdout.close()
+        if self.process.stdout:
+            self.process.stdout.close()
 
 
 def _only_child(pid):
@@ -94,17 +115,33 @@ def add_server_arguments(parser):
     )
 
 
-def commands(arguments):
-    """The servers to compare, by name, the floors first. Builds the floors."""
+def build_floor(name):
+    """Builds a floor, and returns it as a word of a command."""
     if not shutil.which("make"):
         raise Failure("make and a C compiler are needed to build the floors")
-    if subprocess.run(["make", "--silent", "-C", HERE]).returncode != 0:
+    if subprocess.run(["make", "--silent", "-C", HERE, name]).returncode != 0:
         raise Failure("the floors could not be built")
-    floor = shlex.quote(os.path.join(HERE, "floor"))
-    found = {"floor": f"{floor} 0", "phased": f"{floor} --phased 0"}
+    return shlex.quote(os.path.join(HERE, name))
+
+
+def free_port():
+    """A port of 127.0.0.1 on which nobody listens, for a server that cannot choose one."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def commands(arguments):
+    """The servers of echo to compare, by name, the floors first."""
+    floor = build_floor("floor")
+    return with_others({"floor": f"{floor} 0", "phased": f"{floor} --phased 0"}, arguments, "echo=127.0.0.1:0")
+
+
+def with_others(found, arguments, served):
+    """These servers and those of the command line; `served` is what tidewheel is asked to serve."""
     others = [entry.partition("=") for entry in arguments.server]
     if arguments.tidewheel:
-        others.insert(0, ("tidewheel", "=", f"{shlex.quote(arguments.tidewheel)} serve echo=127.0.0.1:0"))
+        others.insert(0, ("tidewheel", "=", f"{shlex.quote(arguments.tidewheel)} serve {served}"))
     for name, equals, command in others:
         if not name or not equals or not command.strip():
             raise Failure("--server needs NAME=COMMAND")

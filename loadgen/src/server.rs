@@ -156,12 +156,14 @@ impl Server {
     /// Leaves it to be waited for, so that its id remains its own.
     fn has_ended(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        waitid(WaitId::Pid(Pid::from_child(&self.child)), options).is_ok_and(|status| status.is_some())
+        // Once it has been waited for, its id is that of nobody, or of somebody else.
+        self.is_over
+            || waitid(WaitId::Pid(Pid::from_child(&self.child)), options).is_ok_and(|status| status.is_some())
     }
 
     /// Ends it and its process group: asks for it, and insists after a while.
     fn end(&mut self) -> io::Result<ExitStatus> {
-        if !std::mem::replace(&mut self.is_over, true) {
+        if !self.is_over {
             let group = Pid::from_child(&self.child);
             // One that is stopped must go on to end. There is nobody to tell if a group is gone.
             for signal in [Signal::TERM, Signal::CONT] {
@@ -173,7 +175,9 @@ impl Server {
             }
             let _ = kill_process_group(group, Signal::KILL);
         }
-        self.child.wait()
+        let status = self.child.wait();
+        self.is_over = true;
+        status
     }
 }
 
@@ -194,6 +198,17 @@ mod tests {
         assert_eq!(command.words, ["server", "--name", "a b", "c d", "e f"]);
         assert!("".parse::<CommandLine>().unwrap_err().contains("empty"));
         assert!("a 'b".parse::<CommandLine>().unwrap_err().contains("quote"));
+    }
+
+    #[test]
+    fn what_has_ended_stays_so() {
+        let command: CommandLine = "sh -c 'exit 7'".parse().unwrap();
+        let child = command.command().process_group(0).spawn().unwrap();
+        let mut server = Server { command, child, is_over: false };
+        for _ in 0..2 {
+            let error = server.check(Duration::from_secs(60)).unwrap_err();
+            assert!(error.to_string().contains("has ended: exit status: 7"), "{error}");
+        }
     }
 
     #[test]

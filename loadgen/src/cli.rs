@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, FromArgMatches, Parser, Subcommand};
 
 use crate::address::Address;
 use crate::chat::{Dialect, Seating};
@@ -20,11 +20,17 @@ use crate::template::Template;
 use crate::units::{count, duration, percent, positive_duration, rate, time_unit};
 
 /// Drives load at a server and verifies every byte of every reply.
+///
+/// Without a command it starts a tidewheel of its own on free ports of this machine, measures its echo, uppercase, time
+/// and chat, each as fast as it goes and then at half of that rate, and ends it.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
+
+    #[command(flatten)]
+    pub tour: Tour,
 }
 
 #[derive(Subcommand)]
@@ -436,6 +442,12 @@ impl Options {
 }
 
 impl Run {
+    /// What `loadgen run` would do with this target and no option.
+    pub fn of(target: &str) -> Result<Run, clap::Error> {
+        let command = Run::augment_args(clap::Command::new("run").no_binary_name(true));
+        Run::from_arg_matches(&command.try_get_matches_from([target])?)
+    }
+
     /// When requests leave.
     pub fn pace(&self) -> Pace {
         let Pacing { depth, arrivals, ramp } = self.pacing;
@@ -444,6 +456,26 @@ impl Run {
             None => Pace::Closed { depth },
         }
     }
+}
+
+/// `loadgen` without a command.
+#[derive(Args)]
+pub struct Tour {
+    /// Measure each service for so long, twice: 500ms, 5s, 1m.
+    #[arg(short = 't', long, value_name = "TIME", default_value = "1200ms", value_parser = positive_duration)]
+    pub duration: Duration,
+
+    /// Where plans and texts begin; the same seed is the same load.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+
+    /// Write every figure as JSON to FILE as well, or to standard output (-) instead of the table.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<String>,
+
+    /// Show no progress.
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 /// `loadgen idle`. What says how to measure is for the busy connections.

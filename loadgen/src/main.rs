@@ -1,7 +1,7 @@
 //! loadgen: drives load at a server, at tidewheel or at any other, and verifies every reply.
 //!
 //! It is an instrument, so it shares no code with the engine that it measures: faults that both had in common would
-//! hide each other. Each of its threads has a loop:
+//! hide each other. (`embedded` is the engine, in a process of its own.) Each of its threads has a loop:
 //!
 //! ```text
 //!     plan, sizes ──► load: write ──► stream ──► the server
@@ -23,6 +23,7 @@ mod chat;
 mod cli;
 mod clock;
 mod datagram;
+mod embedded;
 mod exchange;
 mod fail_if;
 mod idle;
@@ -32,6 +33,7 @@ mod machine;
 mod merge;
 mod os;
 mod output;
+mod placement;
 mod plan;
 mod progress;
 mod readiness;
@@ -48,6 +50,7 @@ mod sweep;
 mod syscalls;
 mod template;
 mod text;
+mod tour;
 mod tree;
 mod trial;
 mod units;
@@ -61,7 +64,6 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use clap::error::ErrorKind;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::cli::{Cli, Command, RunOnce};
@@ -95,16 +97,20 @@ impl fmt::Display for Usage {
 impl std::error::Error for Usage {}
 
 fn main() -> ExitCode {
+    if embedded::is_asked_for() {
+        return embedded::serve();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return complain(&error),
     };
     let outcome = match cli.command {
-        Command::Run(run) => self::run(&run),
-        Command::Sweep(sweep) => stop_on_signal().and_then(|stop| sweep::sweep(&sweep, &stop)),
-        Command::Search(search) => stop_on_signal().and_then(|stop| search::search(&search, &stop)),
-        Command::Merge(merge) => merge::merge(&merge),
-        Command::Idle(idle) => stop_on_signal().and_then(|stop| idle::idle(&idle, &stop)),
+        None => stop_on_signal().and_then(|stop| tour::tour(&cli.tour, &stop)),
+        Some(Command::Run(run)) => self::run(&run),
+        Some(Command::Sweep(sweep)) => stop_on_signal().and_then(|stop| sweep::sweep(&sweep, &stop)),
+        Some(Command::Search(search)) => stop_on_signal().and_then(|stop| search::search(&search, &stop)),
+        Some(Command::Merge(merge)) => merge::merge(&merge),
+        Some(Command::Idle(idle)) => stop_on_signal().and_then(|stop| idle::idle(&idle, &stop)),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("loadgen: {error:#}");
@@ -114,7 +120,7 @@ fn main() -> ExitCode {
 
 /// Shows the help that was asked for, or tells in one line what is wrong with the command line.
 fn complain(error: &clap::Error) -> ExitCode {
-    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+    if !error.use_stderr() {
         error.exit();
     }
     let text = error.to_string();

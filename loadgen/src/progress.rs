@@ -50,7 +50,7 @@ impl Progress {
             Display::None
         } else if io::stderr().is_terminal() {
             let bar = ProgressBar::with_draw_target(Some(BAR_PARTS), ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template("{wide_bar} {msg}").ok();
+            let style = ProgressStyle::with_template("{prefix}{wide_bar} {msg}").ok();
             bar.set_style(style.unwrap_or_else(ProgressStyle::default_bar));
             Display::Bar(bar)
         } else {
@@ -58,6 +58,14 @@ impl Progress {
         };
         let now = Instant::now();
         Progress { display, window: None, next: now, rate_per_s: None, mark: (now, 0) }
+    }
+
+    /// Has the bar say what it is about.
+    pub fn of(self, words: &str) -> Progress {
+        if let Display::Bar(bar) = &self.display {
+            bar.set_prefix(format!("{words} "));
+        }
+        self
     }
 
     /// Whether there is anybody to show it to.

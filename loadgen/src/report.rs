@@ -41,7 +41,7 @@ pub struct Report {
     /// The conditions of --fail-if that held.
     pub failed_conditions: Vec<String>,
     /// It was ended before its time.
-    interrupted: bool,
+    pub interrupted: bool,
     service: Service,
     address: String,
     connections: usize,
@@ -94,8 +94,8 @@ pub struct Report {
     server_system_calls_per_request: Option<SystemCalls>,
     /// Lines that a chat has delivered; null for other services.
     deliveries: Option<u64>,
-    deliveries_per_s: Option<f64>,
-    server_cpu_ns_per_delivery: Option<f64>,
+    pub deliveries_per_s: Option<f64>,
+    pub server_cpu_ns_per_delivery: Option<f64>,
     loadgen_cpu_ns_per_delivery: Option<f64>,
     loadgen_cpu_ns_per_request: f64,
     /// Of one processor.
@@ -103,9 +103,9 @@ pub struct Report {
     /// How long the generator was ready to run and did not.
     loadgen_run_delay_ms: f64,
     /// Of the CPU time of all processors: what the hypervisor gave to other machines. Null where not known.
-    steal_share: Option<f64>,
+    pub steal_share: Option<f64>,
     /// Of the same: what processes used that are neither this nor the server, if that is known.
-    other_cpu_share: Option<f64>,
+    pub other_cpu_share: Option<f64>,
 }
 
 /// What became of the datagrams.
@@ -427,13 +427,33 @@ impl Report {
         words
     }
 
+    /// What came of it, in a line.
+    pub fn summary(&self) -> String {
+        match self.verdict {
+            Verdict::Valid => {
+                let delivered =
+                    self.deliveries_per_s.map(|per_s| format!(", {} delivered", figures::rate(per_s)));
+                let p99 = self.times_us().map_or("not known".into(), |times| figures::time(times.p99));
+                let (achieved, delivered) =
+                    (figures::rate(self.throughput_per_s), delivered.unwrap_or_default());
+                format!("{achieved} achieved{delivered}, p99 {p99}")
+            }
+            Verdict::Invalid => self.complaint(),
+        }
+    }
+
     /// What to do about an invalid run.
-    fn hint(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> Option<&'static str> {
         self.limiter.map(Limiter::hint)
     }
 
-    /// Why the run is invalid, in a line.
+    /// That the run is invalid, and why, in a line.
     pub fn complaint(&self) -> String {
+        format!("INVALID, {}", self.cause())
+    }
+
+    /// Why the run is invalid, in a line.
+    pub fn cause(&self) -> String {
         let limiter = self.limiter.map_or("", Limiter::words);
         let counts = match self.limiter {
             Some(Limiter::WrongReplies) => match &self.datagrams {
@@ -459,7 +479,7 @@ impl Report {
         };
         let first =
             self.first_error.as_ref().map(|first| format!(", the first on {first}")).unwrap_or_default();
-        format!("INVALID, limited by {limiter}: {counts}{first}")
+        format!("limited by {limiter}: {counts}{first}")
     }
 }
 

@@ -92,7 +92,8 @@ pub fn free_port() -> u16 {
 
 /// Ends with its value.
 pub struct Server {
-    command: CommandLine,
+    /// What it is called where something is said about it.
+    name: String,
     child: Child,
     is_over: bool,
 }
@@ -119,7 +120,7 @@ impl Server {
         child.stdin(Stdio::null()).stdout(io::stderr()).process_group(0);
         os::end_with_parent(&mut child);
         let child = child.spawn().with_context(|| format!("starting {command}"))?;
-        let mut server = Server { command: command.clone(), child, is_over: false };
+        let mut server = Server::of_child(command.to_string(), child);
 
         let give_up = Instant::now() + timeout;
         while !accepts() {
@@ -136,6 +137,11 @@ impl Server {
         Ok(server)
     }
 
+    /// One that runs already, and leads a process group of its own.
+    pub fn of_child(name: String, child: Child) -> Server {
+        Server { name, child, is_over: false }
+    }
+
     pub fn pid(&self) -> i32 {
         self.child.id() as i32
     }
@@ -148,7 +154,7 @@ impl Server {
         }
         if self.has_ended() {
             let status = self.end().context("the exit status of the server")?;
-            bail!("{} has ended: {status}", self.command);
+            bail!("{} has ended: {status}", self.name);
         }
         Ok(())
     }
@@ -204,7 +210,7 @@ mod tests {
     fn what_has_ended_stays_so() {
         let command: CommandLine = "sh -c 'exit 7'".parse().unwrap();
         let child = command.command().process_group(0).spawn().unwrap();
-        let mut server = Server { command, child, is_over: false };
+        let mut server = Server::of_child(command.to_string(), child);
         for _ in 0..2 {
             let error = server.check(Duration::from_secs(60)).unwrap_err();
             assert!(error.to_string().contains("has ended: exit status: 7"), "{error}");

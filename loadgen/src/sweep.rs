@@ -313,11 +313,7 @@ impl Repeat {
     /// What came of it, in a line.
     fn words(&self) -> String {
         match (&self.report, &self.error) {
-            (Some(report), _) if report.verdict == Verdict::Valid => {
-                let p99 = report.times_us().map_or("not known".into(), |times| figures::time(times.p99));
-                format!("{} achieved, p99 {p99}", figures::rate(report.throughput_per_s))
-            }
-            (Some(report), _) => report.complaint(),
+            (Some(report), _) => report.summary(),
             (None, error) => format!("INVALID: {}", error.as_deref().unwrap_or_default()),
         }
     }

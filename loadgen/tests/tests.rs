@@ -5,6 +5,7 @@
 mod chat;
 mod datagrams;
 mod dialects;
+mod embedded;
 mod idle;
 mod merge;
 mod outputs;

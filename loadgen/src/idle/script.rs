@@ -151,7 +151,8 @@ mod tests {
 
     /// What a slow connection sends first, and what stands there after very long.
     fn unfinished(arguments: &[&str]) -> (String, Option<u8>) {
-        let Command::Idle(idle) = Cli::parse_from([&["loadgen", "idle"], arguments].concat()).command else {
+        let cli = Cli::parse_from([&["loadgen", "idle"], arguments].concat());
+        let Some(Command::Idle(idle)) = cli.command else {
             panic!("{arguments:?} is idle");
         };
         let asked = idle.options.asked(2).unwrap();

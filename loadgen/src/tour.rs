@@ -74,7 +74,7 @@ struct Visit {
 }
 
 /// How much is asked of a service.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 enum Demand {
     Full,
     Half,

@@ -27,6 +27,7 @@ use tracing::level_filters::LevelFilter;
 use address::Request;
 use limits::LimitOptions;
 use settings::ServiceOptions;
+use units::Time;
 
 /// The exit code for a bad command line or an address that cannot be served.
 const EXIT_USAGE: u8 = 2;
@@ -87,6 +88,11 @@ pub struct ServeOptions {
     /// Threads, each with its own event loop; the kernel spreads connections and datagrams among them
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     reactors: u16,
+
+    /// Spin for so long before sleeping when there is nothing to do: lower response times, paid with a core that never
+    /// rests
+    #[arg(long, value_name = "DURATION", default_value = "0")]
+    busy_poll: Time,
 
     #[command(flatten)]
     services: ServiceOptions,

@@ -271,6 +271,7 @@ fn the_help_names_every_service_and_every_limit() {
         "--lang",
         "--show",
         "--reactors",
+        "--busy-poll",
         "--message-pause",
         "--banner-text",
         "--reply-text",
@@ -545,6 +546,21 @@ fn the_counters_tell_what_happened() {
         ("log_lines_lost", 0),
     ] {
         assert_eq!(counters.get(name), Some(&value), "{name}");
+    }
+    server.stop();
+}
+
+#[test]
+fn a_server_that_polls_busily_answers_and_ends_as_any_other() {
+    let mut server = Server::start(["--busy-poll", "20ms", "echo=:0", "echo=udp://:0"]);
+    let mut stream = server.tcp("echo");
+    for _ in 0..3 {
+        stream.write_all(b"hello").unwrap();
+        let mut reply = [0; 5];
+        stream.read_exact(&mut reply).unwrap();
+        assert_eq!(&reply, b"hello");
+        // The counters come when it is told to by a signal, whether it spins or sleeps.
+        assert_eq!(server.counters()["connections_open"], 1);
     }
     server.stop();
 }

@@ -372,6 +372,7 @@ fn the_readme_names_every_limit_of_the_library() {
         ("output_hard_bytes", "--output-hard-limit"),
         ("output_total_bytes", "--output-total-limit"),
         ("udp_replies_per_prefix", "--udp-replies-per-prefix"),
+        ("busy_poll", "--busy-poll"),
     ];
     let readme = read("README.md");
     let limits = read("src/limits.rs");

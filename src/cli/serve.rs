@@ -100,10 +100,11 @@ fn serve_on(options: &ServeOptions, streams: &Streams) -> Result<(), Failure> {
     let mut wanted = resolve(options).map_err(Failure::usage)?;
     let descriptors = os::raise_descriptor_limit()
         .map_err(|error| Failure::usage(format!("cannot tell the limit of open descriptors: {error}")))?;
-    let limits = options
+    let mut limits = options
         .limits
         .limits(usize::from(options.reactors), wanted.len(), descriptors)
         .map_err(Failure::usage)?;
+    limits.iter_mut().for_each(|limits| limits.busy_poll = options.busy_poll.0);
     let settings = options.services.settings(&options.limits).map_err(Failure::usage)?;
     // From here on a signal waits for the reactor instead of ending the program with its socket files in place.
     let signals =

@@ -38,6 +38,8 @@ pub struct Os {
     poll: mio::Poll,
     waker: Arc<mio::Waker>,
     start: std::time::Instant,
+    /// How long a wait asks again and again before it sleeps.
+    busy_poll: Duration,
     /// By slot. Unix streams are here too: what std does with a `TcpStream` is recv and send with MSG_NOSIGNAL,
     /// whatever the family of the socket, and one kind saves a branch and a join in every read and write.
     streams: Vec<Option<TcpStream>>,
@@ -52,16 +54,16 @@ enum Source {
 }
 
 impl Os {
-    /// An event queue of the system, with its waker.
+    /// An event queue of the system, with its waker. A wait asks for `busy_poll` before it sleeps.
     ///
     /// # Errors
     /// When the system has no descriptor or memory for them.
     #[allow(clippy::disallowed_methods, reason = "this is the one place that owns the clock")]
-    pub fn new() -> io::Result<Os> {
+    pub fn new(busy_poll: Duration) -> io::Result<Os> {
         let poll = mio::Poll::new()?;
         let waker = Arc::new(mio::Waker::new(poll.registry(), Token(WAKER as usize))?);
         let start = std::time::Instant::now();
-        Ok(Os { poll, waker, start, streams: Vec::new(), sources: Vec::new() })
+        Ok(Os { poll, waker, start, busy_poll, streams: Vec::new(), sources: Vec::new() })
     }
 
     #[inline]
@@ -94,6 +96,34 @@ impl Os {
         }
         self.streams[id.slot()] = Some(stream);
         Ok(())
+    }
+}
+
+impl Os {
+    fn sleep(&mut self, events: &mut Events, max_wait: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(events, max_wait) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                events.clear();
+                Ok(())
+            }
+            waited => waited,
+        }
+    }
+
+    #[inline(never)]
+    fn spin_and_wait(&mut self, events: &mut Events, max_wait: Option<Duration>) -> io::Result<()> {
+        let begun = self.start.elapsed();
+        let spins = max_wait.map_or(self.busy_poll, |max| max.min(self.busy_poll));
+        loop {
+            self.sleep(events, Some(Duration::ZERO))?;
+            if !events.is_empty() {
+                return Ok(());
+            }
+            let spun = self.start.elapsed() - begun;
+            if spun >= spins {
+                return self.sleep(events, max_wait.map(|max| max.saturating_sub(spun)));
+            }
+        }
     }
 }
 
@@ -138,13 +168,10 @@ impl Net for Os {
     }
 
     fn wait(&mut self, events: &mut Events, max_wait: Option<Duration>) -> io::Result<()> {
-        match self.poll.poll(events, max_wait) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                events.clear();
-                Ok(())
-            }
-            waited => waited,
+        if !self.busy_poll.is_zero() && max_wait != Some(Duration::ZERO) {
+            return self.spin_and_wait(events, max_wait);
         }
+        self.sleep(events, max_wait)
     }
 
     #[inline]

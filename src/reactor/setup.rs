@@ -42,7 +42,7 @@ impl Reactor<Os> {
     pub fn new(limits: Limits) -> Result<Reactor<Os>, Error> {
         let descriptors = os::descriptor_limit().map_err(Error::Setup)?;
         let spare = descriptors.saturating_sub(DESCRIPTOR_RESERVE + limits.refusals_max as u64).max(1);
-        Ok(Reactor::with_net(Os::new().map_err(Error::Setup)?, limits, spare as usize))
+        Ok(Reactor::with_net(Os::new(limits.busy_poll).map_err(Error::Setup)?, limits, spare as usize))
     }
 }
 

@@ -15,6 +15,7 @@ use crate::run::Pace;
 use crate::server::{CommandLine, PORT, free_port};
 use crate::service::Service;
 use crate::size::Sizes;
+use crate::sources::Sources;
 use crate::steps::steps;
 use crate::template::Template;
 use crate::units::{count, duration, percent, positive_duration, rate, time_unit};
@@ -120,6 +121,11 @@ pub struct Options {
     /// command is split as a shell does; it must stay in the foreground.
     #[arg(long, value_name = "COMMAND", conflicts_with = "pid")]
     pub spawn: Option<CommandLine>,
+
+    /// Local addresses that connections leave from in turn: 127.0.0.2,127.0.0.3, a range such as 127.0.0.2-127.0.0.9 or a
+    /// network such as 127.0.1.0/24. One address has some 28 thousand ports.
+    #[arg(long, value_name = "IPS")]
+    pub source_ips: Option<Sources>,
 
     /// A connection that takes longer ends the run; a reply that takes longer is lost. [default: 5s; datagrams: 1s]
     #[arg(long, value_name = "TIME", value_parser = positive_duration)]
@@ -376,6 +382,9 @@ impl Options {
             (true, Some(false)) => return Err("{port} is in the address and not in the command".into()),
             (false, Some(true)) => return Err("{port} is in the command and not in the address".into()),
             _ => {}
+        }
+        if let Some(sources) = &self.source_ips {
+            sources.check(&self.target.address.peer)?;
         }
         if self.target.address.takes_datagrams() {
             if self.spawn.is_some() {

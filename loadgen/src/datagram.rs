@@ -27,3 +27,4 @@ pub use counts::Counts;
 pub use dialogue::{Dialogue, request_bytes};
 pub use load::DatagramLoad;
 pub use server_drops::server_drops;
+pub use socket::connect_udp;

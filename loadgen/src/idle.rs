@@ -279,8 +279,7 @@ impl Stretch<'_> {
     }
 
     fn open(&self, held: &mut Held, kind: Kind, count: usize, ended: &dyn Fn() -> bool) -> Result<()> {
-        let options = &self.idle.options;
-        held.open(kind, count, &options.target.address, options.timeout(), &self.script, ended)
+        held.open(kind, count, &self.idle.options, &self.script, ended)
     }
 
     /// Whoever waits for it reads that all are open. Standard output may be the JSON's.
@@ -323,6 +322,10 @@ impl Stretch<'_> {
             Ok(measured) => {
                 idled.beside = Some(Report::new(run, self.asked, &measured));
                 busy.beside = Some(measured);
+            }
+            // That this machine has run out of something says nothing about the server.
+            Err(error) if error.is::<Usage>() => {
+                return Err(error.context("the busy connections beside those held"));
             }
             // That it serves nobody else is a result: what is known of the others is told.
             Err(error) => idled.error = Some(format!("the busy connections beside those held: {error:#}")),

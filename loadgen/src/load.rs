@@ -30,7 +30,9 @@ use crate::interval::Lane;
 use crate::plan::Plan;
 use crate::readiness::Readiness;
 use crate::record::{Record, note};
+use crate::shortage;
 use crate::size::Sizes;
+use crate::sources::Sources;
 use crate::stream::Stream;
 
 /// One read takes this much at most: several requests of any common size.
@@ -50,6 +52,8 @@ pub struct Shape {
     /// What a connection's opening and a reply may take.
     pub timeout: Duration,
     pub seed: u64,
+    /// Where connections leave from.
+    pub sources: Sources,
 }
 
 /// How much a stretch sends.
@@ -148,8 +152,10 @@ impl<E: Exchange> Load<E> {
     pub fn connect(address: &Address, shape: Shape, exchange: E) -> Result<Load<E>> {
         let mut streams = Vec::with_capacity(shape.connections);
         for index in 0..shape.connections {
-            let stream = Stream::connect(&address.peer, shape.timeout)
-                .with_context(|| format!("connecting {} of {} to {address}", index + 1, shape.connections))?;
+            let (number, of, source) = (index + 1, shape.connections, shape.sources.of(shape.first + index));
+            let stream = Stream::connect(&address.peer, source, shape.timeout)
+                .map_err(shortage::explained)
+                .with_context(|| format!("connecting {number} of {of} to {address}"))?;
             streams.push(stream);
         }
         Load::over(streams, shape, exchange)

@@ -1,4 +1,4 @@
-//! What std does not offer: CPU clocks, the descriptor limit, datagrams by the batch, and children that end with their
+//! What std does not offer: CPU clocks, the descriptor limit, late ports, datagrams by the batch, and children that end with their
 //! parent. The only unsafe code of the crate.
 
 #![allow(unsafe_code)]
@@ -11,8 +11,10 @@ use std::process::Command;
 use std::ptr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rustix::process::{Signal, set_parent_process_death_signal};
+
+use crate::Usage;
 
 /// The kernel's own bound (PID_MAX_LIMIT).
 const PID_MAX: i32 = 4 << 20;
@@ -108,15 +110,32 @@ pub fn raise_descriptor_limit(connections: usize) -> Result<()> {
     }
     let needed = connections as u64 + DESCRIPTORS_RESERVED;
     if limit.rlim_max < needed {
-        bail!(
+        let words = format!(
             "{connections} connections need {needed} descriptors and the hard limit is {}: raise it (ulimit -Hn) or open fewer",
             limit.rlim_max
         );
+        return Err(Usage(words).into());
     }
     limit.rlim_cur = limit.rlim_max;
     // SAFETY: the pointer is to a live rlimit, which the call only reads.
     if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } != 0 {
         return Err(io::Error::last_os_error()).context("raising the descriptor limit");
+    }
+    Ok(())
+}
+
+/// Has the kernel choose the port of a bound socket when it connects (IP_BIND_ADDRESS_NO_PORT): then connections to
+/// different servers may share one, and only then are all ports of an address there for the taking.
+pub fn choose_port_at_connect(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let yes: libc::c_int = 1;
+    // SAFETY: the call reads as many bytes as `yes` has, and keeps nothing of it.
+    let result = unsafe {
+        let option = libc::IP_BIND_ADDRESS_NO_PORT;
+        let len = size_of_val(&yes) as libc::socklen_t;
+        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IP, option, (&raw const yes).cast(), len)
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use mio::{Events, Poll, Registry, Token};
 
 use crate::alarm::Alarm;
 use crate::clock::Clock;
+use crate::shortage;
 
 /// Readiness taken from one wait. More sockets than that take turns.
 const EVENTS_MAX: usize = 1024;
@@ -29,8 +30,9 @@ pub struct Readiness {
 
 impl Readiness {
     pub fn new() -> Result<Readiness> {
-        let poll = Poll::new().context("creating the poll")?;
-        let alarm = Alarm::new(poll.registry(), ALARM).context("creating a timer")?;
+        let poll = Poll::new().map_err(shortage::explained).context("creating the poll")?;
+        let alarm =
+            Alarm::new(poll.registry(), ALARM).map_err(shortage::explained).context("creating a timer")?;
         Ok(Readiness { poll, events: Events::with_capacity(EVENTS_MAX), alarm, clock: Clock::start() })
     }
 

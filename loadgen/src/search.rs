@@ -152,7 +152,9 @@ fn measure(
             Err(error) if measurements.is_empty() => return Err(error),
             Err(error) => {
                 let reason = Some(format!("{error:#}"));
-                Measurement { rate_per_s, outcome: Outcome::Failed, reason, report: None }
+                // That this machine has run out of something says nothing about the server.
+                let outcome = if error.is::<Usage>() { Outcome::Limited } else { Outcome::Failed };
+                Measurement { rate_per_s, outcome, reason, report: None }
             }
         };
         if !search.quiet {

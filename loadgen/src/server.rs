@@ -112,7 +112,7 @@ impl Server {
         timeout: Duration,
         stop: &AtomicBool,
     ) -> Result<Server> {
-        let accepts = || Stream::connect(&address.peer, timeout).is_ok();
+        let accepts = || Stream::connect(&address.peer, None, timeout).is_ok();
         if accepts() {
             bail!("another server listens at {address} already");
         }

@@ -1,7 +1,7 @@
 //! One connection to the server, TCP or unix, opened in order and non-blocking from then on.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream as BlockingTcpStream};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
-use rustix::io::Errno;
-use rustix::net::sockopt::{
-    Timeout, set_socket_recv_buffer_size, set_socket_send_buffer_size, set_socket_timeout,
-};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::address::Peer;
+use crate::datagram::connect_udp;
+use crate::os;
 
 /// What a narrow connection's buffers are asked to have; the kernel has a least size of its own.
 const NARROW_BYTES: usize = 4096;
@@ -27,12 +26,11 @@ pub enum Stream {
 
 impl Stream {
     /// Connects and waits until that is done: opening one after the other keeps any listener's backlog from
-    /// overflowing, which on TCP would cost a second for each connection that it drops.
-    pub fn connect(peer: &Peer, timeout: Duration) -> io::Result<Stream> {
+    /// overflowing, which on TCP would cost a second for each connection that it drops. It leaves from `source`, if the
+    /// system is not to choose.
+    pub fn connect(peer: &Peer, source: Option<IpAddr>, timeout: Duration) -> io::Result<Stream> {
         match peer {
-            Peer::Tcp(addresses) => {
-                first_of(addresses, |address| BlockingTcpStream::connect_timeout(address, timeout))
-            }
+            Peer::Tcp(addresses) => connect_tcp(addresses, source, timeout, |_| Ok(())),
             Peer::Unix(path) => connect_unix(path, timeout),
             Peer::Udp(_) | Peer::UnixDatagram(_) => Err(io::ErrorKind::Unsupported.into()),
         }
@@ -51,11 +49,13 @@ impl Stream {
     }
 
     /// Connects with buffers of the kernel's smallest sizes, so that they are soon full.
-    pub fn connect_narrow(peer: &Peer, timeout: Duration) -> io::Result<Stream> {
-        match peer {
-            Peer::Tcp(addresses) => first_of(addresses, |address| connect_tcp_narrow(address, timeout)),
-            _ => Stream::connect(peer, timeout),
-        }
+    pub fn connect_narrow(peer: &Peer, source: Option<IpAddr>, timeout: Duration) -> io::Result<Stream> {
+        let Peer::Tcp(addresses) = peer else { return Stream::connect(peer, source, timeout) };
+        // Before the connection is there: what a receive buffer offers the peer is not taken back.
+        connect_tcp(addresses, source, timeout, |socket| {
+            socket.set_recv_buffer_size(NARROW_BYTES)?;
+            socket.set_send_buffer_size(NARROW_BYTES)
+        })
     }
 
     /// Whether a read shorter than its buffer means that nothing is left. A unix stream may split a read where
@@ -65,38 +65,56 @@ impl Stream {
     }
 }
 
-/// Tries each address that the name stands for; the last error speaks for all.
-fn first_of(
+/// Tries each address that the name stands for, of the family of `source`; the last error speaks for all. `prepare` sets
+/// what the socket must have before it connects.
+fn connect_tcp(
     addresses: &[SocketAddr],
-    connect: impl Fn(&SocketAddr) -> io::Result<BlockingTcpStream>,
+    source: Option<IpAddr>,
+    timeout: Duration,
+    prepare: impl Fn(&Socket) -> io::Result<()>,
 ) -> io::Result<Stream> {
     let mut last_error = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for address in addresses {
-        match connect(address) {
-            Ok(stream) => {
-                // Without it the kernel holds a request back until the reply before it is acknowledged.
-                stream.set_nodelay(true)?;
-                stream.set_nonblocking(true)?;
-                return Ok(Stream::Tcp(TcpStream::from_std(stream)));
-            }
-            Err(error) => last_error = error,
+    for address in reachable(addresses, source) {
+        let connected = tcp_socket(address, source).and_then(|socket| {
+            prepare(&socket)?;
+            socket.connect_timeout(&(*address).into(), timeout)?;
+            socket.set_nonblocking(true)?;
+            Ok(Stream::Tcp(TcpStream::from_std(socket.into())))
+        });
+        match connected {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last_error = no_way_or_no_port(error, address, source),
         }
     }
     Err(last_error)
 }
 
-/// The receive buffer must be small before the connection is there: what it offers the peer is not taken back.
-fn connect_tcp_narrow(address: &SocketAddr, timeout: Duration) -> io::Result<BlockingTcpStream> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    set_socket_recv_buffer_size(&socket, NARROW_BYTES)?;
-    set_socket_send_buffer_size(&socket, NARROW_BYTES)?;
-    // It is also what a connection's opening may take.
-    set_socket_timeout(&socket, Timeout::Send, Some(timeout))?;
-    match rustix::net::connect(&socket, address) {
-        Ok(()) => Ok(socket.into()),
-        Err(Errno::INPROGRESS) => Err(io::ErrorKind::TimedOut.into()),
-        Err(error) => Err(error.into()),
+/// A socket for a connection to this address.
+fn tcp_socket(address: &SocketAddr, source: Option<IpAddr>) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(*address), Type::STREAM, Some(Protocol::TCP))?;
+    // Without it the kernel holds a request back until the reply before it is acknowledged.
+    socket.set_tcp_nodelay(true)?;
+    if let Some(source) = source {
+        os::choose_port_at_connect(socket.as_fd())?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    Ok(socket)
+}
+
+/// The addresses that something from `source` can go to.
+pub fn reachable(addresses: &[SocketAddr], source: Option<IpAddr>) -> impl Iterator<Item = &SocketAddr> {
+    addresses.iter().filter(move |address| source.is_none_or(|source| source.is_ipv4() == address.is_ipv4()))
+}
+
+/// "Cannot assign requested address" says that no port is left, or that the server's address is one that this machine
+/// has no way to, such as ::1 where there is no IPv6. A datagram socket, whose ports are others, knows which.
+fn no_way_or_no_port(error: io::Error, address: &SocketAddr, source: Option<IpAddr>) -> io::Error {
+    if error.kind() != io::ErrorKind::AddrNotAvailable {
+        return error;
+    }
+    match connect_udp(&[*address], source) {
+        Err(no_way) if no_way.kind() == io::ErrorKind::AddrNotAvailable => no_way,
+        _ => error,
     }
 }
 

@@ -37,6 +37,7 @@ pub fn trial(
             sizes: options.size.clone(),
             timeout: options.timeout(),
             seed: options.seed,
+            sources: options.source_ips.clone().unwrap_or_default(),
         },
         threads: options.threads,
         pace: run.pace(),

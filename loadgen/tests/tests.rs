@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's servers have nobody to report to but the test")]
 
 mod chat;
+mod churn;
 mod datagrams;
 mod dialects;
 mod embedded;

@@ -23,6 +23,7 @@ use crate::load::{Amount, Shape, is_drained};
 use crate::plan::Plan;
 use crate::record::Record;
 use crate::run::Driver;
+use crate::shortage;
 use crate::stream::Stream;
 
 use super::Seating;
@@ -183,7 +184,9 @@ impl ChatLoad {
     ) -> Result<()> {
         let index = self.members.len();
         let number = self.first + index;
-        let mut stream = Stream::connect(&address.peer, self.shape.timeout)
+        let source = self.shape.sources.of(number);
+        let mut stream = Stream::connect(&address.peer, source, self.shape.timeout)
+            .map_err(shortage::explained)
             .with_context(|| format!("connecting {} of {} to {address}", number + 1, seating.members))?;
         self.poll.registry().register(&mut stream, Token(index), Interest::READABLE)?;
         let mut out = Vec::new();

@@ -28,6 +28,7 @@ use crate::os::{BATCH_MAX, Inbox, send_batch, socket_drops};
 use crate::plan::Plan;
 use crate::record::{Record, note};
 use crate::run::Driver;
+use crate::shortage;
 
 use super::counts::Counts;
 use super::dialogue::{Dialogue, Header, SOCKETS_MAX, header_of};
@@ -129,7 +130,8 @@ impl DatagramLoad {
         let poll = Poll::new().context("creating the poll")?;
         let mut sockets = Vec::with_capacity(shape.connections);
         for index in 0..shape.connections {
-            let fd = socket::open(&address.peer)
+            let fd = socket::open(&address.peer, shape.sources.of(first + index))
+                .map_err(shortage::explained)
                 .with_context(|| format!("opening socket {} to {address}", first + index + 1))?;
             poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), Token(index), Interest::READABLE)?;
             sockets.push(Socket {

@@ -10,7 +10,7 @@ use super::socket::connect_udp;
 /// `None` if there is no such socket here, as with unix sockets, which make the sender wait instead.
 pub fn server_drops(address: &Address) -> Option<u64> {
     let Peer::Udp(addresses) = &address.peer else { return None };
-    let socket = connect_udp(addresses).ok()?;
+    let socket = connect_udp(addresses, None).ok()?;
     let peer = socket.peer_addr().ok()?;
     // Whoever speaks to an address of their own machine does so from that address.
     if socket.local_addr().ok()?.ip() != peer.ip() {

@@ -2,7 +2,7 @@
 //! errors.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 
@@ -13,15 +13,16 @@ use rustix::net::sockopt::{
 use rustix::net::{SocketAddrUnix, bind};
 
 use crate::address::Peer;
+use crate::stream::reachable;
 
 /// What is asked of the kernel for each direction, so that a socket outlasts a moment in which its thread does not run. It
 /// gives what net.core.rmem_max and wmem_max allow, or all of it to CAP_NET_ADMIN. Only what is held takes memory.
 const BUFFER_BYTES: usize = 8 << 20;
 
-/// Opens a socket to the server.
-pub fn open(peer: &Peer) -> io::Result<OwnedFd> {
+/// Opens a socket to the server, from `source` if the system is not to choose.
+pub fn open(peer: &Peer, source: Option<IpAddr>) -> io::Result<OwnedFd> {
     let socket: OwnedFd = match peer {
-        Peer::Udp(addresses) => connect_udp(addresses)?.into(),
+        Peer::Udp(addresses) => connect_udp(addresses, source)?.into(),
         Peer::UnixDatagram(path) => {
             let socket = UnixDatagram::unbound()?;
             // The kernel chooses an abstract name: without one nobody can reply.
@@ -40,15 +41,15 @@ pub fn open(peer: &Peer) -> io::Result<OwnedFd> {
 }
 
 /// Takes the first address that there is a way to; whether anybody is there, only a reply tells.
-pub fn connect_udp(addresses: &[SocketAddr]) -> io::Result<UdpSocket> {
+pub fn connect_udp(addresses: &[SocketAddr], source: Option<IpAddr>) -> io::Result<UdpSocket> {
     let mut last_error = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for address in addresses {
-        let connected = match address {
-            SocketAddr::V4(_) => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)),
-            SocketAddr::V6(_) => UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)),
-        }
-        .and_then(|socket| {
-            socket.connect(address)?;
+    for address in reachable(addresses, source) {
+        let any: IpAddr = match address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let connected = UdpSocket::bind((source.unwrap_or(any), 0)).and_then(|socket| {
+            socket.connect(address).map_err(no_way)?;
             socket.set_nonblocking(true)?;
             Ok(socket)
         });
@@ -58,4 +59,14 @@ pub fn connect_udp(addresses: &[SocketAddr]) -> io::Result<UdpSocket> {
         }
     }
     Err(last_error)
+}
+
+/// The ports of datagrams are taken before: here it is not for want of one that there is no address to speak from.
+fn no_way(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::AddrNotAvailable => {
+            io::Error::new(error.kind(), "this machine has no address to reach it from")
+        }
+        _ => error,
+    }
 }

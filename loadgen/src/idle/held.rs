@@ -19,9 +19,10 @@ use mio::{Events, Interest, Poll, Token};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
-use crate::address::Address;
+use crate::cli::Options;
 use crate::idle::script::{Script, Unfinished};
 use crate::load::is_drained;
+use crate::shortage;
 use crate::stream::Stream;
 
 /// Connections that are opened, and have their exchange, together: not more than a listener's backlog bears.
@@ -107,7 +108,7 @@ struct Conn {
 impl Held {
     /// Nothing is held yet. A slow connection sends a byte each `slow_interval`.
     pub fn new(script: &mut Script<'_>, slow_interval: Duration) -> Result<Held> {
-        let poll = Poll::new().context("creating the poll")?;
+        let poll = Poll::new().map_err(shortage::explained).context("creating the poll")?;
         Ok(Held {
             poll,
             events: Events::with_capacity(EVENTS_MAX),
@@ -149,24 +150,26 @@ impl Held {
         &mut self,
         kind: Kind,
         count: usize,
-        address: &Address,
-        timeout: Duration,
+        options: &Options,
         script: &Script<'_>,
         ended: &dyn Fn() -> bool,
     ) -> Result<()> {
+        let (address, timeout) = (&options.target.address, options.timeout());
         let (first, total) = (self.conns.len(), self.conns.len() + count);
         while self.conns.len() < total && !ended() {
             let from = self.conns.len();
             let mut opened_at = Vec::new();
             let mut streams = Vec::new();
             for index in from..total.min(from + BATCH_MAX) {
+                let source = options.source_ips.as_ref().and_then(|sources| sources.of(index));
                 let stream = match kind {
-                    Kind::Idle | Kind::Slow => Stream::connect(&address.peer, timeout),
-                    Kind::Stopped => Stream::connect_narrow(&address.peer, timeout),
+                    Kind::Idle | Kind::Slow => Stream::connect(&address.peer, source, timeout),
+                    Kind::Stopped => Stream::connect_narrow(&address.peer, source, timeout),
                 };
-                streams.push(
-                    stream.with_context(|| format!("connecting {} of {total} to {address}", index + 1))?,
-                );
+                let stream = stream
+                    .map_err(shortage::explained)
+                    .with_context(|| format!("connecting {} of {total} to {address}", index + 1))?;
+                streams.push(stream);
                 opened_at.push(Instant::now());
             }
             if kind == Kind::Idle {

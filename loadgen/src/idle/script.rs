@@ -9,6 +9,7 @@ use crate::exchange::{Custom, Exchange, FirstBody, Http, Walk};
 use crate::load::{Amount, Load, Shape};
 use crate::service::Service;
 use crate::size::Sizes;
+use crate::sources::Sources;
 use crate::stream::Stream;
 use crate::text::Text;
 
@@ -113,6 +114,8 @@ impl<'a> Script<'a> {
                 sizes: sizes.clone(),
                 timeout,
                 seed: first as u64,
+                // They are open.
+                sources: Sources::default(),
             };
             let connections = format!("connections {} to {}", first + 1, first + streams.len());
             exchange_once(streams, shape, make())

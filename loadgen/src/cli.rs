@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, FromArgMatches, Parser, Subcommand};
 
-use crate::address::Address;
+use crate::address::{Address, Peer};
 use crate::chat::{Dialect, Seating};
+use crate::churn::Close;
 use crate::datagram::request_bytes;
 use crate::fail_if::Condition;
 use crate::load::Amount;
@@ -48,13 +49,16 @@ pub enum Command {
     Merge(Merge),
     /// Hold many connections, silent, slow and stopped ones, and see what that costs the server, and a busy few beside them.
     Idle(Box<Idle>),
+    /// Measure connections as such: connect, one exchange, close, over and over. With --rate an open loop of connects, else a
+    /// closed loop that keeps so many connections in progress.
+    Churn(Box<Churn>),
 }
 
 /// What is driven, and what every measurement of it has in common.
 #[derive(Args, Clone)]
 pub struct Options {
     /// What to drive: echo, uppercase, greeting, http, chat or custom, at tcp://HOST:PORT, HOST:PORT or unix:PATH; echo, uppercase
-    /// or time at udp://HOST:PORT or unix-dgram:PATH.
+    /// or time at udp://HOST:PORT or unix-dgram:PATH. For churn also daytime and banner, which say something and close.
     #[arg(value_name = "SERVICE=ADDRESS")]
     pub target: Target,
 
@@ -164,6 +168,10 @@ pub struct Run {
 
     #[command(flatten)]
     pub options: Options,
+
+    /// How each connection is closed after one exchange; none where connections stay.
+    #[arg(skip)]
+    pub churn: Option<Close>,
 }
 
 /// `loadgen run`.
@@ -179,6 +187,46 @@ pub struct RunOnce {
 
     #[command(flatten)]
     pub outputs: Outputs,
+}
+
+/// `loadgen churn`.
+#[derive(Args)]
+pub struct Churn {
+    /// Connections in progress at once, in a closed loop; an open one has as many as the server takes time for.
+    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = count)]
+    pub connections: usize,
+
+    /// An open loop: so many connects a second, whatever comes back: 500, 50k.
+    #[arg(short, long, value_name = "PER_SECOND", value_parser = rate, conflicts_with = "connections")]
+    pub rate: Option<f64>,
+
+    /// How the connects of an open loop are spaced: constant or poisson.
+    #[arg(long, value_name = "KIND", default_value = "constant", requires = "rate")]
+    pub arrivals: Arrivals,
+
+    /// Let the rate rise from 0 for so long; keep it within the warm-up.
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = duration, requires = "rate")]
+    pub ramp: Duration,
+
+    /// How to close after the reply: fin, in order, which leaves the port in TIME_WAIT unless the server closes first; rst,
+    /// with a reset, which frees it at once.
+    #[arg(long, value_name = "HOW", value_enum, default_value_t, hide_possible_values = true)]
+    pub close: Close,
+
+    #[command(flatten)]
+    pub options: Options,
+
+    #[command(flatten)]
+    pub outputs: Outputs,
+}
+
+impl From<Churn> for RunOnce {
+    fn from(churn: Churn) -> RunOnce {
+        let Churn { connections, rate, arrivals, ramp, close, options, outputs } = churn;
+        let pacing = Pacing { depth: 1, arrivals, ramp };
+        let run = Run { connections, rate, pacing, options, churn: Some(close) };
+        RunOnce { run, syscalls: false, outputs }
+    }
 }
 
 /// `loadgen sweep`. Of rates and connections one may have several steps.
@@ -230,8 +278,13 @@ impl Sweep {
             return Err("either --rates or --connections may have several steps, not both".into());
         }
         let (pacing, options) = (&self.pacing, &self.options);
-        let run =
-            |rate, connections| Run { connections, rate, pacing: pacing.clone(), options: options.clone() };
+        let run = |rate, connections| Run {
+            connections,
+            rate,
+            pacing: pacing.clone(),
+            options: options.clone(),
+            churn: None,
+        };
         let connections = &self.connections.0;
         Ok(rates
             .into_iter()
@@ -338,6 +391,8 @@ pub enum Asked<'a> {
     Datagrams(Service),
     /// The bytes of a text.
     Walk(Service),
+    /// Nothing: what the server says before it closes.
+    Said(Service),
     /// To be greeted.
     Greeting,
     /// To pass on what members of rooms say.
@@ -354,7 +409,7 @@ impl Asked<'_> {
         match self {
             Asked::Datagrams(_) | Asked::Walk(_) | Asked::Greeting | Asked::Chat { .. } => true,
             Asked::Custom { send, expect } => send.has_size() || expect.has_size(),
-            Asked::Page { .. } => false,
+            Asked::Said(_) | Asked::Page { .. } => false,
         }
     }
 }
@@ -362,6 +417,29 @@ impl Asked<'_> {
 impl Options {
     /// What is asked, if the options suit the service and so many connections at least.
     pub fn asked(&self, connections_min: usize) -> Result<Asked<'_>, String> {
+        match self.asked_of_any(connections_min)? {
+            Asked::Said(service) => {
+                Err(format!("{service} is for loadgen churn: its server says it once and closes"))
+            }
+            asked => Ok(asked),
+        }
+    }
+
+    /// What is asked on a connection for each exchange, which is closed so.
+    pub fn asked_once(&self, close: Close) -> Result<Asked<'_>, String> {
+        let Target { service, address, .. } = &self.target;
+        if *service == Service::Chat || address.takes_datagrams() {
+            return Err(format!(
+                "churn opens streams for one exchange each, which {service} at {address} has not"
+            ));
+        }
+        if close == Close::Rst && !matches!(address.peer, Peer::Tcp(_)) {
+            return Err("--close rst: a unix socket has no reset and no TIME_WAIT".into());
+        }
+        self.asked_of_any(1)
+    }
+
+    fn asked_of_any(&self, connections_min: usize) -> Result<Asked<'_>, String> {
         let service = self.target.service;
         let options = [
             ("--path", self.path.is_some(), Service::Http),
@@ -406,6 +484,7 @@ impl Options {
         Ok(match service {
             service if self.target.address.takes_datagrams() => Asked::Datagrams(service),
             Service::Echo | Service::Uppercase => Asked::Walk(service),
+            Service::Daytime | Service::Banner => Asked::Said(service),
             Service::Time => return Err("time is offered over datagrams alone".into()),
             Service::Greeting if self.size.bounds().0 < 2 => {
                 return Err(
@@ -455,6 +534,14 @@ impl Run {
     pub fn of(target: &str) -> Result<Run, clap::Error> {
         let command = Run::augment_args(clap::Command::new("run").no_binary_name(true));
         Run::from_arg_matches(&command.try_get_matches_from([target])?)
+    }
+
+    /// What is asked, if the options suit it.
+    pub fn asked(&self) -> Result<Asked<'_>, String> {
+        match self.churn {
+            None => self.options.asked(self.connections),
+            Some(close) => self.options.asked_once(close),
+        }
     }
 
     /// When requests leave.
@@ -569,7 +656,7 @@ impl Idle {
     /// How the busy ones are measured, if there are any.
     pub fn busy_run(&self) -> Option<Run> {
         let (rate, pacing, options) = (self.rate, self.pacing.clone(), self.options.clone());
-        self.busy.map(|connections| Run { connections, rate, pacing, options })
+        self.busy.map(|connections| Run { connections, rate, pacing, options, churn: None })
     }
 }
 

@@ -2,12 +2,14 @@
 
 mod custom;
 mod http;
+mod said;
 mod walk;
 
 use std::fmt;
 
 pub use custom::Custom;
 pub use http::{FirstBody, Http};
+pub use said::Said;
 pub use walk::Walk;
 
 /// Requests and the verification of their replies, which come in the order of the requests.
@@ -41,6 +43,12 @@ pub trait Exchange {
     /// Looks at bytes that came (there is one at least), of which the first is that `at` of the reply to the oldest
     /// request, which had this size.
     fn verify(&mut self, conn: &mut Self::Conn, size: usize, at: usize, bytes: &[u8]) -> Progress;
+
+    /// What it makes of a reply of which `at` bytes have come that the peer then ends the connection in order: the end of
+    /// it, and whether it is right. `None` where that does not end a reply.
+    fn end(&mut self, _conn: &mut Self::Conn, _at: usize) -> Option<Result<(), Fault>> {
+        None
+    }
 
     /// Why the peer has ended a connection, if its last reply announced that.
     fn why_closed(&self, _conn: &Self::Conn) -> Option<&'static str> {

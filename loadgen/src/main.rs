@@ -10,7 +10,7 @@
 //! ```
 //!
 //! or the one in `datagram`, where replies may be lost, doubled and overtaken, or the one in `chat`, where what one
-//! says comes to others.
+//! says comes to others, or the one in `churn`, where each exchange has a connection of its own.
 //!
 //! Exit codes: 0 fine; 1 a condition of --fail-if held; 2 bad usage; 3 INVALID: the figures, if there are any, are not to be believed (wrong replies, a
 //! connection that was refused or closed by the peer, a generator that could not keep to its plan).
@@ -20,6 +20,7 @@
 mod address;
 mod alarm;
 mod chat;
+mod churn;
 mod cli;
 mod clock;
 mod datagram;
@@ -109,6 +110,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         None => stop_on_signal().and_then(|stop| tour::tour(&cli.tour, &stop)),
         Some(Command::Run(run)) => self::run(&run),
+        Some(Command::Churn(churn)) => self::run(&(*churn).into()),
         Some(Command::Sweep(sweep)) => stop_on_signal().and_then(|stop| sweep::sweep(&sweep, &stop)),
         Some(Command::Search(search)) => stop_on_signal().and_then(|stop| search::search(&search, &stop)),
         Some(Command::Merge(merge)) => merge::merge(&merge),
@@ -135,7 +137,7 @@ fn complain(error: &clap::Error) -> ExitCode {
 
 /// Warm-up, then the measured window, then the report.
 fn run(RunOnce { run, syscalls, outputs }: &RunOnce) -> Result<ExitCode> {
-    let asked = run.options.asked(run.connections).map_err(Usage)?;
+    let asked = run.asked().map_err(Usage)?;
     let open_loop = run.rate.is_some();
     for condition in &outputs.fail_if {
         let measures = Measures { open_loop, server_cpu: run.options.knows_server() };

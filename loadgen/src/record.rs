@@ -2,7 +2,7 @@
 
 use hdrhistogram::Histogram;
 
-use crate::{chat, datagram};
+use crate::{chat, churn, datagram};
 
 /// What a histogram has room for from the beginning, in nanoseconds: it grows with the times that come. One for a whole day
 /// takes 300 KB, and making three of them for each interval costs more than some servers do.
@@ -57,6 +57,8 @@ pub struct Record {
     /// What else is counted of a chat, where a request is a line, `lost` and `errors` count deliveries of lines, and
     /// a line is answered once all of its deliveries are right.
     pub chat: Option<chat::Counts>,
+    /// What else is counted where each connection has one exchange.
+    pub churn: Option<churn::Counts>,
     /// The first thing that went wrong, in words.
     pub first_error: Option<String>,
 }
@@ -79,6 +81,7 @@ impl Record {
             unasked_bytes: 0,
             datagrams: None,
             chat: None,
+            churn: None,
             first_error: None,
         }
     }
@@ -111,6 +114,9 @@ impl Record {
         }
         if let Some(chat) = &other.chat {
             self.chat.get_or_insert_default().add(chat);
+        }
+        if let Some(churn) = &other.churn {
+            self.churn.get_or_insert_default().add(churn);
         }
         if self.first_error.is_none() {
             self.first_error.clone_from(&other.first_error);

@@ -17,6 +17,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::chat;
+use crate::churn::{self, Close};
 use crate::cli::{Asked, Outputs, Run};
 use crate::datagram::Counts;
 use crate::fail_if::Condition;
@@ -44,7 +45,8 @@ pub struct Report {
     pub interrupted: bool,
     service: Service,
     address: String,
-    connections: usize,
+    /// In progress at once; null where connects follow a rate.
+    connections: Option<usize>,
     threads: usize,
     /// Requests in flight on each connection; null in an open loop.
     depth: Option<usize>,
@@ -76,6 +78,8 @@ pub struct Report {
     datagrams: Option<Datagrams>,
     /// What else is counted of a chat; null for other services.
     chat: Option<Rooms>,
+    /// What else is counted where each connection has one exchange; null elsewhere.
+    churn: Option<Churn>,
     first_error: Option<String>,
     elapsed_s: f64,
     /// Requests per second that were sent.
@@ -137,6 +141,25 @@ struct Rooms {
     senders: usize,
     #[serde(flatten)]
     counts: chat::Counts,
+}
+
+/// What became of connections that had one exchange each.
+#[derive(Serialize)]
+struct Churn {
+    close: Close,
+    /// From the beginning of a connect to its end; null if there was none.
+    connect_time_us: Option<Quantiles>,
+    /// Connects that the server's machine refused.
+    refused: u64,
+    /// Connections that were reset before the whole reply.
+    reset: u64,
+    /// Not connected, or not answered, within the timeout.
+    timed_out: u64,
+    /// Connects that failed in another way.
+    failed: u64,
+    /// Connects for which no local port, or no descriptor, was left.
+    ports_exhausted: u64,
+    descriptors_exhausted: u64,
 }
 
 /// Times in microseconds.
@@ -204,7 +227,7 @@ impl Report {
             .map(|rate| (rate * options.duration.as_secs_f64()) as u64);
         let (mut path, mut send, mut expect, mut rooms) = (None, None, None, None);
         match asked {
-            Asked::Datagrams(_) | Asked::Walk(_) | Asked::Greeting => {}
+            Asked::Datagrams(_) | Asked::Walk(_) | Asked::Said(_) | Asked::Greeting => {}
             Asked::Chat { rooms: of, senders, dialect } => {
                 let counts = record.chat.clone().unwrap_or_default();
                 rooms = Some(Rooms { dialect: *dialect, rooms: *of, senders: *senders, counts });
@@ -228,7 +251,7 @@ impl Report {
             interrupted: measured.interrupted,
             service: options.target.service,
             address: options.target.address.to_string(),
-            connections: run.connections,
+            connections: (run.churn.is_none() || run.rate.is_none()).then_some(run.connections),
             threads: options.threads,
             depth,
             rate_per_s,
@@ -253,6 +276,7 @@ impl Report {
                 dropped_by_server: measured.server_drops,
             }),
             chat: rooms,
+            churn: run.churn.map(|close| Churn::new(close, record.churn.clone().unwrap_or_default())),
             first_error: record.first_error.clone(),
             elapsed_s,
             offered_per_s: if rate_per_s.is_some() { record.sent_in_time as f64 } else { requests }
@@ -321,9 +345,16 @@ impl Report {
         let connections = match &self.chat {
             Some(Rooms { rooms, senders, .. }) => {
                 let rooms = counted(*rooms, "room");
-                format!("{} members in {rooms}, {} in each", self.connections, counted(*senders, "sender"))
+                let members = self.connections.unwrap_or_default();
+                format!("{members} members in {rooms}, {} in each", counted(*senders, "sender"))
             }
-            None => format!("{} connections", self.connections),
+            None => match (&self.churn, self.connections) {
+                (None, connections) => format!("{} connections", connections.unwrap_or_default()),
+                (Some(_), None) => "a connection for each exchange".to_owned(),
+                (Some(_), Some(connections)) => {
+                    format!("a connection for each exchange, {connections} at once")
+                }
+            },
         };
         format!("{connections}, {threads}{size}{arrivals}, seed {}", self.seed)
     }
@@ -338,7 +369,7 @@ impl Report {
         let offered = figures::rate(self.offered_per_s);
         let rest: String = [
             ("late", self.late),
-            ("connections closed by the peer", self.peer_closed),
+            ("connections closed by the peer", if self.churn.is_some() { 0 } else { self.peer_closed }),
             ("writes that found the socket full", self.blocked_writes),
         ]
         .into_iter()
@@ -400,6 +431,9 @@ impl Report {
         }
         if let Some(rooms) = &self.chat {
             figures.splice(1..1, [("deliveries", self.deliveries_in_words(&rooms.counts))]);
+        }
+        if let Some(churn) = &self.churn {
+            figures.splice(1..1, [("without reply", churn.in_words(self.peer_closed))]);
         }
         figures
     }
@@ -469,7 +503,15 @@ impl Report {
                 let told = self.chat.as_ref().map_or(0, |rooms| rooms.counts.slow_downs);
                 format!("members were told {told} times to slow down")
             }
-            Some(Limiter::PeerClosed) => format!("{} connections closed by the peer", self.peer_closed),
+            Some(Limiter::PeerClosed) => match &self.churn {
+                Some(churn) => format!("connections without reply: {}", churn.in_words(self.peer_closed)),
+                None => format!("{} connections closed by the peer", self.peer_closed),
+            },
+            Some(Limiter::Ports | Limiter::Descriptors) => {
+                let churn = self.churn.as_ref();
+                let words = churn.map_or("".to_owned(), |churn| churn.in_words(self.peer_closed));
+                format!("connections without reply: {words}")
+            }
             Some(Limiter::Server) => format!("{} replies lost", self.lost),
             Some(Limiter::GeneratorCpu) if self.is_open_loop() => {
                 let lag = self.send_lag_us.as_ref().map_or("not known".into(), |lag| figures::time(lag.p99));
@@ -486,6 +528,37 @@ impl Report {
 /// So many of something.
 pub fn counted(count: usize, one: &str) -> String {
     format!("{count} {one}{}", if count == 1 { "" } else { "s" })
+}
+
+impl Churn {
+    fn new(close: Close, counts: churn::Counts) -> Churn {
+        Churn {
+            close,
+            connect_time_us: Quantiles::of(&counts.connect_times),
+            refused: counts.refused,
+            reset: counts.reset,
+            timed_out: counts.timed_out,
+            failed: counts.failed,
+            ports_exhausted: counts.ports_exhausted,
+            descriptors_exhausted: counts.descriptors_exhausted,
+        }
+    }
+
+    /// Why connections had no reply, beside those that the peer has closed.
+    fn in_words(&self, peer_closed: u64) -> String {
+        let reasons = [
+            ("refused", self.refused),
+            ("reset", self.reset),
+            ("closed by the peer", peer_closed),
+            ("too late", self.timed_out),
+            ("failed otherwise", self.failed),
+            ("without a port", self.ports_exhausted),
+            ("without a descriptor", self.descriptors_exhausted),
+        ];
+        let told = reasons.iter().filter(|(_, count)| *count > 0);
+        let told: Vec<_> = told.map(|(name, count)| format!("{count} {name}")).collect();
+        if told.is_empty() { "none".to_owned() } else { told.join(", ") }
+    }
 }
 
 impl Datagrams {
@@ -520,6 +593,7 @@ fn quantile_rows(report: &Report) -> impl Iterator<Item = (&'static str, &Quanti
         ("response time", &report.response_time_us),
         ("service time", &report.service_time_us),
         ("send lag", &report.send_lag_us),
+        ("connect time", report.churn.as_ref().map_or(&None, |churn| &churn.connect_time_us)),
     ]
     .into_iter()
     .filter_map(|(name, times)| Some((name, times.as_ref()?)))

@@ -136,7 +136,8 @@ fn measure(
         // Each has a plan of its own; threads count on from the seed.
         options.seed = options.seed.wrapping_add((measurements.len() as u64) << 32);
         let pacing = Pacing { depth: 1, arrivals: search.arrivals, ramp: Duration::ZERO };
-        let run = Run { connections: search.connections, rate: Some(rate_per_s), pacing, options };
+        let run =
+            Run { connections: search.connections, rate: Some(rate_per_s), pacing, options, churn: None };
         let started = Instant::now();
         let measured = trial(&run, asked, server.as_deref_mut(), stop, Watch::nobody());
         longest = longest.max(started.elapsed());

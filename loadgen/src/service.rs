@@ -11,6 +11,8 @@ pub enum Service {
     Uppercase,
     Time,
     Greeting,
+    Daytime,
+    Banner,
     Http,
     Chat,
     /// What `--send` and `--expect` say.
@@ -18,11 +20,13 @@ pub enum Service {
 }
 
 impl Service {
-    const ALL: [Service; 7] = [
+    const ALL: [Service; 9] = [
         Service::Echo,
         Service::Uppercase,
         Service::Time,
         Service::Greeting,
+        Service::Daytime,
+        Service::Banner,
         Service::Http,
         Service::Chat,
         Service::Custom,
@@ -35,6 +39,8 @@ impl Service {
             Service::Uppercase => "uppercase",
             Service::Time => "time",
             Service::Greeting => "greeting",
+            Service::Daytime => "daytime",
+            Service::Banner => "banner",
             Service::Http => "http",
             Service::Chat => "chat",
             Service::Custom => "custom",

@@ -35,7 +35,7 @@ impl Shortage {
     }
 }
 
-/// The error of a connection that could not be opened before the load: a shortage is for the user to mend.
+/// The error of what could not be opened before the load: a shortage is for the user to mend.
 pub fn explained(error: io::Error) -> Error {
     match Shortage::of(&error) {
         Some(shortage) => Error::new(Usage(shortage.words().to_owned())),

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::address::Peer;
 use crate::datagram::connect_udp;
@@ -58,6 +59,32 @@ impl Stream {
         })
     }
 
+    /// Begins to connect without waiting, and tells whether that is done already. Of several addresses it is the first
+    /// that is not refused at once. A unix listener with a full backlog is WouldBlock, and has to be asked again.
+    pub fn begin(peer: &Peer, source: Option<IpAddr>) -> io::Result<(Stream, bool)> {
+        match peer {
+            Peer::Tcp(addresses) => begin_tcp(addresses, source),
+            Peer::Unix(path) => Ok((Stream::Unix(UnixStream::connect(path)?), true)),
+            Peer::Udp(_) | Peer::UnixDatagram(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Why a connect that was begun has failed, if it has.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        match self {
+            Stream::Tcp(stream) => stream.take_error(),
+            Stream::Unix(stream) => stream.take_error(),
+        }
+    }
+
+    /// Has it end with a reset, which leaves nothing behind in TIME_WAIT.
+    pub fn reset_when_closed(&self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => SockRef::from(stream).set_linger(Some(Duration::ZERO)),
+            Stream::Unix(_) => Ok(()),
+        }
+    }
+
     /// Whether a read shorter than its buffer means that nothing is left. A unix stream may split a read where
     /// descriptors or credentials were passed along.
     pub fn short_read_means_drained(&self) -> bool {
@@ -83,6 +110,27 @@ fn connect_tcp(
         });
         match connected {
             Ok(stream) => return Ok(stream),
+            Err(error) => last_error = no_way_or_no_port(error, address, source),
+        }
+    }
+    Err(last_error)
+}
+
+/// The same without waiting.
+fn begin_tcp(addresses: &[SocketAddr], source: Option<IpAddr>) -> io::Result<(Stream, bool)> {
+    let mut last_error = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in reachable(addresses, source) {
+        let begun = tcp_socket(address, source).and_then(|socket| {
+            socket.set_nonblocking(true)?;
+            let is_connected = match socket.connect(&(*address).into()) {
+                Ok(()) => true,
+                Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => false,
+                Err(error) => return Err(error),
+            };
+            Ok((Stream::Tcp(TcpStream::from_std(socket.into())), is_connected))
+        });
+        match begun {
+            Ok(begun) => return Ok(begun),
             Err(error) => last_error = no_way_or_no_port(error, address, source),
         }
     }

@@ -37,6 +37,12 @@ pub enum Limiter {
     /// The server holds back whoever says much.
     #[serde(rename = "flood control")]
     FloodControl,
+    /// No local port was left to connect from.
+    #[serde(rename = "ports")]
+    Ports,
+    /// No descriptor was left to connect with.
+    #[serde(rename = "descriptors")]
+    Descriptors,
     #[serde(rename = "peer closed")]
     PeerClosed,
     #[serde(rename = "server")]
@@ -51,6 +57,8 @@ impl Limiter {
             Limiter::WrongReplies => "wrong replies",
             Limiter::SocketBuffer => "generator's socket buffer",
             Limiter::FloodControl => "flood control",
+            Limiter::Ports => "ports",
+            Limiter::Descriptors => "descriptors",
             Limiter::PeerClosed => "peer closed",
             Limiter::Server => "server",
             Limiter::GeneratorCpu => "generator's CPU",
@@ -60,7 +68,7 @@ impl Limiter {
     /// Whether it says nothing about the server.
     pub fn is_generator(self) -> bool {
         match self {
-            Limiter::SocketBuffer | Limiter::GeneratorCpu => true,
+            Limiter::SocketBuffer | Limiter::Ports | Limiter::Descriptors | Limiter::GeneratorCpu => true,
             Limiter::WrongReplies | Limiter::FloodControl | Limiter::PeerClosed | Limiter::Server => false,
         }
     }
@@ -71,8 +79,14 @@ impl Limiter {
             Limiter::WrongReplies => "Correct the server first: what it answers wrongly has no speed.",
             Limiter::SocketBuffer => "Allow larger socket buffers: sysctl net.core.rmem_max.",
             Limiter::FloodControl => "Turn it off to measure the server: tidewheel serve --chat-rate 0.",
+            Limiter::Ports => {
+                "Connect from more addresses (--source-ips 127.0.1.0/24), or free ports at once (churn --close rst)."
+            }
+            Limiter::Descriptors => {
+                "Raise the limit on open files (ulimit -n), or keep less in progress at once."
+            }
             Limiter::PeerClosed => {
-                "Look into the server's log and its limits: it closed connections under load."
+                "Look into the server's log and its limits: it closed or refused connections under load."
             }
             Limiter::Server => {
                 "The server did not answer in time: ask for less, or allow more with --timeout."
@@ -88,6 +102,7 @@ impl Limiter {
 pub fn judge(measured: &Measured, pace: Pace, planned: Option<u64>) -> (Verdict, Option<Limiter>) {
     let record = &measured.record;
     let datagrams = record.datagrams.as_ref();
+    let churn = record.churn.as_ref();
     let limiter = if record.errors > 0
         || record.unasked_bytes > 0
         || datagrams.is_some_and(|counts| counts.corrupted > 0)
@@ -97,7 +112,11 @@ pub fn judge(measured: &Measured, pace: Pace, planned: Option<u64>) -> (Verdict,
         Some(Limiter::SocketBuffer)
     } else if record.chat.as_ref().is_some_and(|counts| counts.slow_downs > 0) {
         Some(Limiter::FloodControl)
-    } else if record.peer_closed > 0 {
+    } else if churn.is_some_and(|counts| counts.ports_exhausted > 0) {
+        Some(Limiter::Ports)
+    } else if churn.is_some_and(|counts| counts.descriptors_exhausted > 0) {
+        Some(Limiter::Descriptors)
+    } else if record.peer_closed > 0 || churn.is_some_and(|counts| counts.refused + counts.reset > 0) {
         Some(Limiter::PeerClosed)
     } else {
         // Lost datagrams are a result, but a run in which nothing came back has shown nothing.

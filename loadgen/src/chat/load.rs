@@ -129,8 +129,9 @@ impl ChatLoad {
     /// Brings every member into its room, or tells which one did not get there. The connections of the shape are rooms:
     /// these, of all that the seating has.
     pub fn connect(address: &Address, shape: Shape, seating: Seating) -> Result<ChatLoad> {
-        let poll = Poll::new().context("creating the poll")?;
-        let alarm = Alarm::new(poll.registry(), ALARM).context("creating a timer")?;
+        let poll = Poll::new().map_err(shortage::explained).context("creating the poll")?;
+        let alarm =
+            Alarm::new(poll.registry(), ALARM).map_err(shortage::explained).context("creating a timer")?;
         let mut load = ChatLoad {
             random: SmallRng::seed_from_u64(shape.seed),
             poll,

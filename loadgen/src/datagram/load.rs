@@ -127,7 +127,7 @@ impl DatagramLoad {
         dialogue: Dialogue,
     ) -> Result<DatagramLoad> {
         ensure!(first + shape.connections <= SOCKETS_MAX, "more than {SOCKETS_MAX} sockets");
-        let poll = Poll::new().context("creating the poll")?;
+        let poll = Poll::new().map_err(shortage::explained).context("creating the poll")?;
         let mut sockets = Vec::with_capacity(shape.connections);
         for index in 0..shape.connections {
             let fd = socket::open(&address.peer, shape.sources.of(first + index))
@@ -143,7 +143,8 @@ impl DatagramLoad {
                 window: None,
             });
         }
-        let alarm = Alarm::new(poll.registry(), ALARM).context("creating a timer")?;
+        let alarm =
+            Alarm::new(poll.registry(), ALARM).map_err(shortage::explained).context("creating a timer")?;
         let (_, request_bytes) = shape.sizes.bounds();
         Ok(DatagramLoad {
             // One byte more than is due shows what is too long.

@@ -86,7 +86,7 @@ impl<'a> Script<'a> {
             Asked::Datagrams(_) => {
                 return Err("idle holds connections, of which datagrams have none".into());
             }
-            Asked::Chat { .. } => {
+            Asked::Said(_) | Asked::Chat { .. } => {
                 return Err("idle holds connections to echo, uppercase, greeting, http and custom".into());
             }
         })

@@ -50,9 +50,10 @@ pub trait Exchange {
         None
     }
 
-    /// Why the peer has ended a connection, if its last reply announced that.
-    fn why_closed(&self, _conn: &Self::Conn) -> Option<&'static str> {
-        None
+    /// Whether the last reply has announced that the peer will end the connection. Nothing is written on it any more, and
+    /// what is asked on the one that takes its place is no different for what was asked before.
+    fn announced_end(&self, _conn: &Self::Conn) -> bool {
+        false
     }
 }
 

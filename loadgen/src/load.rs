@@ -24,13 +24,13 @@ use mio::{Interest, Token};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use crate::address::Address;
+use crate::address::{Address, Peer};
 use crate::exchange::{Exchange, Fault, Progress};
 use crate::interval::Lane;
 use crate::plan::Plan;
 use crate::readiness::Readiness;
 use crate::record::{Record, note};
-use crate::shortage;
+use crate::shortage::{self, Shortage};
 use crate::size::Sizes;
 use crate::sources::Sources;
 use crate::stream::Stream;
@@ -65,6 +65,8 @@ pub enum Amount {
 
 pub struct Load<E: Exchange> {
     exchange: E,
+    /// Who is connected to again; none where a connection that has ended is left so.
+    peer: Option<Peer>,
     shape: Shape,
     random: SmallRng,
     readiness: Readiness,
@@ -158,7 +160,8 @@ impl<E: Exchange> Load<E> {
                 .with_context(|| format!("connecting {number} of {of} to {address}"))?;
             streams.push(stream);
         }
-        Load::over(streams, shape, exchange)
+        let peer = streams.first().map(|stream| stream.narrowed(&address.peer));
+        Ok(Load { peer, ..Load::over(streams, shape, exchange)? })
     }
 
     /// Drives connections that are open, and on which nothing has been said.
@@ -186,6 +189,7 @@ impl<E: Exchange> Load<E> {
         }
         Ok(Load {
             exchange,
+            peer: None,
             random: SmallRng::seed_from_u64(shape.seed),
             shape,
             readiness,
@@ -419,6 +423,10 @@ impl<E: Exchange> Load<E> {
 
     fn write_out(&mut self, index: usize) -> Result<()> {
         let conn = &mut self.conns[index];
+        if self.exchange.announced_end(&conn.state) {
+            // Kept for the connection that takes its place.
+            return Ok(());
+        }
         while conn.out_at < conn.out.len() {
             match conn.stream.write(&conn.out[conn.out_at..]) {
                 Ok(written) => conn.out_at += written,
@@ -436,8 +444,8 @@ impl<E: Exchange> Load<E> {
                     conn.out_at = 0;
                     return Ok(());
                 }
-                Err(_) => {
-                    self.end(index);
+                Err(error) => {
+                    self.end(index, Some(error));
                     return Ok(());
                 }
             }
@@ -475,14 +483,14 @@ impl<E: Exchange> Load<E> {
         while self.conns[index].is_open {
             let read = match self.conns[index].stream.read(&mut self.buffer) {
                 Ok(0) => {
-                    self.end(index);
+                    self.end(index, None);
                     break;
                 }
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => {
-                    self.end(index);
+                Err(error) => {
+                    self.end(index, Some(error));
                     break;
                 }
             };
@@ -569,13 +577,81 @@ impl<E: Exchange> Load<E> {
         }
     }
 
-    /// The peer has ended a connection.
-    fn end(&mut self, index: usize) {
+    /// The peer has ended a connection, in order unless there was an error.
+    #[cold]
+    fn end(&mut self, index: usize, error: Option<io::Error>) {
+        let conn = &self.conns[index];
+        let is_announced = self.exchange.announced_end(&conn.state);
+        // No reply may be cut off by it. It may end with a reset: that is what bytes get that the server does not read any
+        // more.
+        if is_announced
+            && conn.reply_bytes == 0
+            && let Some(peer) = self.peer.clone()
+        {
+            return self.reopen(index, &peer);
+        }
         self.record.peer_closed += 1;
-        if let Some(why) = self.exchange.why_closed(&self.conns[index].state) {
-            self.record.note_error(|| format!("connection {index}: {why}"));
+        if let Some(error) = error {
+            self.record.note_error(|| format!("connection {index}: {error}"));
+        } else if is_announced {
+            self.record.note_error(|| format!("connection {index}: the server had said `Connection: close`"));
         }
         self.close(index);
+    }
+
+    /// Puts another connection in the place of one that has ended as announced. What was never written goes out on it;
+    /// what was written, even in part, is lost.
+    fn reopen(&mut self, index: usize, peer: &Peer) {
+        let number = self.shape.first + index;
+        let opened = Stream::begin(peer, self.shape.sources.of(number)).and_then(|(mut stream, _)| {
+            let both = Interest::READABLE | Interest::WRITABLE;
+            self.readiness.registry().register(&mut stream, Token(index), both)?;
+            Ok(stream)
+        });
+        let stream = match opened {
+            Ok(stream) => stream,
+            Err(error) => {
+                match Shortage::of(&error) {
+                    Some(shortage) => self.record.note_shortage(shortage),
+                    None => self.record.peer_closed += 1,
+                }
+                self.record.note_error(|| format!("connection {index}: {}", shortage::words(&error)));
+                return self.close(index);
+            }
+        };
+        self.record.reopened += 1;
+        let conn = &mut self.conns[index];
+        // Dropped, the old one leaves the poll by itself.
+        conn.stream = stream;
+        conn.state = self.exchange.open(number);
+        conn.preamble_left = self.exchange.preamble().len();
+        // It tells when it is open.
+        (conn.is_blocked, conn.watches_writability) = (true, true);
+        let mut unwritten = conn.out.len() - conn.out_at;
+        conn.out.clear();
+        conn.out_at = 0;
+        let mut lost = conn.in_flight;
+        for request in conn.flight.iter().rev() {
+            let (before, count) = (conn.out.len(), request.count as usize);
+            self.exchange.requests(&mut conn.state, request.size as usize, count, &mut conn.out);
+            let bytes = (conn.out.len() - before) / count;
+            let whole = count.min(unwritten / bytes);
+            conn.out.truncate(before + whole * bytes);
+            unwritten -= whole * bytes;
+            lost -= whole;
+            if whole < count {
+                break;
+            }
+        }
+        while lost > 0
+            && let Some(oldest) = conn.flight.front()
+        {
+            let part = Request { count: oldest.count.min(lost as u32), ..*oldest };
+            self.record.lose(&part, self.shape.timeout);
+            conn.answer(part.count);
+            self.unanswered -= u64::from(part.count);
+            lost -= part.count as usize;
+        }
     }
 
     /// Uses a connection no more: what was in flight is lost.

@@ -2,6 +2,7 @@
 
 use hdrhistogram::Histogram;
 
+use crate::shortage::Shortage;
 use crate::{chat, churn, datagram};
 
 /// What a histogram has room for from the beginning, in nanoseconds: it grows with the times that come. One for a whole day
@@ -48,6 +49,11 @@ pub struct Record {
     pub blocked_writes: u64,
     /// Connections that the peer ended.
     pub peer_closed: u64,
+    /// Connections that the peer ended as it had announced, and that were opened again.
+    pub reopened: u64,
+    /// Connections for which no local port, or no descriptor, was left.
+    pub ports_exhausted: u64,
+    pub descriptors_exhausted: u64,
     /// Replies that came after their request was lost.
     pub late: u64,
     /// Bytes that came without a request.
@@ -77,6 +83,9 @@ impl Record {
             send_lags: histogram(),
             blocked_writes: 0,
             peer_closed: 0,
+            reopened: 0,
+            ports_exhausted: 0,
+            descriptors_exhausted: 0,
             late: 0,
             unasked_bytes: 0,
             datagrams: None,
@@ -107,6 +116,9 @@ impl Record {
         }
         self.blocked_writes += other.blocked_writes;
         self.peer_closed += other.peer_closed;
+        self.reopened += other.reopened;
+        self.ports_exhausted += other.ports_exhausted;
+        self.descriptors_exhausted += other.descriptors_exhausted;
         self.late += other.late;
         self.unasked_bytes += other.unasked_bytes;
         if let Some(datagrams) = &other.datagrams {
@@ -126,6 +138,14 @@ impl Record {
     /// Keeps the first of all errors.
     pub fn note_error(&mut self, words: impl FnOnce() -> String) {
         self.first_error.get_or_insert_with(words);
+    }
+
+    /// For a connection there was no port or no descriptor.
+    pub fn note_shortage(&mut self, shortage: Shortage) {
+        match shortage {
+            Shortage::Ports => self.ports_exhausted += 1,
+            Shortage::Descriptors => self.descriptors_exhausted += 1,
+        }
     }
 
     /// Requests of the window that are neither answered nor given up. It means nothing for a chat, where a request has

@@ -17,12 +17,13 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::chat;
-use crate::churn::{self, Close};
+use crate::churn::Close;
 use crate::cli::{Asked, Outputs, Run};
 use crate::datagram::Counts;
 use crate::fail_if::Condition;
 use crate::output::Output;
 use crate::plan::Arrivals;
+use crate::record::Record;
 use crate::run::{Measured, Pace};
 use crate::service::Service;
 use crate::syscalls::SystemCalls;
@@ -72,6 +73,8 @@ pub struct Report {
     pub late: u64,
     /// Connections that the peer closed.
     pub peer_closed: u64,
+    /// Connections that the peer closed as it had announced, and that were opened again.
+    reopened: u64,
     /// Writes that found a socket full.
     blocked_writes: u64,
     /// What else is counted over datagrams; null over streams.
@@ -268,6 +271,7 @@ impl Report {
             lost: record.lost,
             late: record.late,
             peer_closed: record.peer_closed,
+            reopened: record.reopened,
             blocked_writes: record.blocked_writes,
             datagrams: record.datagrams.clone().map(|counts| Datagrams {
                 counts,
@@ -276,7 +280,7 @@ impl Report {
                 dropped_by_server: measured.server_drops,
             }),
             chat: rooms,
-            churn: run.churn.map(|close| Churn::new(close, record.churn.clone().unwrap_or_default())),
+            churn: run.churn.map(|close| Churn::new(close, record)),
             first_error: record.first_error.clone(),
             elapsed_s,
             offered_per_s: if rate_per_s.is_some() { record.sent_in_time as f64 } else { requests }
@@ -370,6 +374,7 @@ impl Report {
         let rest: String = [
             ("late", self.late),
             ("connections closed by the peer", if self.churn.is_some() { 0 } else { self.peer_closed }),
+            ("connections opened again", self.reopened),
             ("writes that found the socket full", self.blocked_writes),
         ]
         .into_iter()
@@ -509,8 +514,9 @@ impl Report {
             },
             Some(Limiter::Ports | Limiter::Descriptors) => {
                 let churn = self.churn.as_ref();
-                let words = churn.map_or("".to_owned(), |churn| churn.in_words(self.peer_closed));
-                format!("connections without reply: {words}")
+                churn.map_or("a connection was not opened again".to_owned(), |churn| {
+                    format!("connections without reply: {}", churn.in_words(self.peer_closed))
+                })
             }
             Some(Limiter::Server) => format!("{} replies lost", self.lost),
             Some(Limiter::GeneratorCpu) if self.is_open_loop() => {
@@ -531,7 +537,8 @@ pub fn counted(count: usize, one: &str) -> String {
 }
 
 impl Churn {
-    fn new(close: Close, counts: churn::Counts) -> Churn {
+    fn new(close: Close, record: &Record) -> Churn {
+        let counts = record.churn.clone().unwrap_or_default();
         Churn {
             close,
             connect_time_us: Quantiles::of(&counts.connect_times),
@@ -539,8 +546,8 @@ impl Churn {
             reset: counts.reset,
             timed_out: counts.timed_out,
             failed: counts.failed,
-            ports_exhausted: counts.ports_exhausted,
-            descriptors_exhausted: counts.descriptors_exhausted,
+            ports_exhausted: record.ports_exhausted,
+            descriptors_exhausted: record.descriptors_exhausted,
         }
     }
 

@@ -35,6 +35,11 @@ impl Shortage {
     }
 }
 
+/// Why something could not be opened or connected, in words.
+pub fn words(error: &io::Error) -> String {
+    Shortage::of(error).map_or_else(|| error.to_string(), |shortage| shortage.words().to_owned())
+}
+
 /// The error of what could not be opened before the load: a shortage is for the user to mend.
 pub fn explained(error: io::Error) -> Error {
     match Shortage::of(&error) {

@@ -59,13 +59,23 @@ impl Stream {
         })
     }
 
-    /// Begins to connect without waiting, and tells whether that is done already. Of several addresses it is the first
-    /// that is not refused at once. A unix listener with a full backlog is WouldBlock, and has to be asked again.
+    /// Begins to connect without waiting, to the first address of several, and tells whether that is done already. A
+    /// unix listener with a full backlog is WouldBlock, and has to be asked again.
     pub fn begin(peer: &Peer, source: Option<IpAddr>) -> io::Result<(Stream, bool)> {
         match peer {
             Peer::Tcp(addresses) => begin_tcp(addresses, source),
             Peer::Unix(path) => Ok((Stream::Unix(UnixStream::connect(path)?), true)),
             Peer::Udp(_) | Peer::UnixDatagram(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// What it is connected to, of the addresses that its peer's name stands for.
+    pub fn narrowed(&self, peer: &Peer) -> Peer {
+        match self {
+            Stream::Tcp(stream) => {
+                stream.peer_addr().map_or_else(|_| peer.clone(), |address| Peer::Tcp(vec![address]))
+            }
+            Stream::Unix(_) => peer.clone(),
         }
     }
 
@@ -116,25 +126,19 @@ fn connect_tcp(
     Err(last_error)
 }
 
-/// The same without waiting.
+/// Connects to the first of these without waiting.
 fn begin_tcp(addresses: &[SocketAddr], source: Option<IpAddr>) -> io::Result<(Stream, bool)> {
-    let mut last_error = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for address in reachable(addresses, source) {
-        let begun = tcp_socket(address, source).and_then(|socket| {
-            socket.set_nonblocking(true)?;
-            let is_connected = match socket.connect(&(*address).into()) {
-                Ok(()) => true,
-                Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => false,
-                Err(error) => return Err(error),
-            };
-            Ok((Stream::Tcp(TcpStream::from_std(socket.into())), is_connected))
-        });
-        match begun {
-            Ok(begun) => return Ok(begun),
-            Err(error) => last_error = no_way_or_no_port(error, address, source),
-        }
-    }
-    Err(last_error)
+    let address = reachable(addresses, source).next().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let begin = |socket: Socket| {
+        socket.set_nonblocking(true)?;
+        let is_connected = match socket.connect(&(*address).into()) {
+            Ok(()) => true,
+            Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => false,
+            Err(error) => return Err(error),
+        };
+        Ok((Stream::Tcp(TcpStream::from_std(socket.into())), is_connected))
+    };
+    tcp_socket(address, source).and_then(begin).map_err(|error| no_way_or_no_port(error, address, source))
 }
 
 /// A socket for a connection to this address.

@@ -112,9 +112,9 @@ pub fn judge(measured: &Measured, pace: Pace, planned: Option<u64>) -> (Verdict,
         Some(Limiter::SocketBuffer)
     } else if record.chat.as_ref().is_some_and(|counts| counts.slow_downs > 0) {
         Some(Limiter::FloodControl)
-    } else if churn.is_some_and(|counts| counts.ports_exhausted > 0) {
+    } else if record.ports_exhausted > 0 {
         Some(Limiter::Ports)
-    } else if churn.is_some_and(|counts| counts.descriptors_exhausted > 0) {
+    } else if record.descriptors_exhausted > 0 {
         Some(Limiter::Descriptors)
     } else if record.peer_closed > 0 || churn.is_some_and(|counts| counts.refused + counts.reset > 0) {
         Some(Limiter::PeerClosed)

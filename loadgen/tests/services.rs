@@ -1,10 +1,13 @@
 //! Services beside echo and uppercase: small servers that are right, and that are wrong in one way each.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
 
 use super::{complaint, measure, serve};
 
@@ -90,13 +93,137 @@ fn http_without_a_certain_end_is_an_error_and_so_is_a_connection_that_ends() {
     let address = http_server(|_| Some("HTTP/1.1 200 OK\r\n\r\nhello".to_owned()));
     let told = complaint(&["run", &format!("http={address}"), "-w", "0", "-n", "9"], 3);
     assert!(told.contains("1 wrong replies") && told.contains("without Content-Length"), "{told}");
-    let address = http_server(|number| match number {
-        0..9 => Some(page("hello")),
-        9 => Some(page("hello").replace("OK", "OK\r\nConnection: close")),
-        _ => None,
+    let address = http_server(|number| (number < 10).then(|| page("hello")));
+    let told = complaint(&["run", &format!("http={address}"), "-w", "0", "-n", "20"], 3);
+    assert!(told.contains("1 connections closed by the peer"), "{told}");
+    // Announced, and then in the middle of a reply.
+    let address = serve(|mut stream| {
+        stream.read_exact(&mut [0; 16]).unwrap();
+        stream.write_all(closing("hello").strip_suffix("lo").unwrap().as_bytes()).unwrap();
+        let _ = stream.shutdown(Shutdown::Write);
+        let _ = stream.read_to_end(&mut Vec::new());
     });
     let told = complaint(&["run", &format!("http={address}"), "-w", "0", "-n", "20"], 3);
-    assert!(told.contains("closed by the peer") && told.contains("keepalive_requests"), "{told}");
+    assert!(told.contains("1 connections closed by the peer"), "{told}");
+}
+
+/// A page, the last one of its connection.
+fn closing(body: &str) -> String {
+    page(body).replace("OK", "OK\r\nConnection: close")
+}
+
+/// Answers so many requests on each connection, the last of them with `last`, and closes it.
+fn http_server_that_ends(count: u64, last: String) -> String {
+    serve(move |mut stream| {
+        let mut input = BufReader::new(stream.try_clone().unwrap());
+        for number in 1..=count {
+            let mut line = String::new();
+            while line != "\r\n" {
+                line.clear();
+                if !matches!(input.read_line(&mut line), Ok(1..)) {
+                    return;
+                }
+            }
+            let reply = if number < count { page("hello") } else { last.clone() };
+            if stream.write_all(reply.as_bytes()).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+#[test]
+fn a_connection_whose_end_was_announced_is_opened_again() {
+    // As nginx does after so many keepalive_requests.
+    let target = format!("http={}", http_server_that_ends(10, closing("hello")));
+    let result = measure(&target, &["-n", "95"]);
+    assert_eq!(
+        [&result["requests"], &result["reopened"], &result["lost"], &result["peer_closed"]],
+        [95, 9, 0, 0].map(|count| json!(count)).each_ref()
+    );
+    let result = measure(&target, &["-n", "300", "-c", "4", "--threads", "2", "--source-ips", "127.0.0.2"]);
+    assert_eq!([&result["lost"], &result["peer_closed"]], [&json!(0), &json!(0)]);
+    // Of each connection, all but the last of those that took its place have had their ten.
+    assert!((26..=30).contains(&result["reopened"].as_u64().unwrap()), "{result}");
+    // HTTP/1.0 announces it by its name, and localhost may have several addresses.
+    let old = page("hello").replace("HTTP/1.1", "HTTP/1.0");
+    let target = format!("http={}", http_server_that_ends(1, old).replace("127.0.0.1", "localhost"));
+    let result = measure(&target, &["-n", "30"]);
+    assert_eq!(result["lost"], 0, "{result}");
+    // The end of the last one may come with its reply.
+    assert!((29..=30).contains(&result["reopened"].as_u64().unwrap()), "{result}");
+    let output = super::loadgen(&["run", &target, "-n", "30", "-w", "0"]);
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.contains("connections opened again"), "{table}");
+}
+
+#[test]
+fn what_was_written_before_an_announced_end_is_lost_and_the_rest_is_sent_again() {
+    let request = |address: &str| format!("GET / HTTP/1.1\r\nHost: {address}\r\n\r\n").len();
+    // Four are written together, and two of them answered. Two more that have room then go out on the next connection.
+    for count in ["4", "6"] {
+        let is_first = AtomicBool::new(true);
+        let address = serve(move |mut stream| {
+            let host = stream.local_addr().unwrap().to_string();
+            let is_first = is_first.swap(false, Ordering::Relaxed);
+            let mut due = vec![0; if is_first { 4 } else { 2 } * request(&host)];
+            if stream.read_exact(&mut due).is_ok() {
+                let last = if is_first { closing("hello") } else { page("hello") };
+                stream.write_all((page("hello") + &last).as_bytes()).unwrap();
+            }
+            if !is_first {
+                let _ = stream.read(&mut due);
+            }
+        });
+        let target = format!("http={address}");
+        let output = super::loadgen(&["run", &target, "-d", "4", "-n", count, "-w", "0", "--json", "-"]);
+        let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(
+            [&result["lost"], &result["reopened"], &result["peer_closed"], &result["errors"]],
+            [2, 1, 0, 0].map(|count| json!(count)).each_ref(),
+            "{result}"
+        );
+        assert_eq!(
+            (&result["requests"], &result["limiter"]),
+            (&json!(count.parse::<u64>().unwrap()), &json!("server"))
+        );
+    }
+
+    // The next request falls due between the announcement and the end, and is not written before that.
+    let written = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&written);
+    let address = serve(move |mut stream| {
+        let host = stream.local_addr().unwrap().to_string();
+        let mut one = vec![0; request(&host)];
+        stream.read_exact(&mut one).unwrap();
+        stream.write_all(closing("hello").as_bytes()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(30))).unwrap();
+        counter.fetch_add(stream.read(&mut one).unwrap_or(0) as u64, Ordering::Relaxed);
+    });
+    let result = measure(&format!("http={address}"), &["-n", "5"]);
+    assert_eq!(
+        (&result["requests"], &result["lost"], &result["peer_closed"]),
+        (&json!(5), &json!(0), &json!(0))
+    );
+    assert_eq!(written.load(Ordering::Relaxed), 0);
+    // That wait is seen in the times.
+    assert!(result["service_time_us"]["max"].as_f64().unwrap() > 29_000.0, "{result}");
+}
+
+#[test]
+fn a_connection_that_cannot_be_opened_again_is_told() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = format!("http={}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        drop(listener);
+        stream.read_exact(&mut [0; 16]).unwrap();
+        stream.write_all(closing("hello").as_bytes()).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let told = complaint(&["run", &target, "-w", "0", "-n", "2"], 3);
+    assert!(told.contains("peer closed") && told.contains("Connection refused"), "{told}");
 }
 
 #[test]

@@ -17,23 +17,11 @@ pub struct Counts {
     pub timed_out: u64,
     /// Connects that failed in another way, such as for want of a route.
     pub failed: u64,
-    /// Connects for which no local port was left.
-    pub ports_exhausted: u64,
-    /// Connects for which no descriptor was left.
-    pub descriptors_exhausted: u64,
 }
 
 impl Default for Counts {
     fn default() -> Counts {
-        Counts {
-            connect_times: histogram(),
-            refused: 0,
-            reset: 0,
-            timed_out: 0,
-            failed: 0,
-            ports_exhausted: 0,
-            descriptors_exhausted: 0,
-        }
+        Counts { connect_times: histogram(), refused: 0, reset: 0, timed_out: 0, failed: 0 }
     }
 }
 
@@ -45,7 +33,5 @@ impl Counts {
         self.reset += other.reset;
         self.timed_out += other.timed_out;
         self.failed += other.failed;
-        self.ports_exhausted += other.ports_exhausted;
-        self.descriptors_exhausted += other.descriptors_exhausted;
     }
 }

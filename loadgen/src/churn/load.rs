@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use mio::event::Event;
 use mio::{Interest, Token};
 use rand::SeedableRng;
@@ -21,7 +21,7 @@ use crate::plan::Plan;
 use crate::readiness::Readiness;
 use crate::record::{Record, note};
 use crate::run::Driver;
-use crate::shortage::Shortage;
+use crate::shortage::{self, Shortage};
 use crate::stream::Stream;
 
 /// One read takes this much at most.
@@ -88,7 +88,8 @@ enum Failure {
 }
 
 impl<E: Exchange> ChurnLoad<E> {
-    /// Connects to nobody yet. `numbers` are those of the connections, which threads share.
+    /// Connects to nobody yet, unless a name has several addresses: then the first that accepts is the one for all. `numbers`
+    /// are those of the connections, which threads share.
     pub fn new(
         address: &Address,
         shape: Shape,
@@ -96,9 +97,18 @@ impl<E: Exchange> ChurnLoad<E> {
         numbers: Arc<AtomicUsize>,
         exchange: E,
     ) -> Result<ChurnLoad<E>> {
+        let peer = match &address.peer {
+            Peer::Tcp(addresses) if addresses.len() > 1 => {
+                Stream::connect(&address.peer, shape.sources.of(0), shape.timeout)
+                    .map_err(shortage::explained)
+                    .with_context(|| format!("connecting to {address}"))?
+                    .narrowed(&address.peer)
+            }
+            peer => peer.clone(),
+        };
         Ok(ChurnLoad {
             exchange,
-            peer: address.peer.clone(),
+            peer,
             close,
             random: SmallRng::seed_from_u64(shape.seed),
             shape,
@@ -385,18 +395,14 @@ impl<E: Exchange> ChurnLoad<E> {
         let counts = record.churn.get_or_insert_default();
         let words = match failure {
             Failure::Connect(error) => {
-                let shortage = Shortage::of(&error);
-                match shortage {
-                    Some(Shortage::Ports) => counts.ports_exhausted += 1,
-                    Some(Shortage::Descriptors) => counts.descriptors_exhausted += 1,
-                    None => match error.kind() {
-                        io::ErrorKind::ConnectionRefused => counts.refused += 1,
-                        io::ErrorKind::ConnectionReset => counts.reset += 1,
-                        io::ErrorKind::TimedOut => counts.timed_out += 1,
-                        _ => counts.failed += 1,
-                    },
+                match (Shortage::of(&error), error.kind()) {
+                    (Some(shortage), _) => record.note_shortage(shortage),
+                    (None, io::ErrorKind::ConnectionRefused) => counts.refused += 1,
+                    (None, io::ErrorKind::ConnectionReset) => counts.reset += 1,
+                    (None, io::ErrorKind::TimedOut) => counts.timed_out += 1,
+                    (None, _) => counts.failed += 1,
                 }
-                shortage.map_or_else(|| error.to_string(), |shortage| shortage.words().to_owned())
+                shortage::words(&error)
             }
             Failure::Ended => {
                 record.peer_closed += 1;

@@ -106,10 +106,18 @@ struct Conn<S> {
     in_flight: usize,
     /// The newest of these entries have not been offered to the socket.
     fresh: usize,
-    /// The socket was full; it tells when it is not.
-    is_blocked: bool,
+    /// Why it is not written on, if so; the socket tells when that is over.
+    blocked: Option<Blocked>,
     /// Set by the first write that the socket refused. Until then writability would only wake the loop for nothing.
     watches_writability: bool,
+}
+
+/// What writing has to wait for.
+enum Blocked {
+    /// Room in the socket's buffer.
+    Full,
+    /// The connection that takes the place of one that has ended.
+    Reopening,
 }
 
 /// Requests on their way: several in a row that were planned and sent at once, of one size.
@@ -183,7 +191,7 @@ impl<E: Exchange> Load<E> {
                 flight: VecDeque::new(),
                 in_flight: 0,
                 fresh: 0,
-                is_blocked: false,
+                blocked: None,
                 watches_writability: false,
             });
         }
@@ -411,8 +419,8 @@ impl<E: Exchange> Load<E> {
                     self.record.sent_in_time += u64::from(now_ns <= self.end_ns);
                 }
             }
-            if conn.is_blocked {
-                self.record.blocked_writes += 1;
+            if let Some(blocked) = &conn.blocked {
+                self.record.blocked_writes += u64::from(matches!(blocked, Blocked::Full));
             } else {
                 self.write_out(index)?;
             }
@@ -432,7 +440,7 @@ impl<E: Exchange> Load<E> {
                 Ok(written) => conn.out_at += written,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    conn.is_blocked = true;
+                    conn.blocked = Some(Blocked::Full);
                     self.record.blocked_writes += 1;
                     if !conn.watches_writability {
                         let both = Interest::READABLE | Interest::WRITABLE;
@@ -462,7 +470,7 @@ impl<E: Exchange> Load<E> {
             if !self.conns[index].is_open {
                 continue;
             }
-            if event.is_writable() && std::mem::take(&mut self.conns[index].is_blocked) {
+            if event.is_writable() && self.conns[index].blocked.take().is_some() {
                 self.write_out(index)?;
             }
             if event.is_readable() || event.is_read_closed() || event.is_error() {
@@ -626,7 +634,8 @@ impl<E: Exchange> Load<E> {
         conn.state = self.exchange.open(number);
         conn.preamble_left = self.exchange.preamble().len();
         // It tells when it is open.
-        (conn.is_blocked, conn.watches_writability) = (true, true);
+        conn.blocked = Some(Blocked::Reopening);
+        conn.watches_writability = true;
         let mut unwritten = conn.out.len() - conn.out_at;
         conn.out.clear();
         conn.out_at = 0;

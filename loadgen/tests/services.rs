@@ -143,6 +143,8 @@ fn a_connection_whose_end_was_announced_is_opened_again() {
     );
     let result = measure(&target, &["-n", "300", "-c", "4", "--threads", "2", "--source-ips", "127.0.0.2"]);
     assert_eq!([&result["lost"], &result["peer_closed"]], [&json!(0), &json!(0)]);
+    // A connection that is not open yet is no full socket.
+    assert_eq!(result["blocked_writes"], 0, "{result}");
     // Of each connection, all but the last of those that took its place have had their ten.
     assert!((26..=30).contains(&result["reopened"].as_u64().unwrap()), "{result}");
     // HTTP/1.0 announces it by its name, and localhost may have several addresses.

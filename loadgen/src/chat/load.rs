@@ -12,15 +12,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use mio::event::Event;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Interest, Token};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use crate::address::Address;
-use crate::alarm::Alarm;
 use crate::interval::Lane;
 use crate::load::{Amount, Shape, is_drained};
 use crate::plan::Plan;
+use crate::readiness::Readiness;
 use crate::record::Record;
 use crate::run::Driver;
 use crate::shortage;
@@ -36,9 +36,6 @@ use super::speech::{
 /// One read has room for this much at least: many lines of any common size.
 const READ_BYTES_MIN: usize = 64 * 1024;
 
-/// Readiness taken from one wait. More members than that take turns.
-const EVENTS_MAX: usize = 1024;
-
 /// Lines that are taken from the plan before they are written: whoever is behind must not write all of it at once.
 const DUE_MAX: usize = 4096;
 
@@ -52,16 +49,12 @@ const COOL_DOWN: Duration = Duration::from_millis(200);
 /// Between two greetings where the server does not tell who is there: no event does.
 const HELLO_INTERVAL: Duration = Duration::from_millis(10);
 
-const ALARM: Token = Token(usize::MAX);
-
 /// The rooms of one thread.
 pub struct ChatLoad {
     /// Its connections are rooms.
     shape: Shape,
     random: SmallRng,
-    poll: Poll,
-    events: Events,
-    alarm: Alarm,
+    readiness: Readiness,
     dialect: Dialect,
     speech: Speech,
     members: Vec<Member>,
@@ -81,8 +74,6 @@ pub struct ChatLoad {
     line: Vec<u8>,
     /// Members with lines that have not been written yet.
     dirty: Vec<usize>,
-    /// All times are nanoseconds from here.
-    base: Instant,
     /// The end of an open loop's window.
     end_ns: u64,
     /// When a byte last came, whichever.
@@ -129,14 +120,9 @@ impl ChatLoad {
     /// Brings every member into its room, or tells which one did not get there. The connections of the shape are rooms:
     /// these, of all that the seating has.
     pub fn connect(address: &Address, shape: Shape, seating: Seating) -> Result<ChatLoad> {
-        let poll = Poll::new().map_err(shortage::explained).context("creating the poll")?;
-        let alarm =
-            Alarm::new(poll.registry(), ALARM).map_err(shortage::explained).context("creating a timer")?;
         let mut load = ChatLoad {
             random: SmallRng::seed_from_u64(shape.seed),
-            poll,
-            events: Events::with_capacity(EVENTS_MAX),
-            alarm,
+            readiness: Readiness::new()?,
             dialect: seating.dialect,
             speech: Speech::new(),
             members: Vec::new(),
@@ -149,7 +135,6 @@ impl ChatLoad {
             buffer: vec![0; READ_BYTES_MIN + thing_bytes_max(&shape)].into(),
             line: Vec::new(),
             dirty: Vec::new(),
-            base: Instant::now(),
             end_ns: u64::MAX,
             heard_ns: 0,
             lane: None,
@@ -189,7 +174,7 @@ impl ChatLoad {
         let mut stream = Stream::connect(&address.peer, source, self.shape.timeout)
             .map_err(shortage::explained)
             .with_context(|| format!("connecting {} of {} to {address}", number + 1, seating.members))?;
-        self.poll.registry().register(&mut stream, Token(index), Interest::READABLE)?;
+        self.readiness.registry().register(&mut stream, Token(index), Interest::READABLE)?;
         let mut out = Vec::new();
         self.dialect.enter(&self.speech.nick(number), room_name, place < seating.senders, &mut out);
         self.members.push(Member {
@@ -261,7 +246,7 @@ impl ChatLoad {
     }
 
     fn turn_outside(&mut self, longest: Duration) -> Result<()> {
-        self.wait(Some(longest))?;
+        self.readiness.wait(Some(longest))?;
         self.read();
         match self.refusal.take() {
             Some(refusal) => bail!("{refusal}"),
@@ -271,10 +256,6 @@ impl ChatLoad {
 
     fn nick(&self, index: usize) -> String {
         self.speech.nick(self.first + index)
-    }
-
-    fn now_ns(&self) -> u64 {
-        self.base.elapsed().as_nanos() as u64
     }
 
     fn begin_intervals(&mut self, at_ns: u64) {
@@ -336,7 +317,7 @@ impl ChatLoad {
         // Taken out and put back with its memory.
         let mut dirty = std::mem::take(&mut self.dirty);
         for index in dirty.drain(..) {
-            let now_ns = self.now_ns();
+            let now_ns = self.readiness.now_ns();
             let member = &mut self.members[index];
             let fresh = std::mem::take(&mut member.fresh);
             self.rooms[member.room].offer(member.place, fresh, now_ns, self.end_ns, &mut self.ledger);
@@ -361,7 +342,7 @@ impl ChatLoad {
                     self.ledger.record.blocked_writes += 1;
                     if !std::mem::replace(&mut member.watches_writability, true) {
                         let both = Interest::READABLE | Interest::WRITABLE;
-                        self.poll.registry().reregister(&mut member.stream, Token(index), both)?;
+                        self.readiness.registry().reregister(&mut member.stream, Token(index), both)?;
                     }
                     // What the socket has taken is not kept for ever.
                     member.out.drain(..member.out_at);
@@ -379,35 +360,10 @@ impl ChatLoad {
         Ok(())
     }
 
-    /// Waits until a time of the plan. The system's wait is good to a millisecond, the alarm's to the wake-up of a
-    /// sleeping thread: the last of it is spun.
-    fn wait_until(&mut self, until_ns: u64) -> Result<()> {
-        const SPIN_NS: u64 = 100_000;
-        let left_ns = until_ns.saturating_sub(self.now_ns());
-        if left_ns <= SPIN_NS {
-            return self.wait(Some(Duration::ZERO));
-        }
-        self.alarm.set(Duration::from_nanos(left_ns - SPIN_NS))?;
-        self.wait(None)
-    }
-
-    fn wait(&mut self, longest: Option<Duration>) -> Result<()> {
-        match self.poll.poll(&mut self.events, longest) {
-            Ok(()) => Ok(()),
-            // A debugger, a signal, a stop and continue; there is nothing to read, and the next turn waits again.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                self.events.clear();
-                Ok(())
-            }
-            Err(error) => Err(error).context("waiting for readiness"),
-        }
-    }
-
     fn read(&mut self) {
-        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
-        for event in &events {
-            let Token(index) = event.token();
-            if event.token() == ALARM || !self.members[index].is_open {
+        let found = self.readiness.take();
+        for (index, event) in found.iter() {
+            if !self.members[index].is_open {
                 continue;
             }
             if event.is_writable() && std::mem::take(&mut self.members[index].is_blocked) {
@@ -418,7 +374,7 @@ impl ChatLoad {
                 self.read_from(index, event);
             }
         }
-        self.events = events;
+        self.readiness.put_back(found);
     }
 
     fn read_from(&mut self, index: usize, event: &Event) {
@@ -448,7 +404,7 @@ impl ChatLoad {
 
     /// Takes what has come to its end, and keeps the rest for later.
     fn take(&mut self, index: usize, mut bytes: &[u8]) {
-        let now_ns = self.now_ns();
+        let now_ns = self.readiness.now_ns();
         self.cut(now_ns);
         self.heard_ns = now_ns;
         let room_name = self.members[index].room_name.clone();
@@ -575,7 +531,7 @@ impl ChatLoad {
         let member = &mut self.members[index];
         member.is_open = false;
         // It cannot be watched any more, whatever the answer.
-        let _ = self.poll.registry().deregister(&mut member.stream);
+        let _ = self.readiness.registry().deregister(&mut member.stream);
         member.fresh = 0;
         self.dirty.retain(|&dirty| dirty != index);
         self.rooms[member.room].leave(member.place, &mut self.ledger);
@@ -584,17 +540,17 @@ impl ChatLoad {
 
     /// Reads until nothing has come for a while, nor is waited for.
     fn cool_down(&mut self) -> Result<()> {
-        let began_ns = self.now_ns();
+        let began_ns = self.readiness.now_ns();
         let longest_ns = began_ns + self.shape.timeout.max(COOL_DOWN).as_nanos() as u64;
         loop {
             let quiet_ns = self.heard_ns.max(began_ns) + COOL_DOWN.as_nanos() as u64;
             let lacks_receipt = self.members.iter().any(|member| member.is_open && member.receipts_due > 0);
             let until_ns = if lacks_receipt { longest_ns } else { quiet_ns.min(longest_ns) };
-            if self.now_ns() >= until_ns {
+            if self.readiness.now_ns() >= until_ns {
                 self.miss_receipts();
                 return Ok(());
             }
-            self.wait_until(until_ns)?;
+            self.readiness.wait_until(until_ns)?;
             self.read();
         }
     }
@@ -626,7 +582,7 @@ impl Driver for ChatLoad {
     /// Each sender keeps `depth` lines in flight, until the amount is sent, and every delivery is waited for. The time
     /// that it took ends with the last one, not with the wait for one that never came.
     fn drive(&mut self, amount: Amount, depth: usize, stop: &dyn Fn() -> bool) -> Result<Duration> {
-        let began_ns = self.now_ns();
+        let began_ns = self.readiness.now_ns();
         let (end_ns, mut left) = match amount {
             Amount::Requests(requests) => (u64::MAX, requests),
             Amount::Time(time) => (began_ns + time.as_nanos() as u64, u64::MAX),
@@ -636,7 +592,7 @@ impl Driver for ChatLoad {
         self.ledger.roomy.clone_from(&self.senders);
         let mut look_ns = began_ns + self.look_interval_ns();
         loop {
-            let now_ns = self.now_ns();
+            let now_ns = self.readiness.now_ns();
             self.cut(now_ns);
             if now_ns >= end_ns || stop() {
                 left = 0;
@@ -662,7 +618,7 @@ impl Driver for ChatLoad {
             let until_ns = look_ns.min(self.interval_end_ns());
             let longest = Duration::from_nanos(until_ns.saturating_sub(now_ns)).max(Duration::from_millis(1));
             // A connection that ended while it was written to has made room.
-            self.wait(Some(if self.ledger.roomy.is_empty() { longest } else { Duration::ZERO }))?;
+            self.readiness.wait(Some(if self.ledger.roomy.is_empty() { longest } else { Duration::ZERO }))?;
             self.read();
         }
         let elapsed_ns = self.ledger.active_ns.saturating_sub(began_ns);
@@ -679,7 +635,7 @@ impl Driver for ChatLoad {
         window: Amount,
         stop: &dyn Fn() -> bool,
     ) -> Result<Duration> {
-        let base_ns = self.now_ns();
+        let base_ns = self.readiness.now_ns();
         let begin_ns = base_ns + warmup.as_nanos() as u64;
         let (mut end_ns, mut left) = match window {
             Amount::Time(time) => (begin_ns + time.as_nanos() as u64, u64::MAX),
@@ -692,7 +648,7 @@ impl Driver for ChatLoad {
         let mut last_ns = begin_ns;
         let mut turn = 0;
         loop {
-            let now_ns = self.now_ns();
+            let now_ns = self.readiness.now_ns();
             self.cut(now_ns);
             if stop() {
                 end_ns = end_ns.min(now_ns);
@@ -727,7 +683,7 @@ impl Driver for ChatLoad {
                 look_ns = now_ns + self.look_interval_ns();
             }
             let until_ns = if is_over { look_ns } else { next_ns.min(look_ns) };
-            self.wait_until(until_ns.min(self.interval_end_ns()))?;
+            self.readiness.wait_until(until_ns.min(self.interval_end_ns()))?;
             self.read();
         }
         self.cool_down()?;
@@ -745,7 +701,7 @@ impl Driver for ChatLoad {
     }
 
     fn hand_over_rest(&mut self) {
-        let now_ns = self.now_ns();
+        let now_ns = self.readiness.now_ns();
         if let Some(lane) = self.lane.take() {
             lane.end(self.take_record(), now_ns);
         }

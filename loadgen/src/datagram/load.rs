@@ -11,21 +11,21 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Interest, Token};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rustix::io::Errno;
 
 use crate::address::Address;
-use crate::alarm::Alarm;
 use crate::interval::Lane;
 use crate::load::{Amount, Shape};
 use crate::os::{BATCH_MAX, Inbox, send_batch, socket_drops};
 use crate::plan::Plan;
+use crate::readiness::Readiness;
 use crate::record::{Record, note};
 use crate::run::Driver;
 use crate::shortage;
@@ -34,9 +34,6 @@ use super::counts::Counts;
 use super::dialogue::{Dialogue, Header, SOCKETS_MAX, header_of};
 use super::flight::{Flight, Request, Standing};
 use super::socket;
-
-/// Readiness taken from one wait. More sockets than that take turns.
-const EVENTS_MAX: usize = 1024;
 
 /// Requests that are taken from the plan before they are sent: whoever is behind must not send all of it at once.
 const DUE_MAX: usize = 4096;
@@ -47,16 +44,12 @@ const COOL_DOWN: Duration = Duration::from_millis(200);
 /// So many requests in flight are looked at for the one whose reply has a broken header.
 const LIKELY_MAX: usize = 1024;
 
-const ALARM: Token = Token(usize::MAX);
-
 pub struct DatagramLoad {
     dialogue: Dialogue,
     address: Address,
     shape: Shape,
     random: SmallRng,
-    poll: Poll,
-    events: Events,
-    alarm: Alarm,
+    readiness: Readiness,
     /// The number of the first socket here, among all of the run.
     first: usize,
     sockets: Vec<Socket>,
@@ -71,8 +64,6 @@ pub struct DatagramLoad {
     is_retry_due: bool,
     /// Sockets that were read from or gave up a request in this turn: in a closed loop these have room.
     roomy: Vec<usize>,
-    /// All times are nanoseconds from here.
-    base: Instant,
     /// The end of an open loop's window.
     end_ns: u64,
     /// When a datagram last came, whichever.
@@ -127,13 +118,17 @@ impl DatagramLoad {
         dialogue: Dialogue,
     ) -> Result<DatagramLoad> {
         ensure!(first + shape.connections <= SOCKETS_MAX, "more than {SOCKETS_MAX} sockets");
-        let poll = Poll::new().map_err(shortage::explained).context("creating the poll")?;
+        let readiness = Readiness::new()?;
         let mut sockets = Vec::with_capacity(shape.connections);
         for index in 0..shape.connections {
             let fd = socket::open(&address.peer, shape.sources.of(first + index))
                 .map_err(shortage::explained)
                 .with_context(|| format!("opening socket {} to {address}", first + index + 1))?;
-            poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), Token(index), Interest::READABLE)?;
+            readiness.registry().register(
+                &mut SourceFd(&fd.as_raw_fd()),
+                Token(index),
+                Interest::READABLE,
+            )?;
             sockets.push(Socket {
                 fd,
                 flight: Flight::default(),
@@ -143,8 +138,6 @@ impl DatagramLoad {
                 window: None,
             });
         }
-        let alarm =
-            Alarm::new(poll.registry(), ALARM).map_err(shortage::explained).context("creating a timer")?;
         let (_, request_bytes) = shape.sizes.bounds();
         Ok(DatagramLoad {
             // One byte more than is due shows what is too long.
@@ -153,26 +146,19 @@ impl DatagramLoad {
             address: address.clone(),
             random: SmallRng::seed_from_u64(shape.seed),
             shape,
-            poll,
-            events: Events::with_capacity(EVENTS_MAX),
-            alarm,
+            readiness,
             first,
             sockets,
             dirty: Vec::new(),
             blocked: VecDeque::new(),
             is_retry_due: false,
             roomy: Vec::new(),
-            base: Instant::now(),
             end_ns: u64::MAX,
             heard_ns: None,
             active_ns: 0,
             record: new_record(),
             lane: None,
         })
-    }
-
-    fn now_ns(&self) -> u64 {
-        self.base.elapsed().as_nanos() as u64
     }
 
     fn begin_intervals(&mut self, at_ns: u64) {
@@ -212,7 +198,7 @@ impl DatagramLoad {
     /// Offers the kernel what it has not been offered yet, unless others wait: then all of them, each in its turn.
     fn send(&mut self) -> Result<()> {
         for index in std::mem::take(&mut self.dirty) {
-            let now_ns = self.now_ns();
+            let now_ns = self.readiness.now_ns();
             let socket = &mut self.sockets[index];
             let fresh = std::mem::take(&mut socket.fresh);
             let first_counted = socket.window.map_or(u64::MAX, |window| window.sequence);
@@ -269,7 +255,7 @@ impl DatagramLoad {
                     socket.flight.sent(sent);
                     counts(record).sent += counted;
                     if counted > 0 {
-                        self.active_ns = self.now_ns();
+                        self.active_ns = self.readiness.now_ns();
                     }
                     was_refused = false;
                     continue;
@@ -284,7 +270,7 @@ impl DatagramLoad {
                     if !socket.watches_writability {
                         let both = Interest::READABLE | Interest::WRITABLE;
                         let fd = socket.fd.as_raw_fd();
-                        self.poll.registry().reregister(&mut SourceFd(&fd), Token(index), both)?;
+                        self.readiness.registry().reregister(&mut SourceFd(&fd), Token(index), both)?;
                         socket.watches_writability = true;
                     }
                 }
@@ -321,44 +307,16 @@ impl DatagramLoad {
         Ok(())
     }
 
-    /// Waits until a time of the plan. The system's wait is good to a millisecond, the alarm's to the wake-up of a
-    /// sleeping thread: the last of it is spun.
-    fn wait_until(&mut self, until_ns: u64) -> Result<()> {
-        const SPIN_NS: u64 = 100_000;
-        let left_ns = until_ns.saturating_sub(self.now_ns());
-        if left_ns <= SPIN_NS {
-            return self.wait(Some(Duration::ZERO));
-        }
-        self.alarm.set(Duration::from_nanos(left_ns - SPIN_NS))?;
-        self.wait(None)
-    }
-
-    fn wait(&mut self, longest: Option<Duration>) -> Result<()> {
-        match self.poll.poll(&mut self.events, longest) {
-            Ok(()) => Ok(()),
-            // A debugger, a signal, a stop and continue; there is nothing to read, and the next turn waits again.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                self.events.clear();
-                Ok(())
-            }
-            Err(error) => Err(error).context("waiting for readiness"),
-        }
-    }
-
     fn receive(&mut self) -> Result<()> {
-        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
-        for event in &events {
-            if event.token() == ALARM {
-                continue;
-            }
-            let Token(index) = event.token();
+        let found = self.readiness.take();
+        for (index, event) in found.iter() {
             self.is_retry_due |= event.is_writable();
             if event.is_readable() || event.is_error() {
                 self.receive_from(index)?;
                 self.roomy.push(index);
             }
         }
-        self.events = events;
+        self.readiness.put_back(found);
         Ok(())
     }
 
@@ -368,7 +326,7 @@ impl DatagramLoad {
         loop {
             match self.inbox.receive(self.sockets[index].fd.as_fd(), wanted) {
                 Ok(received) => {
-                    let now_ns = self.now_ns();
+                    let now_ns = self.readiness.now_ns();
                     self.heard_ns = Some(now_ns);
                     self.give_up(index, now_ns);
                     (0..received).for_each(|at| self.take(index, at, now_ns));
@@ -461,7 +419,7 @@ impl DatagramLoad {
 
     /// Gives up what has waited for too long on any socket.
     fn look(&mut self) {
-        let now_ns = self.now_ns();
+        let now_ns = self.readiness.now_ns();
         for index in 0..self.sockets.len() {
             if self.give_up(index, now_ns) {
                 self.roomy.push(index);
@@ -472,17 +430,17 @@ impl DatagramLoad {
 
     /// Waits for duplicates that are still on their way, and takes stock of what the sockets have dropped.
     fn end_window(&mut self) -> Result<()> {
-        let began_ns = self.now_ns();
+        let began_ns = self.readiness.now_ns();
         let longest_ns = began_ns + self.shape.timeout.max(COOL_DOWN).as_nanos() as u64;
         loop {
             let quiet_ns = self.heard_ns.unwrap_or_default().max(began_ns) + COOL_DOWN.as_nanos() as u64;
-            let now_ns = self.now_ns();
+            let now_ns = self.readiness.now_ns();
             self.cut(now_ns);
             let until_ns = quiet_ns.min(longest_ns);
             if now_ns >= until_ns {
                 break;
             }
-            self.wait_until(until_ns.min(self.interval_end_ns()))?;
+            self.readiness.wait_until(until_ns.min(self.interval_end_ns()))?;
             self.receive()?;
         }
         for socket in &mut self.sockets {
@@ -499,7 +457,7 @@ impl Driver for DatagramLoad {
     /// Each socket keeps `depth` requests in flight until the amount is sent, and every one is waited for. The time that it
     /// took ends with the last reply, not with the wait for one that never came.
     fn drive(&mut self, amount: Amount, depth: usize, stop: &dyn Fn() -> bool) -> Result<Duration> {
-        let began_ns = self.now_ns();
+        let began_ns = self.readiness.now_ns();
         let (end_ns, mut left) = match amount {
             Amount::Requests(requests) => (u64::MAX, requests),
             Amount::Time(time) => (began_ns + time.as_nanos() as u64, u64::MAX),
@@ -509,7 +467,7 @@ impl Driver for DatagramLoad {
         self.begin_intervals(began_ns);
         let mut look_ns = began_ns + self.look_interval_ns();
         loop {
-            let now_ns = self.now_ns();
+            let now_ns = self.readiness.now_ns();
             self.cut(now_ns);
             if now_ns >= end_ns || stop() {
                 left = 0;
@@ -527,7 +485,7 @@ impl Driver for DatagramLoad {
             if self.record.unresolved() == 0 {
                 break;
             }
-            self.wait(Some(
+            self.readiness.wait(Some(
                 Duration::from_nanos(look_ns.min(self.interval_end_ns()).saturating_sub(now_ns))
                     .max(Duration::from_millis(1)),
             ))?;
@@ -547,7 +505,7 @@ impl Driver for DatagramLoad {
         window: Amount,
         stop: &dyn Fn() -> bool,
     ) -> Result<Duration> {
-        let base_ns = self.now_ns();
+        let base_ns = self.readiness.now_ns();
         let begin_ns = base_ns + warmup.as_nanos() as u64;
         let (mut end_ns, mut left) = match window {
             Amount::Time(time) => (begin_ns + time.as_nanos() as u64, u64::MAX),
@@ -560,7 +518,7 @@ impl Driver for DatagramLoad {
         let mut last_ns = begin_ns;
         let mut turn = 0;
         loop {
-            let now_ns = self.now_ns();
+            let now_ns = self.readiness.now_ns();
             self.cut(now_ns);
             if stop() {
                 end_ns = end_ns.min(now_ns);
@@ -592,7 +550,7 @@ impl Driver for DatagramLoad {
                 look_ns = now_ns + self.look_interval_ns();
             }
             let until_ns = if is_over { look_ns } else { next_ns.min(look_ns) };
-            self.wait_until(until_ns.min(self.interval_end_ns()))?;
+            self.readiness.wait_until(until_ns.min(self.interval_end_ns()))?;
             self.receive()?;
             self.roomy.clear();
         }
@@ -610,7 +568,7 @@ impl Driver for DatagramLoad {
     }
 
     fn hand_over_rest(&mut self) {
-        let now_ns = self.now_ns();
+        let now_ns = self.readiness.now_ns();
         if let Some(lane) = self.lane.take() {
             lane.end(self.take_record(), now_ns);
         }

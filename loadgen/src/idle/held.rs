@@ -15,13 +15,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use mio::event::Event;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Interest, Token};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use crate::cli::Options;
 use crate::idle::script::{Script, Unfinished};
 use crate::load::is_drained;
+use crate::readiness::Readiness;
 use crate::shortage;
 use crate::stream::Stream;
 
@@ -30,9 +31,6 @@ const BATCH_MAX: usize = 512;
 
 /// One read takes this much at most: silent connections get nothing, slow ones next to nothing.
 const READ_BYTES_MAX: usize = 4096;
-
-/// Readiness taken from one wait.
-const EVENTS_MAX: usize = 1024;
 
 /// What happens within so long is dealt with in one go: the busy ones need the processor.
 const TICK: Duration = Duration::from_millis(10);
@@ -78,8 +76,7 @@ pub struct Kept {
 }
 
 pub struct Held {
-    poll: Poll,
-    events: Events,
+    readiness: Readiness,
     conns: Vec<Conn>,
     /// Connections that the server has not closed.
     open: usize,
@@ -108,10 +105,8 @@ struct Conn {
 impl Held {
     /// Nothing is held yet. A slow connection sends a byte each `slow_interval`.
     pub fn new(script: &mut Script<'_>, slow_interval: Duration) -> Result<Held> {
-        let poll = Poll::new().map_err(shortage::explained).context("creating the poll")?;
         Ok(Held {
-            poll,
-            events: Events::with_capacity(EVENTS_MAX),
+            readiness: Readiness::new()?,
             conns: Vec::new(),
             open: 0,
             buffer: vec![0; READ_BYTES_MAX].into(),
@@ -177,7 +172,7 @@ impl Held {
             }
             for (mut stream, opened_at) in streams.into_iter().zip(opened_at) {
                 let token = Token(self.conns.len());
-                self.poll.registry().register(&mut stream, token, Interest::READABLE)?;
+                self.readiness.registry().register(&mut stream, token, Interest::READABLE)?;
                 let stream = Some(stream);
                 self.conns.push(Conn { stream, kind, opened_at, sent: 0, unasked: 0, is_blocked: false });
                 self.open += 1;
@@ -229,14 +224,11 @@ impl Held {
         let left = rounds.into_iter().filter(|(_, kind)| self.kept(*kind).are_left());
         let next = left.filter_map(|(round, _)| round.next()).min();
         let next = next.map_or(longest, |next| next.saturating_duration_since(now).max(TICK));
-        match self.poll.poll(&mut self.events, Some(longest.min(next))) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
-            Err(error) => return Err(error).context("waiting for readiness"),
-        }
-        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
-        for event in &events {
-            let Token(index) = event.token();
+        self.readiness.wait(Some(longest.min(next)))?;
+        let found = self.readiness.take();
+        let mut is_any = false;
+        for (index, event) in found.iter() {
+            is_any = true;
             if self.conns[index].stream.is_none() {
                 continue;
             }
@@ -247,8 +239,7 @@ impl Held {
                 Kind::Stopped => {}
             }
         }
-        let is_any = !events.is_empty();
-        self.events = events;
+        self.readiness.put_back(found);
         Ok(is_any)
     }
 

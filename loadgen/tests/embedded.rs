@@ -100,7 +100,9 @@ fn all_services_are_measured_twice_and_nothing_is_left_behind() {
         }
         let number = |value: &Value| value.as_f64().unwrap();
         assert!(full["rate_per_s"].is_null() && full["response_time_us"].is_null(), "{full}");
-        assert_eq!(number(&half["rate_per_s"]), number(&full["throughput_per_s"]) / 2.0);
+        // Reading JSON may change the last digit.
+        let halves = 2.0 * number(&half["rate_per_s"]) / number(&full["throughput_per_s"]);
+        assert!((halves - 1.0).abs() < 1e-9, "{halves}");
         assert!(number(&half["response_time_us"]["p50"]) > 0.0, "{half}");
         let is_chat = each["service"] == "chat";
         assert_eq!(full["deliveries"].as_u64().is_some_and(|count| count > 0), is_chat, "{full}");

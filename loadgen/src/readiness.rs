@@ -15,8 +15,14 @@ use crate::shortage;
 /// Readiness taken from one wait. More sockets than that take turns.
 const EVENTS_MAX: usize = 1024;
 
-/// A sleeping thread is woken this much later than asked, at most and by an idle machine: so much is spun.
-const SPIN_NS: u64 = 100_000;
+/// A sleeping thread is woken some time later than asked: before a time of the plan so much is spun. How much it takes is
+/// seen from how late alarms are: a processor of a virtual machine that was at rest may be late by a quarter of a
+/// millisecond each time.
+const SPIN_NS_MIN: u64 = 100_000;
+const SPIN_NS_MAX: u64 = 2_000_000;
+
+/// Of what is spun, one part in so many is taken back with each alarm, so that one late alarm is forgotten in time.
+const SPIN_DECAY: u64 = 512;
 
 /// Tokens of sockets are below.
 const ALARM: Token = Token(usize::MAX);
@@ -26,6 +32,7 @@ pub struct Readiness {
     events: Events,
     alarm: Alarm,
     clock: Clock,
+    spin_ns: u64,
 }
 
 impl Readiness {
@@ -33,7 +40,13 @@ impl Readiness {
         let poll = Poll::new().map_err(shortage::explained).context("creating the poll")?;
         let alarm =
             Alarm::new(poll.registry(), ALARM).map_err(shortage::explained).context("creating a timer")?;
-        Ok(Readiness { poll, events: Events::with_capacity(EVENTS_MAX), alarm, clock: Clock::start() })
+        Ok(Readiness {
+            poll,
+            events: Events::with_capacity(EVENTS_MAX),
+            alarm,
+            clock: Clock::start(),
+            spin_ns: SPIN_NS_MIN,
+        })
     }
 
     /// Where sockets are registered, with any token but the greatest.
@@ -68,11 +81,18 @@ impl Readiness {
     /// wake-up of a sleeping thread: the last of it is spun.
     pub fn wait_until(&mut self, until_ns: u64) -> Result<()> {
         let left_ns = until_ns.saturating_sub(self.now_ns());
-        if left_ns <= SPIN_NS {
+        if left_ns <= self.spin_ns {
             return self.wait(Some(Duration::ZERO));
         }
-        self.alarm.set(Duration::from_nanos(left_ns - SPIN_NS))?;
-        self.wait(None)
+        self.alarm.set(Duration::from_nanos(left_ns - self.spin_ns))?;
+        self.wait(None)?;
+        // Woken earlier, by a socket, it has shown nothing.
+        let late_ns = self.now_ns().saturating_sub(until_ns - self.spin_ns);
+        if late_ns > 0 {
+            let decayed_ns = self.spin_ns - self.spin_ns / SPIN_DECAY;
+            self.spin_ns = decayed_ns.max(2 * late_ns).clamp(SPIN_NS_MIN, SPIN_NS_MAX);
+        }
+        Ok(())
     }
 
     /// What the last wait has found, for `each` socket's token.

@@ -133,6 +133,36 @@ impl Outbound {
         (departure, &self.bytes[departure.start..][..departure.len])
     }
 
+    /// How many datagrams, from this one on, go to the same peer from the same address and are of the same size, up to
+    /// `count_max` and to what one datagram may hold in all; the last may be shorter. One, where that is empty or larger
+    /// than `bytes_max`.
+    pub(crate) fn run(&self, first: usize, count_max: usize, bytes_max: usize) -> usize {
+        let head = &self.departures[first];
+        if head.len == 0 || head.len > bytes_max {
+            return 1;
+        }
+        let fit = count_max.min(DATAGRAM_BYTES_MAX / head.len).max(1);
+        let mut count = 1;
+        for next in self.departures[first + 1..].iter().take(fit - 1) {
+            let is_like =
+                next.len <= head.len && next.len > 0 && next.to == head.to && next.local == head.local;
+            if !is_like {
+                break;
+            }
+            count += 1;
+            if next.len < head.len {
+                break;
+            }
+        }
+        count
+    }
+
+    /// The bytes of so many datagrams, which lie end to end.
+    pub(crate) fn bytes_of_run(&self, first: usize, count: usize) -> &[u8] {
+        let (head, last) = (&self.departures[first], &self.departures[first + count - 1]);
+        &self.bytes[head.start..last.start + last.len]
+    }
+
     pub(crate) fn push(&mut self, to: Peer, local: Option<IpAddr>, bytes: &[u8]) {
         self.departures.push(Departure { to, local, start: self.bytes.len(), len: bytes.len() });
         self.bytes.extend_from_slice(bytes);

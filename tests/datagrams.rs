@@ -373,6 +373,51 @@ fn a_thousand_datagrams_are_each_answered_once_and_in_order() {
 }
 
 #[test]
+fn answers_in_a_row_to_one_peer_are_a_datagram_each_whatever_their_sizes() {
+    // What goes out as one message, or nearly: alike, the last one shorter, longer, empty, more than one message holds.
+    let alike = |count, len| vec![len; count];
+    let rows = [
+        alike(60, 64),
+        [alike(5, 100), vec![40], alike(5, 100)].concat(),
+        vec![1, 2, 3, 2, 1, 0, 0, 1, 1, 0],
+        alike(50, 1400),
+        alike(7, 20_000),
+        alike(2, 60_000),
+        vec![DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MAX],
+    ];
+    for listener in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0"] {
+        if listener.starts_with('[') && !has_ipv6() {
+            continue;
+        }
+        let mut reactor = Reactor::new(Limits::default()).unwrap();
+        let Address::Udp(address) = listen(&mut reactor, "echo", &udp(listener)) else { unreachable!() };
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, address.port()));
+        let clients = [client("127.0.0.1:0"), client("127.0.0.1:0")];
+        let mut buffer = vec![0; DATAGRAM_BYTES_MAX + 1];
+        for row in &rows {
+            let requests: Vec<Vec<u8>> = (0_u8..).zip(row).map(|(number, &len)| vec![number; len]).collect();
+            for client in &clients {
+                requests
+                    .iter()
+                    .for_each(|request| assert_eq!(client.send_to(request, address).unwrap(), request.len()));
+            }
+            let asked = counted(reactor.metrics()).0 + 2 * requests.len() as u64;
+            while counted(reactor.metrics()).1 < asked {
+                reactor.turn(Some(PATIENCE)).unwrap();
+            }
+            for client in &clients {
+                for (number, request) in requests.iter().enumerate() {
+                    let (len, from) = client.recv_from(&mut buffer).unwrap();
+                    assert_eq!(from, address);
+                    assert!(buffer[..len] == request[..], "answer {number} of {row:?} on {listener}");
+                }
+            }
+        }
+        clients.iter().for_each(assert_nothing_came);
+    }
+}
+
+#[test]
 fn what_came_at_once_is_taken_in_batches_up_to_the_turns_budget() {
     let budget = 4 * BATCH_MAX;
     let mut reactor = Reactor::new(Limits { datagrams_per_turn: budget, ..Limits::default() }).unwrap();

@@ -13,6 +13,11 @@
 //!  buffers  of Inbound or Outbound
 //! ```
 //!
+//! Answers in a row to one peer, of one size, go out as one message that the kernel cuts up (UDP_SEGMENT, "GSO"): they lie
+//! end to end in [`Outbound`] already. To peers that have several requests in flight that saves a quarter to a third of the
+//! CPU per answer (a loop in C, 64 B: 1 source with 64 in flight 0.78, 16 sources with 16 each 0.68), to others nothing. The
+//! counterpart for receiving (UDP_GRO) would join only what a peer has sent in that way, and few do.
+//!
 //! This is what the unsafe code here is for. On a machine of two cores, with 256 sources of 64 bytes on loopback, a loop
 //! in C that calls recvfrom and sendto for each datagram takes 1.21 times the CPU of one that calls recvmmsg and sendmmsg;
 //! this takes 1.02 times, services, counters and reply policy included.
@@ -33,7 +38,7 @@ use mio::{Interest, Registry, Token};
 use socket2::{Protocol, Socket, Type};
 
 use super::{SocketFile, inet_socket, unix_socket};
-use crate::datagram::{BATCH_MAX, Departure, Inbound, Outbound, Received, STRIDE};
+use crate::datagram::{BATCH_MAX, DATAGRAM_BYTES_MAX, Departure, Inbound, Outbound, Received, STRIDE};
 use crate::net::{Peer, uninterrupted};
 
 /// What the kernel may hold of a socket's datagrams in each direction, if the system's limits (net.core.rmem_max and
@@ -49,6 +54,9 @@ const UNIX_PATH_AT: usize = 2;
 /// The longest path of a unix socket, in bytes.
 const UNIX_PATH_BYTES_MAX: usize = 108;
 
+/// How many datagrams the kernel cuts one message into at most (UDP_MAX_SEGMENTS; 128 since Linux 6.9).
+const SEGMENTS_MAX: usize = 64;
+
 /// A control message begins with its length (8 bytes), its level and its type (4 bytes each).
 const CONTROL_HEAD_BYTES: usize = 16;
 
@@ -62,6 +70,9 @@ pub(super) struct DatagramSocket {
     socket: Kind,
     /// It is bound to a broadcast or multicast address, so that everything it gets was sent to many.
     to_many: bool,
+    /// The largest datagram that a message may be cut into; 0 where the kernel cannot. It shrinks when one turns out to
+    /// be too large for the way to some peer.
+    segment_bytes_max: usize,
     incoming: Batch,
     outgoing: Batch,
 }
@@ -102,6 +113,7 @@ impl DatagramSocket {
 
     fn new(socket: Kind, wildcard: bool, to_many: bool) -> DatagramSocket {
         DatagramSocket {
+            segment_bytes_max: if cuts_messages(&socket) { DATAGRAM_BYTES_MAX } else { 0 },
             socket,
             to_many,
             incoming: Batch::new(if wildcard { CONTROL_BYTES } else { 0 }),
@@ -168,31 +180,81 @@ impl DatagramSocket {
 
     /// See [`Net::transmit`](crate::net::Net::transmit).
     pub fn transmit(&mut self, batch: &Outbound, first: usize) -> io::Result<usize> {
+        match self.send(batch, first) {
+            // A message that is cut up must fit the way to the peer in each of its parts. A datagram that is sent as such
+            // may be larger: it travels in fragments.
+            Err(error) if batch.run(first, SEGMENTS_MAX, self.segment_bytes_max) > 1 => {
+                let (_, bytes) = batch.get(first);
+                self.segment_bytes_max = match error.raw_os_error() {
+                    Some(libc::EINVAL | libc::EMSGSIZE) => bytes.len() - 1,
+                    // The way to the peer has no means for it.
+                    Some(libc::EIO | libc::EOPNOTSUPP) => 0,
+                    _ => return Err(error),
+                };
+                self.send(batch, first)
+            }
+            sent => sent,
+        }
+    }
+
+    /// Sends up to [`BATCH_MAX`] messages, from the datagram with index `first` on. Returns how many datagrams they were.
+    fn send(&mut self, batch: &Outbound, first: usize) -> io::Result<usize> {
         let fd = self.fd();
-        let DatagramSocket { socket, outgoing, .. } = self;
-        let offered = (batch.len() - first).min(BATCH_MAX);
+        let DatagramSocket { socket, segment_bytes_max, outgoing, .. } = self;
         let Calls { headers, parts, .. } = outgoing.calls();
-        let mut addressed = 0;
-        for (header, part) in headers.iter_mut().zip(parts).take(offered) {
-            let (departure, bytes) = batch.get(first + addressed);
-            let Some((name_len, control_len)) = socket.address(departure, part) else { break };
+        let mut runs = [0_u8; BATCH_MAX];
+        let (mut next, mut messages) = (first, 0);
+        for ((header, part), run) in headers.iter_mut().zip(parts).zip(&mut runs) {
+            if next == batch.len() {
+                break;
+            }
+            let (departure, bytes) = batch.get(next);
+            let Some((name_len, mut control_len)) = socket.address(departure, part) else { break };
+            let count = batch.run(next, SEGMENTS_MAX, *segment_bytes_max);
+            let bytes = if count > 1 {
+                control_len += put_segment_bytes(&mut part.control[control_len..], bytes.len());
+                batch.bytes_of_run(next, count)
+            } else {
+                bytes
+            };
             part.piece.iov_base = bytes.as_ptr().cast_mut().cast();
             part.piece.iov_len = bytes.len() as _;
             header.msg_hdr.msg_namelen = name_len as libc::socklen_t;
             header.msg_hdr.msg_controllen = control_len as _;
-            addressed += 1;
+            *run = count as u8;
+            next += count;
+            messages += 1;
         }
-        if addressed == 0 {
+        if messages == 0 {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         }
-        // SAFETY: the pieces of the first `addressed` point into `batch`, which is borrowed until after the call.
-        let sent = unsafe { outgoing.send(fd, addressed) };
-        sent.map_err(|error| match (socket, error.kind()) {
+        // SAFETY: the pieces of the first `messages` point into `batch`, which is borrowed until after the call.
+        let sent = unsafe { outgoing.send(fd, messages) };
+        match (sent, socket) {
+            (Ok(sent), _) => Ok(runs[..sent].iter().map(|&count| usize::from(count)).sum()),
             // It is the receiver that has no room, not this socket: waiting for it would let all the others wait.
-            (Kind::Unix(..), io::ErrorKind::WouldBlock) => io::Error::from(io::ErrorKind::ResourceBusy),
-            _ => error,
-        })
+            (Err(error), Kind::Unix(..)) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(io::Error::from(io::ErrorKind::ResourceBusy))
+            }
+            (Err(error), _) => Err(error),
+        }
     }
+}
+
+/// Whether the kernel cuts the messages of this socket up. Linux does since 4.18; an older one would take such a message for
+/// one datagram.
+fn cuts_messages(socket: &Kind) -> bool {
+    let fd = match socket {
+        Kind::Inet4(socket) | Kind::Inet6(socket) => socket.as_raw_fd(),
+        Kind::Unix(..) => return false,
+    };
+    let mut bytes: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the call writes at most `len` bytes to `bytes`, which has as many, and the length to `len`.
+    let result = unsafe {
+        libc::getsockopt(fd, libc::SOL_UDP, libc::UDP_SEGMENT, (&raw mut bytes).cast(), &raw mut len)
+    };
+    result == 0
 }
 
 impl Kind {
@@ -507,8 +569,15 @@ fn put_source6(control: &mut [u8; CONTROL_BYTES], local: Ipv6Addr) -> usize {
     put_control(control, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info)
 }
 
+/// The size of the datagrams that a message is cut into.
 #[inline]
-fn put_control(control: &mut [u8; CONTROL_BYTES], level: i32, kind: i32, info: &[u8]) -> usize {
+fn put_segment_bytes(control: &mut [u8], bytes: usize) -> usize {
+    let bytes = u16::try_from(bytes).expect("a datagram is shorter than 64 KiB");
+    put_control(control, libc::SOL_UDP, libc::UDP_SEGMENT, &bytes.to_ne_bytes())
+}
+
+#[inline]
+fn put_control(control: &mut [u8], level: i32, kind: i32, info: &[u8]) -> usize {
     let len = CONTROL_HEAD_BYTES + info.len();
     put(control, 0, &len.to_ne_bytes());
     put(control, 8, &level.to_ne_bytes());

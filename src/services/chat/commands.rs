@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr;
+
 use super::names::Name;
 
 /// What somebody asks for with a message.
@@ -49,7 +51,7 @@ pub fn parse(text: &str) -> Command<'_> {
         parse_slash(line)
     } else if let Some(line) = line.strip_prefix(['@', '＠']) {
         tell(line.split_once(|it: char| it.is_whitespace() || is_colon(it)), "@NAME TEXT")
-    } else if let Some((to, text)) = line.split_once(is_colon)
+    } else if let Some((to, text)) = split_at_colon(line)
         && Name::parse(to.trim_end()).is_ok()
         && !text.starts_with("//")
     {
@@ -90,6 +92,16 @@ fn tell<'a>(parts: Option<(&'a str, &'a str)>, form: &'static str) -> Command<'a
     }
 }
 
+/// Most lines are ASCII, and looked through many bytes at a time.
+fn split_at_colon(line: &str) -> Option<(&str, &str)> {
+    if line.is_ascii() {
+        let at = memchr(b':', line.as_bytes())?;
+        Some((&line[..at], &line[at + 1..]))
+    } else {
+        line.split_once(is_colon)
+    }
+}
+
 fn is_colon(character: char) -> bool {
     matches!(character, ':' | '：')
 }
@@ -99,6 +111,11 @@ fn is_colon(character: char) -> bool {
 ///
 /// Joiners stay, because scripts and emoji need them.
 pub fn clean(bytes: &[u8]) -> Cow<'_, str> {
+    // Printable ASCII, as most messages are, is found out without looking at each character by itself.
+    let is_plain = bytes.iter().fold(true, |so_far, &byte| so_far & matches!(byte, b' '..=b'~' | b'\t'));
+    if is_plain && let Ok(text) = std::str::from_utf8(bytes) {
+        return Cow::Borrowed(text);
+    }
     let text = String::from_utf8_lossy(bytes);
     if text.contains(is_unsafe) { Cow::Owned(text.replace(is_unsafe, "\u{fffd}")) } else { text }
 }

@@ -120,6 +120,44 @@ impl Lane {
     }
 }
 
+/// Where a loop's records go: to a lane once it has one, interval by interval.
+#[derive(Default)]
+pub struct Intervals(Option<Lane>);
+
+impl Intervals {
+    /// What is recorded from now on goes there.
+    pub fn hand_over_to(&mut self, lane: Lane) {
+        self.0 = Some(lane);
+    }
+
+    /// The window begins at this time.
+    pub fn begin(&mut self, at_ns: u64) {
+        if let Some(lane) = &mut self.0 {
+            lane.begin(at_ns);
+        }
+    }
+
+    /// Hands the record over if its interval has ended, and leaves an empty one.
+    #[inline]
+    pub fn cut(&mut self, record: &mut Record, now_ns: u64) {
+        if let Some(lane) = &mut self.0 {
+            lane.cut(record, now_ns);
+        }
+    }
+
+    /// When the interval ends; never without a lane.
+    pub fn end_ns(&self) -> u64 {
+        self.0.as_ref().map_or(u64::MAX, Lane::end_ns)
+    }
+
+    /// Hands over what has been recorded since the last interval ended.
+    pub fn end(&mut self, record: &mut Record, now_ns: u64) {
+        if let Some(lane) = self.0.take() {
+            lane.end(std::mem::replace(record, Record::new()), now_ns);
+        }
+    }
+}
+
 /// An interval of the window, for those who draw or list it.
 #[derive(Clone, Debug)]
 pub struct Interval {

@@ -26,7 +26,7 @@ use rand::rngs::SmallRng;
 
 use crate::address::{Address, Peer};
 use crate::exchange::{Exchange, Fault, Progress};
-use crate::interval::Lane;
+use crate::interval::{Intervals, Lane};
 use crate::plan::Plan;
 use crate::readiness::Readiness;
 use crate::record::{Record, note};
@@ -83,7 +83,7 @@ pub struct Load<E: Exchange> {
     end_ns: u64,
     record: Record,
     /// Where the records of intervals go.
-    lane: Option<Lane>,
+    intervals: Intervals,
 }
 
 struct Conn<S> {
@@ -209,21 +209,19 @@ impl<E: Exchange> Load<E> {
             unanswered: 0,
             end_ns: u64::MAX,
             record: Record::new(),
-            lane: None,
+            intervals: Intervals::default(),
         })
     }
 
     /// What is recorded from now on is handed over interval by interval.
     pub fn hand_over_to(&mut self, lane: Lane) {
-        self.lane = Some(lane);
+        self.intervals.hand_over_to(lane);
     }
 
     /// Hands over what has been recorded since the last interval ended.
     pub fn hand_over_rest(&mut self) {
         let now_ns = self.readiness.now_ns();
-        if let Some(lane) = self.lane.take() {
-            lane.end(self.take_record(), now_ns);
-        }
+        self.intervals.end(&mut self.record, now_ns);
     }
 
     /// What has been recorded since the last call.
@@ -242,11 +240,11 @@ impl<E: Exchange> Load<E> {
         };
         let look_interval_ns = self.look_interval_ns();
         let mut look_ns = look_interval_ns;
-        self.begin_intervals(0);
+        self.intervals.begin(0);
         self.read_from = (0..self.conns.len()).collect();
         loop {
             let now_ns = self.readiness.now_ns();
-            self.cut(now_ns);
+            self.intervals.cut(&mut self.record, now_ns);
             if now_ns >= end_ns || stop() {
                 left = 0;
             }
@@ -268,7 +266,7 @@ impl<E: Exchange> Load<E> {
                 self.abandon_stuck();
                 look_ns = now_ns + look_interval_ns;
             }
-            let left_ns = look_ns.min(self.interval_end_ns()).saturating_sub(now_ns);
+            let left_ns = look_ns.min(self.intervals.end_ns()).saturating_sub(now_ns);
             self.readiness.wait(Some(Duration::from_nanos(left_ns).max(Duration::from_millis(1))))?;
             self.read(None)?;
         }
@@ -289,7 +287,7 @@ impl<E: Exchange> Load<E> {
             Amount::Requests(requests) => (u64::MAX, requests),
         };
         self.readiness.restart_clock();
-        self.begin_intervals(from_ns);
+        self.intervals.begin(from_ns);
         // What is planned just before the end may be sent just after it.
         self.end_ns = end_ns.saturating_add(1_000_000);
         let look_interval_ns = self.look_interval_ns();
@@ -297,7 +295,7 @@ impl<E: Exchange> Load<E> {
         let mut agenda = Agenda { plan, from_ns, end_ns, left, last_ns: from_ns, turn: 0 };
         loop {
             let now_ns = self.readiness.now_ns();
-            self.cut(now_ns);
+            self.intervals.cut(&mut self.record, now_ns);
             if stop() {
                 agenda.end_ns = agenda.end_ns.min(now_ns);
             }
@@ -313,7 +311,7 @@ impl<E: Exchange> Load<E> {
                 look_ns = now_ns + look_interval_ns;
             }
             let until_ns = if is_over { look_ns } else { agenda.next_ns().min(look_ns) };
-            self.readiness.wait_until(until_ns.min(self.interval_end_ns()))?;
+            self.readiness.wait_until(until_ns.min(self.intervals.end_ns()))?;
             self.read(Some(&mut agenda))?;
             self.read_from.clear();
         }
@@ -350,23 +348,6 @@ impl<E: Exchange> Load<E> {
             streams.push(stream);
         }
         Ok(streams)
-    }
-
-    fn begin_intervals(&mut self, at_ns: u64) {
-        if let Some(lane) = &mut self.lane {
-            lane.begin(at_ns);
-        }
-    }
-
-    /// Hands the record over if its interval has ended.
-    fn cut(&mut self, now_ns: u64) {
-        if let Some(lane) = &mut self.lane {
-            lane.cut(&mut self.record, now_ns);
-        }
-    }
-
-    fn interval_end_ns(&self) -> u64 {
-        self.lane.as_ref().map_or(u64::MAX, Lane::end_ns)
     }
 
     /// Looking at every connection's oldest request costs time: rarely enough not to count, often enough that a lost
@@ -513,7 +494,7 @@ impl<E: Exchange> Load<E> {
 
     /// Verifies what was read and records the replies that end in it.
     fn take(&mut self, index: usize, read: usize, now_ns: u64) {
-        self.cut(now_ns);
+        self.intervals.cut(&mut self.record, now_ns);
         let Load { conns, exchange, buffer, record, .. } = self;
         let conn = &mut conns[index];
         let mut bytes = &buffer[..read];

@@ -17,7 +17,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use crate::address::Address;
-use crate::interval::Lane;
+use crate::interval::{Intervals, Lane};
 use crate::load::{Amount, Shape, is_drained};
 use crate::plan::Plan;
 use crate::readiness::Readiness;
@@ -79,7 +79,7 @@ pub struct ChatLoad {
     /// When a byte last came, whichever.
     heard_ns: u64,
     /// Where the records of intervals go.
-    lane: Option<Lane>,
+    intervals: Intervals,
 }
 
 struct Member {
@@ -137,7 +137,7 @@ impl ChatLoad {
             dirty: Vec::new(),
             end_ns: u64::MAX,
             heard_ns: 0,
-            lane: None,
+            intervals: Intervals::default(),
             shape,
         };
         for index in 0..load.shape.connections {
@@ -256,23 +256,6 @@ impl ChatLoad {
 
     fn nick(&self, index: usize) -> String {
         self.speech.nick(self.first + index)
-    }
-
-    fn begin_intervals(&mut self, at_ns: u64) {
-        if let Some(lane) = &mut self.lane {
-            lane.begin(at_ns);
-        }
-    }
-
-    /// Hands the record over if its interval has ended.
-    fn cut(&mut self, now_ns: u64) {
-        if let Some(lane) = &mut self.lane {
-            lane.cut(&mut self.ledger.record, now_ns);
-        }
-    }
-
-    fn interval_end_ns(&self) -> u64 {
-        self.lane.as_ref().map_or(u64::MAX, Lane::end_ns)
     }
 
     /// Looking at every sender's oldest line costs time: rarely enough not to count, often enough that a lost delivery is
@@ -405,7 +388,7 @@ impl ChatLoad {
     /// Takes what has come to its end, and keeps the rest for later.
     fn take(&mut self, index: usize, mut bytes: &[u8]) {
         let now_ns = self.readiness.now_ns();
-        self.cut(now_ns);
+        self.intervals.cut(&mut self.ledger.record, now_ns);
         self.heard_ns = now_ns;
         let room_name = self.members[index].room_name.clone();
         while self.members[index].is_open
@@ -588,12 +571,12 @@ impl Driver for ChatLoad {
             Amount::Time(time) => (began_ns + time.as_nanos() as u64, u64::MAX),
         };
         self.begin_window();
-        self.begin_intervals(began_ns);
+        self.intervals.begin(began_ns);
         self.ledger.roomy.clone_from(&self.senders);
         let mut look_ns = began_ns + self.look_interval_ns();
         loop {
             let now_ns = self.readiness.now_ns();
-            self.cut(now_ns);
+            self.intervals.cut(&mut self.ledger.record, now_ns);
             if now_ns >= end_ns || stop() {
                 left = 0;
             }
@@ -615,7 +598,7 @@ impl Driver for ChatLoad {
             if self.ledger.unsettled == 0 {
                 break;
             }
-            let until_ns = look_ns.min(self.interval_end_ns());
+            let until_ns = look_ns.min(self.intervals.end_ns());
             let longest = Duration::from_nanos(until_ns.saturating_sub(now_ns)).max(Duration::from_millis(1));
             // A connection that ended while it was written to has made room.
             self.readiness.wait(Some(if self.ledger.roomy.is_empty() { longest } else { Duration::ZERO }))?;
@@ -643,13 +626,13 @@ impl Driver for ChatLoad {
         };
         // What is planned just before the end may be sent just after it.
         self.end_ns = end_ns.saturating_add(1_000_000);
-        self.begin_intervals(begin_ns);
+        self.intervals.begin(begin_ns);
         let mut look_ns = base_ns + self.look_interval_ns();
         let mut last_ns = begin_ns;
         let mut turn = 0;
         loop {
             let now_ns = self.readiness.now_ns();
-            self.cut(now_ns);
+            self.intervals.cut(&mut self.ledger.record, now_ns);
             if stop() {
                 end_ns = end_ns.min(now_ns);
             }
@@ -683,7 +666,7 @@ impl Driver for ChatLoad {
                 look_ns = now_ns + self.look_interval_ns();
             }
             let until_ns = if is_over { look_ns } else { next_ns.min(look_ns) };
-            self.readiness.wait_until(until_ns.min(self.interval_end_ns()))?;
+            self.readiness.wait_until(until_ns.min(self.intervals.end_ns()))?;
             self.read();
         }
         self.cool_down()?;
@@ -697,13 +680,11 @@ impl Driver for ChatLoad {
     }
 
     fn hand_over_to(&mut self, lane: Lane) {
-        self.lane = Some(lane);
+        self.intervals.hand_over_to(lane);
     }
 
     fn hand_over_rest(&mut self) {
         let now_ns = self.readiness.now_ns();
-        if let Some(lane) = self.lane.take() {
-            lane.end(self.take_record(), now_ns);
-        }
+        self.intervals.end(&mut self.ledger.record, now_ns);
     }
 }

@@ -15,7 +15,7 @@ use rand::rngs::SmallRng;
 use super::Close;
 use crate::address::{Address, Peer};
 use crate::exchange::{Exchange, Fault, Progress};
-use crate::interval::Lane;
+use crate::interval::{Intervals, Lane};
 use crate::load::{Amount, Shape};
 use crate::plan::Plan;
 use crate::readiness::Readiness;
@@ -53,7 +53,7 @@ pub struct ChurnLoad<E: Exchange> {
     end_ns: u64,
     record: Record,
     /// Where the records of intervals go.
-    lane: Option<Lane>,
+    intervals: Intervals,
 }
 
 struct Conn<S> {
@@ -121,21 +121,8 @@ impl<E: Exchange> ChurnLoad<E> {
             buffer: vec![0; READ_BYTES_MAX].into(),
             end_ns: u64::MAX,
             record: Record::new(),
-            lane: None,
+            intervals: Intervals::default(),
         })
-    }
-
-    fn begin_intervals(&mut self, at_ns: u64) {
-        if let Some(lane) = &mut self.lane {
-            lane.begin(at_ns);
-        }
-    }
-
-    /// Hands the record over if its interval has ended.
-    fn cut(&mut self, now_ns: u64) {
-        if let Some(lane) = &mut self.lane {
-            lane.cut(&mut self.record, now_ns);
-        }
     }
 
     /// Rarely enough not to count, often enough that one that is too late is told within an eighth of the timeout.
@@ -293,7 +280,7 @@ impl<E: Exchange> ChurnLoad<E> {
     /// Verifies what was read. The connection is over once its reply is complete.
     fn take(&mut self, index: usize, read: usize) {
         let now_ns = self.readiness.now_ns();
-        self.cut(now_ns);
+        self.intervals.cut(&mut self.record, now_ns);
         let ChurnLoad { conns, exchange, buffer, record, .. } = self;
         let Some(conn) = &mut conns[index] else { return };
         let mut bytes = &buffer[..read];
@@ -345,7 +332,7 @@ impl<E: Exchange> ChurnLoad<E> {
     /// The server has ended a connection whose reply was not complete, unless this completes it.
     fn ended(&mut self, index: usize) {
         let now_ns = self.readiness.now_ns();
-        self.cut(now_ns);
+        self.intervals.cut(&mut self.record, now_ns);
         let Some(conn) = &mut self.conns[index] else { return };
         match self.exchange.end(&mut conn.state, conn.reply_bytes) {
             Some(said) => {
@@ -458,7 +445,7 @@ impl<E: Exchange> ChurnLoad<E> {
             self.find_late();
             *look_ns = now_ns + self.look_interval_ns();
         }
-        let interval_end_ns = self.lane.as_ref().map_or(u64::MAX, Lane::end_ns);
+        let interval_end_ns = self.intervals.end_ns();
         let backlog_ns = if self.waiting.is_empty() { u64::MAX } else { now_ns + BACKLOG_PATIENCE_NS };
         self.readiness.wait_until(until_ns.min(*look_ns).min(interval_end_ns).min(backlog_ns))?;
         self.read();
@@ -475,11 +462,11 @@ impl<E: Exchange<Conn: Send> + Send> Driver for ChurnLoad<E> {
             Amount::Requests(requests) => (requests, u64::MAX),
             Amount::Time(time) => (u64::MAX, time.as_nanos() as u64),
         };
-        self.begin_intervals(0);
+        self.intervals.begin(0);
         let mut look_ns = self.look_interval_ns();
         loop {
             let now_ns = self.readiness.now_ns();
-            self.cut(now_ns);
+            self.intervals.cut(&mut self.record, now_ns);
             if now_ns >= end_ns || stop() {
                 left = 0;
             }
@@ -514,14 +501,14 @@ impl<E: Exchange<Conn: Send> + Send> Driver for ChurnLoad<E> {
             Amount::Requests(requests) => (u64::MAX, requests),
         };
         self.readiness.restart_clock();
-        self.begin_intervals(warmup_ns);
+        self.intervals.begin(warmup_ns);
         // What is planned just before the end may be sent just after it.
         self.end_ns = end_ns.saturating_add(1_000_000);
         let mut look_ns = self.look_interval_ns();
         let mut last_ns = warmup_ns;
         loop {
             let now_ns = self.readiness.now_ns();
-            self.cut(now_ns);
+            self.intervals.cut(&mut self.record, now_ns);
             if stop() {
                 end_ns = end_ns.min(now_ns);
             }
@@ -549,13 +536,11 @@ impl<E: Exchange<Conn: Send> + Send> Driver for ChurnLoad<E> {
     }
 
     fn hand_over_to(&mut self, lane: Lane) {
-        self.lane = Some(lane);
+        self.intervals.hand_over_to(lane);
     }
 
     fn hand_over_rest(&mut self) {
         let now_ns = self.readiness.now_ns();
-        if let Some(lane) = self.lane.take() {
-            lane.end(self.take_record(), now_ns);
-        }
+        self.intervals.end(&mut self.record, now_ns);
     }
 }

@@ -21,7 +21,7 @@ use rand::rngs::SmallRng;
 use rustix::io::Errno;
 
 use crate::address::Address;
-use crate::interval::Lane;
+use crate::interval::{Intervals, Lane};
 use crate::load::{Amount, Shape};
 use crate::os::{BATCH_MAX, Inbox, send_batch, socket_drops};
 use crate::plan::Plan;
@@ -72,7 +72,7 @@ pub struct DatagramLoad {
     active_ns: u64,
     record: Record,
     /// Where the records of intervals go.
-    lane: Option<Lane>,
+    intervals: Intervals,
 }
 
 struct Socket {
@@ -157,25 +157,8 @@ impl DatagramLoad {
             heard_ns: None,
             active_ns: 0,
             record: new_record(),
-            lane: None,
+            intervals: Intervals::default(),
         })
-    }
-
-    fn begin_intervals(&mut self, at_ns: u64) {
-        if let Some(lane) = &mut self.lane {
-            lane.begin(at_ns);
-        }
-    }
-
-    /// Hands the record over if its interval has ended.
-    fn cut(&mut self, now_ns: u64) {
-        if let Some(lane) = &mut self.lane {
-            lane.cut(&mut self.record, now_ns);
-        }
-    }
-
-    fn interval_end_ns(&self) -> u64 {
-        self.lane.as_ref().map_or(u64::MAX, Lane::end_ns)
     }
 
     /// Looking at every socket's oldest request costs time: rarely enough not to count, often enough that room is made
@@ -435,12 +418,12 @@ impl DatagramLoad {
         loop {
             let quiet_ns = self.heard_ns.unwrap_or_default().max(began_ns) + COOL_DOWN.as_nanos() as u64;
             let now_ns = self.readiness.now_ns();
-            self.cut(now_ns);
+            self.intervals.cut(&mut self.record, now_ns);
             let until_ns = quiet_ns.min(longest_ns);
             if now_ns >= until_ns {
                 break;
             }
-            self.readiness.wait_until(until_ns.min(self.interval_end_ns()))?;
+            self.readiness.wait_until(until_ns.min(self.intervals.end_ns()))?;
             self.receive()?;
         }
         for socket in &mut self.sockets {
@@ -464,11 +447,11 @@ impl Driver for DatagramLoad {
         };
         self.sockets.iter_mut().try_for_each(Socket::begin_window)?;
         self.roomy = (0..self.sockets.len()).collect();
-        self.begin_intervals(began_ns);
+        self.intervals.begin(began_ns);
         let mut look_ns = began_ns + self.look_interval_ns();
         loop {
             let now_ns = self.readiness.now_ns();
-            self.cut(now_ns);
+            self.intervals.cut(&mut self.record, now_ns);
             if now_ns >= end_ns || stop() {
                 left = 0;
             }
@@ -486,7 +469,7 @@ impl Driver for DatagramLoad {
                 break;
             }
             self.readiness.wait(Some(
-                Duration::from_nanos(look_ns.min(self.interval_end_ns()).saturating_sub(now_ns))
+                Duration::from_nanos(look_ns.min(self.intervals.end_ns()).saturating_sub(now_ns))
                     .max(Duration::from_millis(1)),
             ))?;
             self.receive()?;
@@ -513,13 +496,13 @@ impl Driver for DatagramLoad {
         };
         // What is planned just before the end may be sent just after it.
         self.end_ns = end_ns.saturating_add(1_000_000);
-        self.begin_intervals(begin_ns);
+        self.intervals.begin(begin_ns);
         let mut look_ns = base_ns + self.look_interval_ns();
         let mut last_ns = begin_ns;
         let mut turn = 0;
         loop {
             let now_ns = self.readiness.now_ns();
-            self.cut(now_ns);
+            self.intervals.cut(&mut self.record, now_ns);
             if stop() {
                 end_ns = end_ns.min(now_ns);
             }
@@ -550,7 +533,7 @@ impl Driver for DatagramLoad {
                 look_ns = now_ns + self.look_interval_ns();
             }
             let until_ns = if is_over { look_ns } else { next_ns.min(look_ns) };
-            self.readiness.wait_until(until_ns.min(self.interval_end_ns()))?;
+            self.readiness.wait_until(until_ns.min(self.intervals.end_ns()))?;
             self.receive()?;
             self.roomy.clear();
         }
@@ -564,14 +547,12 @@ impl Driver for DatagramLoad {
     }
 
     fn hand_over_to(&mut self, lane: Lane) {
-        self.lane = Some(lane);
+        self.intervals.hand_over_to(lane);
     }
 
     fn hand_over_rest(&mut self) {
         let now_ns = self.readiness.now_ns();
-        if let Some(lane) = self.lane.take() {
-            lane.end(self.take_record(), now_ns);
-        }
+        self.intervals.end(&mut self.record, now_ns);
     }
 }
 

@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod network;
+
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
@@ -69,6 +71,14 @@ impl Served {
             panic!("{} is not UDP", self.addresses[index])
         };
         address
+    }
+
+    /// Waits until so many datagrams have come in all.
+    fn await_datagrams(&self, count: u64) {
+        crate::harness::await_that("they have come", || {
+            let metrics = self.remote.metrics(PATIENCE).expect("the reactor turns");
+            (metrics.datagrams_in >= count).then_some(())
+        });
     }
 
     /// Ends the reactor and returns what it counted.

@@ -11,6 +11,8 @@ mod accept_errors;
 mod accept_storm;
 mod connection_limits;
 #[cfg(feature = "cli")]
+mod datagram_errors;
+#[cfg(feature = "cli")]
 mod descriptors_run_out;
 mod floods;
 mod half_close;
@@ -20,6 +22,8 @@ mod lingering;
 #[cfg(feature = "cli")]
 mod many_idle;
 mod many_names;
+#[cfg(feature = "cli")]
+mod many_stopped;
 mod never_reads;
 mod passed_descriptors;
 mod pipelining;

@@ -26,14 +26,14 @@ fn serve(limits: Limits, processor: Option<usize>) -> Served {
 }
 
 /// Somebody in the lobby.
-fn enter(address: &Address, nick: &str, people: usize) -> TcpStream {
+pub fn enter(address: &Address, nick: &str, people: usize) -> TcpStream {
     let stream = tcp(address);
     stream.set_nodelay(true).unwrap();
     introduce(stream, nick, people)
 }
 
 /// Somebody in the lobby whose kernel buffers little of what is not read.
-fn enter_to_stop(address: &Address, nick: &str, people: usize) -> TcpStream {
+pub fn enter_to_stop(address: &Address, nick: &str, people: usize) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     socket.connect(&socket_address(address).into()).unwrap();
@@ -77,6 +77,60 @@ fn whoever_does_not_read_is_evicted_and_the_others_hear_everything() {
     talker.write_all(b"/who\n").unwrap();
     expect(&mut talker, b"* 4 people in lobby: talker, h0, h1, h2\n");
     drop(stopped);
+}
+
+#[test]
+fn when_all_together_hold_too_much_the_largest_goes_first_and_what_they_share_counts_once() {
+    const TOTAL: usize = 256 << 10;
+    const LATE: usize = 3;
+    let limits = Limits {
+        output_soft_bytes: None,
+        output_hard_bytes: None,
+        output_total_bytes: Some(TOTAL),
+        ..Limits::default()
+    };
+    let served = serve(limits, None);
+    let address = &served.addresses[0];
+    let mut talker = enter(address, "talker", 1);
+    let mut healthy: Vec<_> =
+        (0..3).map(|number| enter(address, &format!("h{number}"), number + 2)).collect();
+    let early = enter_to_stop(address, "early", 5);
+    let mut late: Vec<_> =
+        (0..LATE).map(|number| enter_to_stop(address, &format!("l{number}"), number + 6)).collect();
+    let text = "x".repeat(8 << 10);
+    let mut lines = 0;
+    let mut say = |talker: &mut TcpStream, late: &mut [TcpStream]| {
+        talker.write_all(format!("{lines} {text}\n").as_bytes()).unwrap();
+        for stream in healthy.iter_mut().chain(late) {
+            expect(stream, format!("talker: {lines} {text}\n").as_bytes());
+        }
+        lines += 1;
+    };
+    let begun = now();
+    let say_until =
+        |say: &mut dyn FnMut(&mut TcpStream, &mut [TcpStream]), talker: &mut TcpStream, evicted: usize| {
+            while served.metrics().closed_for(CloseReason::OutputTotalLimit) < evicted as u64 {
+                say(talker, &mut []);
+                assert!(begun.elapsed() < PATIENCE, "{evicted} are never too much");
+            }
+            served.metrics()
+        };
+    // The late ones hear a half of what may wait, and stop then.
+    (0..TOTAL / text.len() / 2).for_each(|_| say(&mut talker, &mut late));
+    let metrics = say_until(&mut say, &mut talker, 1);
+    // Its line is whole or cut, and one more is there before it is known to be gone.
+    let (unsent, lines_of_slack) = (metrics.bytes_unsent as usize, 2 * (text.len() + 100));
+    assert!(unsent <= TOTAL + lines_of_slack, "{unsent} bytes waited for one");
+    assert!(unsent + lines_of_slack >= TOTAL, "after {unsent} bytes it was too much");
+    assert_eq!(metrics.closed_for(CloseReason::OutputTotalLimit), 1);
+    ask(&mut talker, b"/who\n", b"* 7 people in lobby: talker, h0, h1, h2, l0, l1, l2\n");
+    let metrics = say_until(&mut say, &mut talker, 1 + LATE);
+    assert!(metrics.bytes_unsent as usize <= (1 + LATE) * (TOTAL + lines_of_slack));
+    ask(&mut talker, b"/who\n", b"* 4 people in lobby: talker, h0, h1, h2\n");
+    say(&mut talker, &mut []);
+    drop((early, late));
+    let metrics = served.stop();
+    assert_eq!(metrics.closed_for(CloseReason::OutputHardLimit), 0);
 }
 
 #[test]

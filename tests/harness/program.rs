@@ -224,11 +224,20 @@ impl Server {
             .expect("it is a program of the same user");
     }
 
+    fn status_kib(&self, name: &str) -> u64 {
+        let status = self.proc("status");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("it has memory");
+        line.trim().trim_end_matches(" kB").parse().expect("it is a number")
+    }
+
     /// Its resident memory in KiB.
     pub fn resident_kib(&self) -> u64 {
-        let status = self.proc("status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
-        line.trim().trim_end_matches(" kB").parse().expect("it is a number")
+        self.status_kib("VmRSS:")
+    }
+
+    /// The most that its resident memory has been, in KiB.
+    pub fn peak_kib(&self) -> u64 {
+        self.status_kib("VmHWM:")
     }
 
     /// The processor time that it has used.

@@ -184,6 +184,9 @@ impl Marks {
     /// It is to be closed with a reset.
     pub const RESET: Marks = Marks(1 << 18);
 
+    /// Its topic has set it aside: what the topic brings waits in its arrears.
+    pub const ASIDE: Marks = Marks(1 << 22);
+
     /// What makes no difference to output.
     pub const OF_INPUT: Marks =
         Marks(Marks::QUEUED.0 | Marks::READABLE.0 | Marks::READ_ON.0 | Marks::KEPT.0 | Marks::OFFER_AGAIN.0);

@@ -115,6 +115,7 @@ compile_error!(
     "tidewheel needs a 64-bit target: a connection's slot and generation together are the event token"
 );
 
+mod arrears;
 pub mod connection;
 pub mod datagram;
 mod drive;

@@ -97,3 +97,11 @@ impl Default for Limits {
         }
     }
 }
+
+impl Limits {
+    /// Something is to be done about a connection as soon as its output is more than one of these.
+    pub(crate) fn output_marks(&self) -> impl Iterator<Item = usize> + use<> {
+        let high_water = self.output_high_water_bytes.saturating_sub(1);
+        [Some(high_water), self.output_soft_bytes, self.output_hard_bytes].into_iter().flatten()
+    }
+}

@@ -19,9 +19,11 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::ops::Range;
+use std::rc::Rc;
 
 pub use crate::shared::Shared;
 
+use crate::arrears::{Arrears, Follower};
 use crate::log::{Logs, Rest};
 use crate::net::uninterrupted;
 use crate::shared::{Held, HeldBytes};
@@ -45,6 +47,9 @@ const OWNED_BYTES_MAX: usize = 64 << 10;
 
 /// From this size on, in bytes, a tail refers to shared bytes instead of copying them.
 const HELD_BYTES_MIN: usize = 512;
+
+/// What such a reference takes of a connection's own memory, in bytes.
+const REFERENCE_BYTES: usize = size_of::<TailPiece>();
 
 const NONE: u32 = u32::MAX;
 
@@ -124,8 +129,10 @@ struct Tail {
     /// How much of the first piece has been written.
     written: usize,
     bytes: usize,
-    /// Of these, the ones that are no other connection's as well.
+    /// Bytes of memory that are no other connection's as well, those of referring to shared ones included.
     owned_bytes: usize,
+    /// What comes behind the pieces, where its topic has set it aside.
+    follower: Option<Follower>,
     /// When the peer last took a byte, or when the tail began.
     stalled_since: Option<Instant>,
     /// When the tail rose above its soft limit; `None` when it is below.
@@ -149,8 +156,13 @@ impl Tail {
         if part.len() < HELD_BYTES_MIN {
             return self.push(&whole[part]);
         }
-        self.bytes += part.len();
-        self.pieces.push_back(TailPiece::Shared(Held::new(whole.clone(), part, total)));
+        self.push_held(Held::new(whole.clone(), part, total));
+    }
+
+    fn push_held(&mut self, held: Held) {
+        self.bytes += held.bytes().len();
+        self.owned_bytes += REFERENCE_BYTES;
+        self.pieces.push_back(TailPiece::Shared(held));
     }
 
     /// Drops the first `count` bytes, which have been written.
@@ -162,9 +174,10 @@ impl Tail {
         {
             let len = first.bytes().len();
             self.written -= len;
-            if matches!(first, TailPiece::Owned(_)) {
-                self.owned_bytes -= len;
-            }
+            self.owned_bytes -= match first {
+                TailPiece::Owned(_) => len,
+                TailPiece::Shared(_) => REFERENCE_BYTES,
+            };
             self.pieces.pop_front();
         }
     }
@@ -292,6 +305,27 @@ impl Outbox {
             self.shared.push(Part::Message(bytes.clone()));
         }
         self.append(id, output, (self.shared.len() - 1) as u32 | IS_SHARED, bytes.len());
+    }
+
+    /// Adds a log to the arrears of its topic.
+    pub fn append_log(&self, log: u64, arrears: &Arrears) {
+        let bytes = self.logs.bytes(log);
+        // A short one is copied once, so that the log's memory serves for the next turn.
+        let whole = if bytes.len() < HELD_BYTES_MIN { Shared::from(&bytes[..]) } else { bytes.clone() };
+        arrears.append(Held::new(whole, 0..bytes.len(), &self.held));
+    }
+
+    /// Adds what has come into the arrears since the connection was set aside, and lets go of its place.
+    pub fn leave_arrears(&self, output: &mut Output) {
+        let Some(tail) = &mut output.tail else { return };
+        let Some(mut follower) = tail.follower.take() else { return };
+        while let Some(held) = follower.advance() {
+            if held.bytes().len() < HELD_BYTES_MIN {
+                tail.push(held.bytes());
+            } else {
+                tail.push_held(held);
+            }
+        }
     }
 
     /// Adds a part of a log. While the log is `growing`, nobody may refer to it: a tail takes a copy.
@@ -455,10 +489,22 @@ impl Output {
 
     /// Bytes that the peer was offered and did not take.
     pub fn tail_bytes(&self) -> usize {
-        self.tail.as_ref().map_or(0, |tail| tail.bytes)
+        self.tail.as_ref().map_or(0, |tail| tail.bytes + tail.follower.as_ref().map_or(0, Follower::bytes))
     }
 
-    /// Of these, the ones that are no other connection's as well.
+    /// From now on what this arrears gets comes behind the tail.
+    pub fn follow(&mut self, arrears: &Rc<Arrears>) {
+        if let Some(tail) = &mut self.tail {
+            tail.follower = Some(Follower::new(arrears));
+        }
+    }
+
+    /// Its place in the arrears, where its topic has set it aside.
+    pub fn follower(&mut self) -> Option<&mut Follower> {
+        self.tail.as_mut()?.follower.as_mut()
+    }
+
+    /// Bytes of memory that these take and that are no other connection's as well.
     pub fn owned_bytes(&self) -> usize {
         self.tail.as_ref().map_or(0, |tail| tail.owned_bytes)
     }
@@ -630,6 +676,27 @@ mod tests {
             outbox.end_turn();
             assert_eq!(output.pending(&outbox), 0);
         }
+    }
+
+    #[test]
+    fn what_is_shared_costs_a_tail_its_reference_and_no_more() {
+        assert_eq!(REFERENCE_BYTES, 32, "the README says so");
+        let mut outbox = Outbox::new();
+        let mut outputs: Vec<_> = (0..100).map(|_| Output::default()).collect();
+        let (small, large) = (Shared::from(&[1; HELD_BYTES_MIN - 1][..]), Shared::from(&[2; 16 << 10][..]));
+        for output in &mut outputs {
+            outbox.push_shared(id(1), output, &large);
+            outbox.push_shared(id(1), output, &small);
+            assert_eq!(flush(&outbox, output, id(1), &[], 1), [2]);
+            outbox.end_turn();
+            assert_eq!(output.tail_bytes(), large.len() - 1 + small.len());
+            assert_eq!(output.owned_bytes(), REFERENCE_BYTES + small.len());
+        }
+        assert_eq!(outbox.held_bytes(), large.len());
+        for output in &mut outputs {
+            output.write_tail(|slices| Ok(slices.iter().map(|slice| slice.len()).sum())).unwrap();
+        }
+        assert_eq!(outbox.held_bytes(), 0);
     }
 
     #[test]

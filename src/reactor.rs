@@ -685,6 +685,8 @@ impl<N: Net> Reactor<N> {
         let mut progress = false;
         let flushes = matches!(conn.phase(), Phase::Open | Phase::Closing);
         if flushes && conn.output.tail_bytes() > 0 && !conn.marks.any(Marks::WRITE_BLOCKED) {
+            state.attend_again(id);
+            let Some(conn) = state.conns.get_mut(id) else { return };
             match conn.output.write_tail(|pieces| net.write_vectored(id, pieces)) {
                 Ok(count) => {
                     progress = count > 0;
@@ -748,6 +750,7 @@ impl<N: Net> Reactor<N> {
         if again {
             state.queue(id);
         }
+        state.set_aside(id);
         state.arm_next(id);
     }
 

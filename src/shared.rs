@@ -83,6 +83,11 @@ impl Held {
         Held { whole, start, end, total: total.clone() }
     }
 
+    /// The same part once more.
+    pub fn again(&self) -> Held {
+        Held::new(self.whole.clone(), self.start as usize..self.end as usize, &self.total)
+    }
+
     pub fn bytes(&self) -> &[u8] {
         &self.whole[self.start as usize..self.end as usize]
     }

@@ -420,6 +420,9 @@ impl State {
         // What is unsent is gone here and now: whoever is closed for holding too much must not go on holding it.
         self.attention = true;
         self.look_again = true;
+        if conn.marks.take(Marks::ASIDE) {
+            self.topics.attend(id, conn.output.follower().map_or(u64::MAX, |follower| follower.alarm));
+        }
         let unsent = self.outbox.discard(&mut conn.output);
         self.metrics.bytes_unsent += unsent as u64;
         self.tail_bytes -= std::mem::take(&mut conn.counted_tail) as usize;
@@ -525,6 +528,7 @@ impl State {
     }
 
     pub fn subscribe(&mut self, topic: TopicId, id: ConnId) {
+        self.attend_again(id);
         match self.conns.get(id) {
             Some(conn) if conn.phase() == Phase::Open => self.topics.subscribe(topic, id, &self.outbox.logs),
             _ => self.metrics.stale_effects += 1,
@@ -537,7 +541,7 @@ impl State {
     }
 
     pub fn remove_topic(&mut self, topic: TopicId) {
-        if !self.outbox.logs.is_empty() {
+        if !self.outbox.logs.is_empty() || self.topics.has_aside() {
             for index in 0..self.topics.len(topic) {
                 self.catch_up(self.topics.members(topic)[index].conn);
             }
@@ -547,6 +551,13 @@ impl State {
 
     /// Adds a message to the topic's log, which its members get in the flush phase.
     pub fn publish(&mut self, topic: TopicId, bytes: &[u8], except: Option<ConnId>) {
+        if let Some(except) = except
+            && self.topics.has_aside()
+            && self.attend_again(except)
+        {
+            // It hears the rest by itself, and is set aside again.
+            self.touch(except);
+        }
         let receivers = self.topics.publish(topic, bytes, except, &mut self.outbox.logs);
         if receivers == 0 {
             return;
@@ -566,6 +577,9 @@ impl State {
     /// Puts what topics have brought a connection so far in front of what it is sent, or of what happens to it, next.
     #[inline]
     fn catch_up(&mut self, id: ConnId) {
+        if self.topics.has_aside() {
+            self.attend_again(id);
+        }
         if !self.outbox.logs.is_empty() {
             self.hear(id, true);
         }
@@ -597,13 +611,63 @@ impl State {
     fn tail_has_grown(&mut self, id: ConnId, before: usize) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         let pending = conn.output.tail_bytes();
-        let Limits { output_high_water_bytes, output_soft_bytes, output_hard_bytes, .. } = self.limits;
-        let limits = [Some(output_high_water_bytes.saturating_sub(1)), output_soft_bytes, output_hard_bytes];
-        let passes = limits.into_iter().flatten().any(|limit| before <= limit && limit < pending);
+        let passes = self.limits.output_marks().any(|limit| before <= limit && limit < pending);
         if passes || !conn.marks.any(Marks::WRITE_BLOCKED) {
             return self.after_send(id);
         }
         self.count_tail(id);
+        self.look_at_total();
+    }
+
+    /// Lets a topic go on without a member who takes nothing. What it brings counts for the member's limits as before.
+    pub fn set_aside(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let pending = conn.output.tail_bytes();
+        if pending == 0
+            || conn.phase() != Phase::Open
+            || !conn.marks.any(Marks::WRITE_BLOCKED)
+            || conn.marks.any(Marks::HALF_CLOSE)
+        {
+            return;
+        }
+        if !conn.marks.any(Marks::ASIDE) {
+            let Some(arrears) = self.topics.set_aside(id) else { return };
+            conn.output.follow(arrears);
+            conn.marks.set(Marks::ASIDE);
+        }
+        let Some(follower) = conn.output.follower() else { return };
+        let passed_next = self.limits.output_marks().filter(|&limit| limit >= pending).min();
+        let alarm = passed_next.map_or(u64::MAX, |limit| follower.end() + (limit - pending) as u64);
+        self.topics.set_alarm(id, follower.alarm, alarm);
+        follower.alarm = alarm;
+    }
+
+    /// Lets a member who was set aside take part again, with all that came meanwhile as its output.
+    /// Returns whether it was set aside.
+    pub fn attend_again(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.conns.get_mut(id) else { return false };
+        let was_aside = conn.marks.take(Marks::ASIDE);
+        if was_aside {
+            self.topics.attend(id, conn.output.follower().map_or(u64::MAX, |follower| follower.alarm));
+            self.outbox.leave_arrears(&mut conn.output);
+            self.count_tail(id);
+        }
+        was_aside
+    }
+
+    /// Keeps a log for the members who were set aside, and sees to those whose limits that passes.
+    pub fn append_to_arrears(&mut self, log: u64) {
+        let topic = self.outbox.logs.topic(log);
+        let Some(arrears) = self.topics.arrears(topic) else { return };
+        self.outbox.append_log(log, arrears);
+        while let Some(id) = self.topics.next_alarm(topic) {
+            self.after_send(id);
+        }
+        self.look_at_total();
+    }
+
+    /// Notes that somebody is to be closed when all tails together are too much.
+    fn look_at_total(&mut self) {
         if self.limits.output_total_bytes.is_some_and(|max| self.output_bytes() > max) {
             self.attention = true;
         }

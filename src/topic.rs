@@ -11,8 +11,12 @@
 //! turn brought in one write. Joining, leaving and the end of a connection cost time in proportion to the topics of that
 //! one connection, however many members a topic has: every membership knows where it stands in the topic's list.
 
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
 use slab::Slab;
 
+use crate::arrears::Arrears;
 use crate::log::{Logs, NO_LOG, Own, Rest};
 use crate::slots::{ConnId, ConnMap};
 
@@ -25,7 +29,13 @@ pub struct TopicId {
 
 struct Topic {
     serial: u64,
+    /// First those who attend, then those who were set aside.
     members: Vec<Member>,
+    attending: usize,
+    /// What those who were set aside have still to get.
+    arrears: Rc<Arrears>,
+    /// At which length of the arrears a limit of one of them is passed.
+    alarms: BTreeSet<(u64, ConnId)>,
     /// This turn's log; that of another turn, or [`NO_LOG`], if nothing was published yet.
     log: u64,
 }
@@ -53,7 +63,7 @@ impl Member {
     }
 
     /// Makes what is noted about it be about this log.
-    fn attend(&mut self, log: u64) {
+    fn heed(&mut self, log: u64) {
         if self.log != log {
             (self.log, self.rest) = (log, Rest::ALL);
         }
@@ -61,7 +71,7 @@ impl Member {
 
     /// Takes what it has still to hear of the log, which has so many bytes.
     fn take(&mut self, log: u64, end: u32) -> Rest {
-        self.attend(log);
+        self.heed(log);
         std::mem::replace(&mut self.rest, Rest { from: end, own: Own::NONE })
     }
 }
@@ -76,13 +86,22 @@ pub(crate) struct Topics {
     topics: Slab<Topic>,
     serials: u64,
     memberships: ConnMap<Vec<Membership>>,
+    /// Members who were set aside, of all topics.
+    aside: usize,
 }
 
 impl Topics {
     pub fn create(&mut self) -> TopicId {
         self.serials += 1;
         let serial = self.serials;
-        let topic = Topic { serial, members: Vec::new(), log: NO_LOG };
+        let topic = Topic {
+            serial,
+            members: Vec::new(),
+            attending: 0,
+            arrears: Rc::default(),
+            alarms: BTreeSet::new(),
+            log: NO_LOG,
+        };
         TopicId { slot: self.topics.insert(topic), serial }
     }
 
@@ -114,6 +133,11 @@ impl Topics {
         self.topic(topic).map_or(&[], |topic| &topic.members)
     }
 
+    /// The members to whom what a topic brings is delivered.
+    pub fn attending(&self, topic: TopicId) -> &[Member] {
+        self.topic(topic).map_or(&[], |topic| &topic.members[..topic.attending])
+    }
+
     pub fn subscribe(&mut self, topic: TopicId, conn: ConnId, logs: &Logs) {
         let Some(Topic { members, log, .. }) = self.topic(topic) else { return };
         let (position, log) = (members.len(), *log);
@@ -130,7 +154,11 @@ impl Topics {
             // What was published before is not for it.
             member.take(log, logs.end(log));
         }
-        self.topics[topic.slot].members.push(member);
+        let found = &mut self.topics[topic.slot];
+        found.members.push(member);
+        found.attending += 1;
+        let attending = found.attending;
+        self.swap(topic, position, attending - 1);
         self.count_others(conn);
     }
 
@@ -149,16 +177,92 @@ impl Topics {
         }
     }
 
-    /// Removes one entry from a topic's list; the last member moves into its place and is told so.
+    /// Removes one entry from a topic's list; whoever moves into its place is told so. It attends: nobody ends or leaves
+    /// while set aside.
     fn take_out(&mut self, membership: &Membership) {
-        let members = &mut self.topics[membership.topic.slot].members;
-        members.swap_remove(membership.position);
-        if let Some(moved) = members.get(membership.position)
-            && let Some(all) = self.memberships.get_mut(moved.conn)
-            && let Some(entry) = all.iter_mut().find(|entry| entry.topic == membership.topic)
-        {
-            entry.position = membership.position;
+        let topic = membership.topic;
+        let found = &mut self.topics[topic.slot];
+        found.attending -= 1;
+        let (attending, last) = (found.attending, found.members.len() - 1);
+        self.swap(topic, membership.position, attending);
+        self.swap(topic, attending, last);
+        self.topics[topic.slot].members.pop();
+    }
+
+    /// Lets two members of a topic change places, and tells them.
+    fn swap(&mut self, topic: TopicId, one: usize, other: usize) {
+        if one == other {
+            return;
         }
+        let members = &mut self.topics[topic.slot].members;
+        members.swap(one, other);
+        for position in [one, other] {
+            if let Some(all) = self.memberships.get_mut(members[position].conn)
+                && let Some(entry) = all.iter_mut().find(|entry| entry.topic == topic)
+            {
+                entry.position = position;
+            }
+        }
+    }
+
+    // ---- members who take nothing ----
+
+    /// Sets a member aside whose only topic this is: what the topic brings is no longer delivered to it, but kept until
+    /// it attends again. Returns the arrears.
+    pub fn set_aside(&mut self, conn: ConnId) -> Option<&Rc<Arrears>> {
+        let [membership] = &self.memberships.get(conn)?[..] else { return None };
+        let Membership { topic, position } = *membership;
+        let found = &mut self.topics[topic.slot];
+        found.attending -= 1;
+        self.aside += 1;
+        let attending = found.attending;
+        self.swap(topic, position, attending);
+        Some(&self.topics[topic.slot].arrears)
+    }
+
+    /// Lets a member who was set aside attend again.
+    pub fn attend(&mut self, conn: ConnId, alarm: u64) {
+        self.set_alarm(conn, alarm, u64::MAX);
+        let Some([membership]) = self.memberships.get(conn).map(Vec::as_slice) else { return };
+        let Membership { topic, position } = *membership;
+        let found = &mut self.topics[topic.slot];
+        found.attending += 1;
+        self.aside -= 1;
+        let attending = found.attending;
+        self.swap(topic, position, attending - 1);
+    }
+
+    /// Moves the alarm of a member who was set aside; none is at `u64::MAX`.
+    pub fn set_alarm(&mut self, conn: ConnId, from: u64, to: u64) {
+        let Some([membership]) = self.memberships.get(conn).map(Vec::as_slice) else { return };
+        let alarms = &mut self.topics[membership.topic.slot].alarms;
+        alarms.remove(&(from, conn));
+        if to < u64::MAX {
+            alarms.insert((to, conn));
+        }
+    }
+
+    /// Whether there are members who were set aside.
+    #[inline]
+    pub fn has_aside(&self) -> bool {
+        self.aside > 0
+    }
+
+    /// The arrears of a topic, if somebody is to get what it brings later.
+    pub fn arrears(&self, topic: TopicId) -> Option<&Arrears> {
+        let found = self.topic(topic)?;
+        (found.attending < found.members.len()).then_some(&found.arrears)
+    }
+
+    /// Takes one whose limit is passed by what the arrears has now.
+    pub fn next_alarm(&mut self, topic: TopicId) -> Option<ConnId> {
+        let found = self.topic_mut(topic)?;
+        let &(alarm, conn) = found.alarms.first()?;
+        if alarm >= found.arrears.end() {
+            return None;
+        }
+        found.alarms.pop_first();
+        Some(conn)
     }
 
     /// Notes in each of a connection's memberships whether there are others.
@@ -193,7 +297,7 @@ impl Topics {
         let log = found.log;
         let message = logs.add(log, bytes);
         let Some(member) = except.and_then(|conn| self.member_mut(topic, conn)) else { return members };
-        member.attend(log);
+        member.heed(log);
         member.rest.own = logs.chain(log, member.rest.own, message);
         members - 1
     }

@@ -1,7 +1,8 @@
 //! Fan-out, a part of the flush phase: each member of a topic gets what the turn brought, in one write.
 //!
 //! Most members have nothing else to send and hear all of it: they are written to straight from the topic's log. For the
-//! others (with own messages in it, other output, other topics, a tail) the log becomes pieces of their output.
+//! others (with own messages in it, other output, other topics, a tail) the log becomes pieces of their output. Members who
+//! take nothing are set aside: they cost nothing here, for what they have still to get is kept once, see `arrears.rs`.
 
 use std::io;
 
@@ -27,6 +28,7 @@ impl<N: Net> Reactor<N> {
                     Some(written) => self.keep_log(log, id, written),
                 }
             }
+            self.state.append_to_arrears(log);
         }
     }
 
@@ -35,7 +37,7 @@ impl<N: Net> Reactor<N> {
     fn write_log(&mut self, log: u64, from: usize) -> Option<Stopped> {
         let Reactor { net, state: State { outbox, topics, conns, metrics, now, .. }, .. } = self;
         let bytes = outbox.logs.bytes(log);
-        let members = topics.members(outbox.logs.topic(log)).iter().enumerate().skip(from);
+        let members = topics.attending(outbox.logs.topic(log)).iter().enumerate().skip(from);
         for (index, member) in members {
             let id = member.conn;
             match conns.get_mut(id) {

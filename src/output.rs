@@ -46,7 +46,11 @@ const WRITE_PIECES_MAX: usize = 64;
 const OWNED_BYTES_MAX: usize = 64 << 10;
 
 /// From this size on, in bytes, a tail refers to shared bytes instead of copying them.
-const HELD_BYTES_MIN: usize = 512;
+///
+/// Measured with a hundred tails that each get 16 messages and are written: CPU time for each message and receiver, copied
+/// and referred to: 64 bytes 27 and 21 ns, 256 bytes 100 and 19, 512 bytes 260 and 18, 4096 bytes 3000 and 20. A copy of
+/// little joins what is there already, so that the system call has fewer pieces, and lets the log keep its memory.
+const HELD_BYTES_MIN: usize = 128;
 
 /// What such a reference takes of a connection's own memory, in bytes.
 const REFERENCE_BYTES: usize = size_of::<TailPiece>();

@@ -180,7 +180,9 @@ fn a_hundred_beside_thousands_who_do_not_read() {
         }
         let (mut room, _) = Room::new(0, 100);
         room.talk(bytes, EVERY, 100);
+        let used = room.server.processor_time();
         let alone = room.talk(bytes, EVERY, 300);
+        let used_alone = room.server.processor_time() - used;
         let at_first = room.server.resident_kib();
         room.server.stop();
         let (mut room, some) = Room::new(stopped, 100);
@@ -192,8 +194,8 @@ fn a_hundred_beside_thousands_who_do_not_read() {
         let used = room.server.processor_time() - used;
         let turns = room.server.counters()["turns"] - turns;
         println!(
-            "row 12: lines of {bytes} bytes; alone {}; beside {stopped} who do not read {}: p99 x {:.2}; {used:?} of \
-             CPU in {turns} turns; memory {at_first} KiB, with all of them {entered}, blocked {blocked}, then {}, at \
+            "row 12: lines of {bytes} bytes; alone {}, {used_alone:?} of CPU; beside {stopped} who do not read {}, \
+             {used:?} of CPU in {turns} turns: p99 x {:.2}; memory {at_first} KiB, with all of them {entered}, blocked {blocked}, then {}, at \
              most {}; {} evicted",
             describe(&alone),
             describe(&beside),
@@ -212,15 +214,20 @@ fn a_hundred_beside_thousands_who_do_not_read() {
 fn a_thousand_of_whom_one_in_a_hundred_does_not_read() {
     const STOPPED: usize = 10;
     const ROUNDS: usize = 9;
-    const EVERY: Duration = Duration::from_millis(10);
+    const EVERY: Duration = Duration::from_millis(20);
+    const LINES: u64 = 100;
     let (mut room, _) = Room::new(0, 1000 - STOPPED);
     room.talk(LINE_BYTES, EVERY, 100);
-    let (mut p50, mut p99) = (Vec::new(), Vec::new());
+    let (mut p50, mut p99, mut cpu) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let without = room.talk(LINE_BYTES, EVERY, 200);
+        let used = room.server.processor_time();
+        let without = room.talk(LINE_BYTES, EVERY, LINES);
+        let used_without = room.server.processor_time() - used;
         let some = room.let_stopped_enter(STOPPED);
         room.talk_until_blocked();
-        let with = room.talk(LINE_BYTES, EVERY, 200);
+        let used = room.server.processor_time();
+        let with = room.talk(LINE_BYTES, EVERY, LINES);
+        cpu.push((room.server.processor_time() - used).as_secs_f64() / used_without.as_secs_f64());
         room.let_leave(some);
         println!(
             "row 12: without {}; with {STOPPED} who do not read {}",
@@ -232,8 +239,9 @@ fn a_thousand_of_whom_one_in_a_hundred_does_not_read() {
     }
     p50.sort_by(f64::total_cmp);
     p99.sort_by(f64::total_cmp);
+    cpu.sort_by(f64::total_cmp);
     println!(
-        "row 12: one in a hundred does not read: p50 x {p50:.2?}, p99 x {p99:.2?}, {} evicted",
+        "row 12: one in a hundred does not read: p50 x {p50:.2?}, p99 x {p99:.2?}, CPU x {cpu:.2?}, {} evicted",
         room.evicted()
     );
     room.server.stop();

@@ -127,6 +127,9 @@ pub mod mailbox;
 pub mod metrics;
 pub mod net;
 pub mod output;
+#[cfg(feature = "bench-parts")]
+#[doc(hidden)]
+pub mod parts;
 pub mod reactor;
 pub mod service;
 #[cfg(feature = "services")]

@@ -10,7 +10,7 @@
 //! is said by the server. Each of these is a line that ends in LF. No text of a peer can begin or end a line, move the
 //! cursor or turn the direction of writing: what could is replaced by U+FFFD.
 
-mod commands;
+pub(crate) mod commands;
 mod flood;
 mod names;
 mod rooms;

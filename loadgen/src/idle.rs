@@ -8,7 +8,7 @@
 //! Those that are held have a thread of their own while the busy ones are measured, in the same way as by `run`.
 
 mod held;
-mod memory;
+pub mod memory;
 mod page;
 mod script;
 mod table;

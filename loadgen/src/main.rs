@@ -58,6 +58,7 @@ mod tree;
 mod trial;
 mod units;
 mod verdict;
+mod versus;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -115,6 +116,7 @@ fn main() -> ExitCode {
         Some(Command::Search(search)) => stop_on_signal().and_then(|stop| search::search(&search, &stop)),
         Some(Command::Merge(merge)) => merge::merge(&merge),
         Some(Command::Idle(idle)) => stop_on_signal().and_then(|stop| idle::idle(&idle, &stop)),
+        Some(Command::Versus(versus)) => stop_on_signal().and_then(|stop| versus::versus(&versus, &stop)),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("loadgen: {error:#}");

@@ -8,7 +8,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
 
 /// By their numbers; the same ones for both where they cannot be apart.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Placement {
     server_cpus: Vec<usize>,
     loadgen_cpus: Vec<usize>,

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::str::FromStr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -74,20 +75,23 @@ impl fmt::Display for CommandLine {
 /// What `{port}` stands for: one port for the whole run, that nobody listens on when it is first asked for.
 pub fn free_port() -> u16 {
     static PORT: OnceLock<u16> = OnceLock::new();
-    *PORT.get_or_init(|| {
-        let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-        // The system gives the ports of its range to whoever connects, which may be before the server has it.
-        let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-        let end = range.split_whitespace().next().and_then(|port| port.parse().ok()).unwrap_or(PORT_MIN);
-        let ports: Vec<u16> = (PORT_MIN..end).collect();
-        // Runs that begin together look in different places.
-        let start = std::process::id() as usize * 37 % ports.len().max(1);
-        let (before, after) = ports.split_at(start);
-        let found = after.iter().chain(before).copied().find(|&port| bind(port).is_ok());
-        let any = || bind(0).and_then(|listener| listener.local_addr()).map(|address| address.port());
-        // With no port at all, the server tells it better.
-        found.or_else(|| any().ok()).unwrap_or(PORT_MIN)
-    })
+    *PORT.get_or_init(find_port)
+}
+
+/// A port that nobody listens on: another one once somebody does.
+pub fn find_port() -> u16 {
+    let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    // The system gives the ports of its range to whoever connects, which may be before the server has it.
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let end = range.split_whitespace().next().and_then(|port| port.parse().ok()).unwrap_or(PORT_MIN);
+    let ports: Vec<u16> = (PORT_MIN..end).collect();
+    // Runs that begin together look in different places.
+    let start = std::process::id() as usize * 37 % ports.len().max(1);
+    let (before, after) = ports.split_at(start);
+    let found = after.iter().chain(before).copied().find(|&port| bind(port).is_ok());
+    let any = || bind(0).and_then(|listener| listener.local_addr()).map(|address| address.port());
+    // With no port at all, the server tells it better.
+    found.or_else(|| any().ok()).unwrap_or(PORT_MIN)
 }
 
 /// Ends with its value.
@@ -135,6 +139,42 @@ impl Server {
             thread::sleep(LOOK_INTERVAL);
         }
         Ok(server)
+    }
+
+    /// Starts a server that says on its standard output where it listens, and then `ready`. Returns it with the lines before
+    /// that one.
+    pub fn start_announced(
+        command: &CommandLine,
+        timeout: Duration,
+        stop: &AtomicBool,
+    ) -> Result<(Server, Vec<String>)> {
+        let mut child = command.command();
+        child.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
+        os::end_with_parent(&mut child);
+        let mut child = child.spawn().with_context(|| format!("starting {command}"))?;
+        let stdout = child.stdout.take();
+        let mut server = Server::of_child(command.to_string(), child);
+        let told = listen(stdout.context("its standard output")?);
+
+        let give_up = Instant::now() + timeout;
+        let mut said = Vec::new();
+        loop {
+            match told.recv_timeout(LOOK_INTERVAL) {
+                Ok(line) if line == "ready" => return Ok((server, said)),
+                Ok(line) => said.push(line),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    server.check(END_TIMEOUT).context("it did not come up")?;
+                    bail!("{command} closed its standard output before it said that it is ready");
+                }
+            }
+            if stop.load(Ordering::Relaxed) {
+                bail!("stopped before {command} was ready");
+            }
+            if Instant::now() >= give_up {
+                bail!("{command} did not say `ready` within {timeout:?}");
+            }
+        }
     }
 
     /// One that runs already, and leads a process group of its own.
@@ -192,6 +232,18 @@ impl Drop for Server {
         // All has been tried, and there is nobody to tell.
         let _ = self.end();
     }
+}
+
+/// The lines that come, read by a thread that ends with them, so that the server never waits to be read.
+fn listen(stdout: ChildStdout) -> Receiver<String> {
+    let (lines, told) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            // It is read to its end even if nobody listens any more.
+            let _ = lines.send(line);
+        }
+    });
+    told
 }
 
 #[cfg(test)]

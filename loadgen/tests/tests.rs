@@ -14,6 +14,7 @@ mod search;
 mod services;
 mod sweep;
 mod syscalls;
+mod versus;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

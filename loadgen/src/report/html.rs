@@ -121,7 +121,7 @@ pub fn begin(title: &str, below: &str) -> String {
 pub const END: &str = "</body></html>\n";
 
 /// CSS that gives every name its colour.
-fn colours() -> String {
+pub fn colours() -> String {
     let mut light = String::from("color-scheme:light dark;");
     let mut dark = String::new();
     let lines = plot::COLOURS.iter().enumerate();

@@ -55,6 +55,77 @@ pub fn svg(x: &Axis, y: &Axis, lines: &[Line<'_>]) -> Result<String> {
     Ok(svg)
 }
 
+/// A value with its interval.
+pub struct Bar<'a> {
+    pub name: &'a str,
+    pub value: f64,
+    pub low: f64,
+    pub high: f64,
+}
+
+/// Bars that are told apart from others by a title.
+pub struct Group<'a> {
+    pub title: String,
+    pub bars: Vec<Bar<'a>>,
+}
+
+/// Of a row of bars: how high it is, where its bar begins, and where the longest one ends.
+const ROW_HEIGHT: usize = 22;
+const BARS_BEGIN: f64 = 130.0;
+const BARS_END: f64 = 720.0;
+
+/// Draws bars from zero to the right, all on one scale, with a mark at one: each is as long as a multiple of something.
+pub fn bars(groups: &[Group<'_>], label: fn(f64) -> String) -> String {
+    let rows: usize = groups.iter().map(|group| group.bars.len() + 2).sum();
+    let all = || groups.iter().flat_map(|group| &group.bars);
+    let most = all().map(|bar| bar.high).fold(1.0, f64::max);
+    let at = |value: f64| BARS_BEGIN + value / most * (BARS_END - BARS_BEGIN);
+    let (width, height) = (SIZE.0, rows * ROW_HEIGHT);
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" \
+         font-size=\"{LABEL_SIZE}\">\n"
+    );
+    let mut top = 0;
+    for group in groups {
+        let text_at = top + ROW_HEIGHT;
+        let _ = writeln!(
+            svg,
+            "<text x=\"0\" y=\"{text_at}\" font-weight=\"600\">{}</text>",
+            escape(&group.title)
+        );
+        let (from, to) = (text_at + ROW_HEIGHT / 3, text_at + ROW_HEIGHT * group.bars.len() + ROW_HEIGHT / 3);
+        for bar in &group.bars {
+            top += ROW_HEIGHT;
+            let (x, length, middle) = (BARS_BEGIN, at(bar.value) - BARS_BEGIN, top + ROW_HEIGHT - 4);
+            let _ = writeln!(
+                svg,
+                "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"end\">{}</text>\
+                 <rect x=\"{x:.1}\" y=\"{}\" width=\"{length:.1}\" height=\"12\" fill=\"{}\"/>\
+                 <path d=\"M{:.1} {middle}H{:.1}\" stroke=\"currentColor\" stroke-width=\"2\"/>\
+                 <text x=\"{:.1}\" y=\"{}\">{}</text>",
+                x - 8.0,
+                middle + 4,
+                escape(bar.name),
+                middle - 6,
+                name(colour(0)),
+                at(bar.low),
+                at(bar.high),
+                at(bar.high) + 8.0,
+                middle + 4,
+                label(bar.value),
+            );
+        }
+        let one = at(1.0);
+        let _ = writeln!(
+            svg,
+            "<path d=\"M{one:.1} {from}V{to}\" stroke=\"{}\" stroke-width=\"1\"/>",
+            name(colour(1))
+        );
+        top += 2 * ROW_HEIGHT;
+    }
+    svg + "</svg>\n"
+}
+
 /// The names of the lines beside their colours, as HTML.
 pub fn legend(lines: &[Line<'_>]) -> String {
     let mut html = String::from("<p class=legend>");
@@ -249,6 +320,20 @@ mod tests {
         assert_marks(Scale::Log, &[12.0, 90_000.0], &[10.0, 100.0, 1000.0, 10_000.0, 100_000.0]);
         assert_marks(Scale::Log, &[10.0], &[10.0, 20.0]);
         assert_marks(Scale::Quantile, &[0.0, 0.999], &[0.0, 0.5, 0.9, 0.99, 0.999]);
+    }
+
+    #[test]
+    fn bars_are_as_long_as_their_values() {
+        let bar = |name, value: f64| Bar { name, value, low: value - 0.1, high: value + 0.1 };
+        let group = |title: &str, bars| Group { title: title.into(), bars };
+        let groups = [group("a < b", vec![bar("one", 1.0), bar("two", 1.9)]), group("c", vec![])];
+        let svg = bars(&groups, |value| format!("{value}"));
+        // The longest interval ends at 2.
+        let unit = (BARS_END - BARS_BEGIN) / 2.0;
+        for value in [1.0, 1.9] {
+            assert!(svg.contains(&format!("width=\"{:.1}\"", value * unit)), "{svg}");
+        }
+        assert!(svg.contains("a &lt; b") && svg.trim_end().ends_with("</svg>"), "{svg}");
     }
 
     #[test]

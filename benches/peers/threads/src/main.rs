@@ -13,7 +13,8 @@ const READ_BYTES_MAX: usize = 16 * 1024;
 const STACK_BYTES: usize = 32 * 1024;
 
 fn main() -> io::Result<()> {
-    let port: u16 = std::env::args().nth(1).map_or(0, |port| port.parse().expect("usage: peer-threads [PORT]"));
+    let port: u16 =
+        std::env::args().nth(1).map_or(0, |port| port.parse().expect("usage: peer-threads [PORT]"));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
     println!("listening echo tcp://{}\nready", listener.local_addr()?);
     for stream in listener.incoming() {

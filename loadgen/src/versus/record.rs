@@ -1,0 +1,115 @@
+//! Where and when it was measured, and the records that are kept of it.
+
+use std::fmt;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{Compared, Effort, page};
+use crate::cli::Versus;
+use crate::output::Output;
+use crate::placement::Placement;
+use crate::report::json;
+
+/// What the figures depend on. Field names end in their unit; they are the JSON's.
+#[derive(Serialize)]
+pub struct Conditions {
+    /// In UTC.
+    pub date: String,
+    /// Of the repository, with a + if files have changed since; null outside of it.
+    pub commit: Option<String>,
+    pub machine: String,
+    pub cpu: String,
+    pub cpus: usize,
+    pub kernel: String,
+    #[serde(flatten)]
+    placement: Placement,
+    #[serde(skip)]
+    placed: String,
+    pub seed: u64,
+    pub rounds: u32,
+    pub slice_s: f64,
+    /// Too short for the figures to mean anything.
+    pub is_quick: bool,
+}
+
+impl Conditions {
+    /// Those of here and now.
+    pub fn of(placement: &Placement, root: Option<&Path>, asked: &Versus, effort: Effort) -> Conditions {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        Conditions {
+            date: Timestamp::now().strftime("%Y-%m-%d %H:%M").to_string(),
+            commit: root.and_then(commit),
+            machine: std::env::consts::ARCH.into(),
+            cpu: cpu(),
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            kernel: format!("Linux {}", release.trim()),
+            placement: placement.clone(),
+            placed: placement.to_string(),
+            seed: asked.seed,
+            rounds: effort.rounds,
+            slice_s: effort.slice.as_secs_f64(),
+            is_quick: asked.quick,
+        }
+    }
+
+    /// The machine and when it was, in a line.
+    pub fn machine(&self) -> String {
+        let commit = self.commit.as_ref().map(|commit| format!(", commit {commit}")).unwrap_or_default();
+        format!(
+            "{}, {} CPUs, {}, {}; {} UTC{commit}",
+            self.cpu, self.cpus, self.machine, self.kernel, self.date
+        )
+    }
+
+    /// How it was measured, in a line.
+    pub fn way(&self) -> String {
+        let quick = if self.is_quick { " --quick: the figures mean nothing." } else { "" };
+        format!(
+            "{} rounds of slices of about {} s in shuffled order, seed {}, {}.{quick}",
+            self.rounds, self.slice_s, self.seed, self.placed
+        )
+    }
+}
+
+impl fmt::Display for Conditions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}\n{}", self.machine(), self.way())
+    }
+}
+
+fn cpu() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    model.map_or("unknown CPU".into(), |(_, model)| model.trim().to_owned())
+}
+
+fn commit(root: &Path) -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").arg("-C").arg(root).args(arguments).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
+    let has_changed =
+        git(&["status", "--porcelain", "--untracked-files=no"]).is_none_or(|told| !told.is_empty());
+    Some(if has_changed { commit + "+" } else { commit })
+}
+
+/// Keeps the JSON and the chart in the folder of the records, named by the date and the commit.
+pub fn keep(compared: &Compared, folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("the folder {}", folder.display()))?;
+    let conditions = &compared.conditions;
+    let (day, _) = conditions.date.split_once(' ').unwrap_or((&conditions.date, ""));
+    let commit = conditions.commit.as_deref().unwrap_or("unknown");
+    let path = |ending: &str| format!("{}/{day}-{commit}.{ending}", folder.display());
+    Output::open(&path("json"))?.keep_with(|out| json::write(out, compared))?;
+    let chart = page::chart(compared, true);
+    Output::open(&path("svg"))?.keep_with(|out| out.write_all(chart.as_bytes()))?;
+    eprintln!("loadgen: kept {} and the chart beside it", path("json"));
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! A case as a table: for a person at a terminal, and for a document.
+
+use std::fmt;
+use std::io::{self, Write};
+
+use console::style;
+
+use super::peers::Missing;
+use super::statistics::Estimate;
+use super::{COLUMNS, Column, Compared, Figure, Measurement, Row};
+use crate::report::figures;
+
+/// As wide as a range gets, with a space before it.
+const WIDTH: usize = 16;
+
+const NAME_WIDTH: usize = 11;
+
+impl fmt::Display for Measurement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", style(format!("{}: {}", self.case, self.title)).bold())?;
+        writeln!(f, "{}", style(self.legend()).dim())?;
+        if !self.servers.is_empty() {
+            let heads: String = self.columns().map(|column| format!("{:>WIDTH$}", column.head)).collect();
+            writeln!(f, "\n  {:NAME_WIDTH$}{heads}", "server")?;
+        }
+        for row in &self.servers {
+            let cells = |cell: fn(&Column, &Figure) -> Option<String>| -> String {
+                let cell = |column: &Column| row.figure(column).and_then(|figure| cell(column, figure));
+                self.columns()
+                    .map(|column| format!("{:>WIDTH$}", cell(column).unwrap_or("–".into())))
+                    .collect()
+            };
+            let medians = cells(|column, figure| Some((column.words)(figure.estimate.median)));
+            writeln!(f, "  {:NAME_WIDTH$}{medians}", row.name)?;
+            let spreads = cells(|column, figure| Some(range(column.words, &figure.estimate)));
+            writeln!(f, "  {:NAME_WIDTH$}{}", "", style(spreads).dim())?;
+            if row.name != self.reference {
+                let ratios = cells(|_, figure| figure.ratio.as_ref().map(ratio));
+                writeln!(f, "  {:NAME_WIDTH$}{ratios}", "")?;
+                let intervals = cells(|_, figure| Some(range(in_digits, figure.ratio.as_ref()?)));
+                writeln!(f, "  {:NAME_WIDTH$}{}", "", style(intervals).dim())?;
+            }
+        }
+        let remarks = self.remarks();
+        if !remarks.is_empty() {
+            writeln!(f)?;
+        }
+        for remark in remarks {
+            writeln!(f, "  {remark}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Measurement {
+    /// Those of which anything is known.
+    fn columns(&self) -> impl Iterator<Item = &'static Column> {
+        COLUMNS.iter().filter(|column| self.servers.iter().any(|row| row.figure(column).is_some()))
+    }
+
+    /// How to read it.
+    pub fn legend(&self) -> String {
+        if self.servers.is_empty() {
+            return "Nothing of it can be measured here.".into();
+        }
+        format!(
+            "{} requests a slice. Medians with their 95 % interval, and as multiples of {}.",
+            self.requests_per_slice, self.reference
+        )
+    }
+
+    /// What is missing, and what to keep in mind.
+    pub fn remarks(&self) -> Vec<String> {
+        let missing = self.missing.iter().map(Missing::to_string);
+        let starved = self.servers.iter().filter(|row| row.starved_slices > 0);
+        let starved: Vec<_> = starved.map(|row| format!("{} {}", row.name, row.starved_slices)).collect();
+        let starved = (!starved.is_empty())
+            .then(|| format!("Slices in which loadgen had too little CPU time: {}", starved.join(", ")));
+        missing.chain(starved).chain(self.notes.iter().cloned()).collect()
+    }
+}
+
+impl Row {
+    pub fn figure(&self, column: &Column) -> Option<&Figure> {
+        self.figures.get(column.key)?.as_ref()
+    }
+}
+
+/// `×1.02`.
+fn ratio(ratio: &Estimate) -> String {
+    format!("×{}", in_digits(ratio.median))
+}
+
+fn in_digits(ratio: f64) -> String {
+    if ratio < 99.5 { format!("{ratio:.2}") } else { format!("{ratio:.0}") }
+}
+
+fn range(words: fn(f64) -> String, estimate: &Estimate) -> String {
+    figures::range(&words(estimate.low95), &words(estimate.high95))
+}
+
+/// A figure, its interval and its ratio.
+pub fn cell(column: &Column, figure: &Figure, is_reference: bool) -> [String; 2] {
+    let median = (column.words)(figure.estimate.median);
+    let ratio = match &figure.ratio {
+        Some(of) if !is_reference => format!("{} ({})", ratio(of), range(in_digits, of)),
+        _ => String::new(),
+    };
+    [format!("{median} ({})", range(column.words, &figure.estimate)), ratio]
+}
+
+/// All cases for a document.
+pub fn write_markdown(out: &mut impl Write, compared: &Compared) -> io::Result<()> {
+    let conditions = &compared.conditions;
+    writeln!(out, "{}\n\n{}", conditions.machine(), conditions.way())?;
+    for missing in &compared.not_counted {
+        writeln!(out, "\n{missing}")?;
+    }
+    for measurement in &compared.cases {
+        writeln!(out, "\n### {}: {}\n\n{}\n", measurement.case, measurement.title, measurement.legend())?;
+        if !measurement.servers.is_empty() {
+            let columns: Vec<_> = measurement.columns().collect();
+            let heads: Vec<_> = columns.iter().map(|column| column.head).collect();
+            writeln!(out, "| server | {} |\n|---|{}", heads.join(" | "), "--:|".repeat(heads.len()))?;
+            for row in &measurement.servers {
+                let cells = columns.iter().map(|column| match row.figure(column) {
+                    Some(figure) => {
+                        let [figure, ratio] = cell(column, figure, row.name == measurement.reference);
+                        if ratio.is_empty() { figure } else { format!("{figure}<br>{ratio}") }
+                    }
+                    None => "–".into(),
+                });
+                writeln!(out, "| {} | {} |", row.name, cells.collect::<Vec<_>>().join(" | "))?;
+            }
+        }
+        for (index, remark) in measurement.remarks().iter().enumerate() {
+            writeln!(out, "{}- {remark}", if index == 0 { "\n" } else { "" })?;
+        }
+    }
+    if let Some(words) = &compared.ended_early {
+        writeln!(out, "\nEnded early: {words}")?;
+    }
+    Ok(())
+}

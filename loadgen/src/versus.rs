@@ -344,8 +344,8 @@ impl<'a> Comparison<'a> {
         for cases in kinds {
             let Some(kind) = cases.first().map(|case| case.load().kind) else { continue };
             self.tell(&format!("building and starting what {} needs", cases[0].name()));
-            let (peers, missing) = peers::gather(kind, self.asked, self.workshop.as_ref())?;
-            let mut contenders = self.start(peers)?;
+            let (peers, mut missing) = peers::gather(kind, self.asked, self.workshop.as_ref())?;
+            let mut contenders = self.start(peers, &mut missing)?;
             for &case in cases {
                 let measurement = if contenders.is_empty() {
                     Measurement::empty(case, missing.clone())
@@ -359,11 +359,19 @@ impl<'a> Comparison<'a> {
         Ok(())
     }
 
-    /// Starts them on their processor.
-    fn start(&self, peers: Vec<Peer>) -> Result<Vec<Contender>> {
-        self.on_servers_processor(|| {
-            peers.into_iter().map(|peer| Contender::start(peer, self.stop)).collect()
-        })
+    /// Starts them on their processor. A peer that this system does not let run is missing; our own server, and those that
+    /// were given, have to run.
+    fn start(&self, peers: Vec<Peer>, missing: &mut Vec<Missing>) -> Result<Vec<Contender>> {
+        let mut contenders = Vec::new();
+        for peer in peers {
+            let (name, is_required) = (peer.name.clone(), peer.is_required);
+            match self.on_servers_processor(|| Contender::start(peer, self.stop)) {
+                Ok(contender) => contenders.push(contender),
+                Err(error) if is_required || self.stop.load(Ordering::Relaxed) => return Err(error),
+                Err(error) => missing.push(Missing { name, why: format!("it does not start: {error:#}") }),
+            }
+        }
+        Ok(contenders)
     }
 
     /// Does what starts servers where they belong.

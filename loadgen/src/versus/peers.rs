@@ -184,11 +184,11 @@ fn quoted(path: &Path) -> Result<String> {
 /// A server that is known here: where it comes from, and how it is started.
 struct Known {
     name: &'static str,
-    from: From,
+    from: Origin,
     dialect: Option<Dialect>,
 }
 
-enum From {
+enum Origin {
     /// The Makefile builds it beside its source, with these arguments.
     Source { target: &'static str, arguments: &'static str, announced: Announced, needs: &'static str },
     /// The Makefile has cargo build it.
@@ -202,17 +202,17 @@ enum From {
 const C_COMPILER: &str = "gcc libc6-dev make";
 
 fn floor(name: &'static str, target: &'static str, arguments: &'static str, announced: Announced) -> Known {
-    let from = From::Source { target, arguments, announced, needs: C_COMPILER };
+    let from = Origin::Source { target, arguments, announced, needs: C_COMPILER };
     Known { name, from, dialect: None }
 }
 
 fn library(name: &'static str, needs: &'static str) -> Known {
-    let from = From::Source { target: name, arguments: "0", announced: ECHO, needs };
+    let from = Origin::Source { target: name, arguments: "0", announced: ECHO, needs };
     Known { name, from, dialect: None }
 }
 
 fn product(dialect: Option<Dialect>) -> Known {
-    Known { name: PRODUCT, from: From::Product, dialect }
+    Known { name: PRODUCT, from: Origin::Product, dialect }
 }
 
 /// What a server says that it listens as: a service, and over which transport.
@@ -222,10 +222,10 @@ const ECHO: Announced = ("echo", "tcp");
 
 /// All that are known of a kind. The first is what the others are held against.
 fn known(kind: Kind) -> Vec<Known> {
-    let cargo = |name| Known { name, from: From::Cargo(name), dialect: None };
+    let cargo = |name| Known { name, from: Origin::Cargo(name), dialect: None };
     let installed = |name, start, program, package, dialect| Known {
         name,
-        from: From::Installed { start, program, package },
+        from: Origin::Installed { start, program, package },
         dialect,
     };
     match kind {
@@ -357,7 +357,7 @@ pub fn gather(kind: Kind, asked: &Versus, workshop: Option<&Workshop>) -> Result
         if !is_wanted(name) {
             continue;
         }
-        let is_required = matches!(from, From::Product);
+        let is_required = matches!(from, Origin::Product);
         match start_of(kind, from, asked, workshop)? {
             Ok(start) => peers.push(Peer { name: name.into(), kind, dialect, is_required, start }),
             Err(why) => missing.push(Missing { name: name.into(), why }),
@@ -375,7 +375,7 @@ pub fn gather(kind: Kind, asked: &Versus, workshop: Option<&Workshop>) -> Result
 /// How to start it, or why that cannot be.
 fn start_of(
     kind: Kind,
-    from: From,
+    from: Origin,
     asked: &Versus,
     workshop: Option<&Workshop>,
 ) -> Result<Result<Start, String>> {
@@ -384,14 +384,14 @@ fn start_of(
         Ok(Start::Announced(command_line(&format!("{} {arguments}", quoted(program)?))?, announced))
     };
     Ok(match from {
-        From::Source { target, arguments, announced: line, needs } => {
+        Origin::Source { target, arguments, announced: line, needs } => {
             let workshop = workshop()?;
             match workshop.make(target) {
                 Ok(()) => Ok(announced(&workshop.peers.join(target), arguments, line)?),
                 Err(why) => Err(format!("it cannot be built ({why}): apt install {needs}")),
             }
         }
-        From::Cargo(name) => {
+        Origin::Cargo(name) => {
             let workshop = workshop()?;
             match workshop.make(name) {
                 Ok(()) => {
@@ -401,7 +401,7 @@ fn start_of(
                 Err(why) => Err(format!("it cannot be built ({why}): it needs cargo and crates.io")),
             }
         }
-        From::Product => {
+        Origin::Product => {
             let line = match kind {
                 Kind::Echo => ECHO,
                 Kind::Page => ("http", "tcp"),
@@ -417,7 +417,7 @@ fn start_of(
                 Err(why) => Err(format!("it cannot be built: {why}")),
             }
         }
-        From::Installed { start, program, package } => match is_installed(program) {
+        Origin::Installed { start, program, package } => match is_installed(program) {
             true => Ok(start),
             false => Err(format!("{program} is not installed: apt install {package}")),
         },

@@ -109,6 +109,14 @@ pub struct Departure {
     len: usize,
 }
 
+impl Departure {
+    /// Whether it may be part of one message with another before it.
+    #[inline]
+    fn follows(&self, head: &Departure) -> bool {
+        self.len <= head.len && self.len > 0 && self.to == head.to && self.local == head.local
+    }
+}
+
 /// The datagrams that wait to be sent, in order, their bytes one after the other.
 #[derive(Default)]
 pub struct Outbound {
@@ -136,17 +144,23 @@ impl Outbound {
     /// How many datagrams, from this one on, go to the same peer from the same address and are of the same size, up to
     /// `count_max` and to what one datagram may hold in all; the last may be shorter. One, where that is empty or larger
     /// than `bytes_max`.
+    #[inline]
     pub(crate) fn run(&self, first: usize, count_max: usize, bytes_max: usize) -> usize {
-        let head = &self.departures[first];
-        if head.len == 0 || head.len > bytes_max {
-            return 1;
+        // As a rule the next one goes to somebody else.
+        match self.departures.get(first..first + 2) {
+            Some([head, next]) if next.follows(head) && head.len <= bytes_max => {
+                self.run_of_several(first, count_max.min(DATAGRAM_BYTES_MAX / head.len))
+            }
+            _ => 1,
         }
-        let fit = count_max.min(DATAGRAM_BYTES_MAX / head.len).max(1);
+    }
+
+    #[inline(never)]
+    fn run_of_several(&self, first: usize, count_max: usize) -> usize {
+        let head = &self.departures[first];
         let mut count = 1;
-        for next in self.departures[first + 1..].iter().take(fit - 1) {
-            let is_like =
-                next.len <= head.len && next.len > 0 && next.to == head.to && next.local == head.local;
-            if !is_like {
+        for next in self.departures[first + 1..].iter().take(count_max.saturating_sub(1)) {
+            if !next.follows(head) {
                 break;
             }
             count += 1;

@@ -595,6 +595,7 @@ fn write_all<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shared::BLOCK_BYTES;
 
     fn id(slot: u64) -> ConnId {
         ConnId::from_token(1 << 32 | slot).unwrap()
@@ -696,7 +697,7 @@ mod tests {
             assert_eq!(output.tail_bytes(), large.len() - 1 + small.len());
             assert_eq!(output.owned_bytes(), REFERENCE_BYTES + small.len());
         }
-        assert_eq!(outbox.held_bytes(), large.len());
+        assert_eq!(outbox.held_bytes(), large.len() + BLOCK_BYTES);
         for output in &mut outputs {
             output.write_tail(|slices| Ok(slices.iter().map(|slice| slice.len()).sum())).unwrap();
         }

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Measures what an answer to a datagram costs, against loops in C that take and send so many at once, side by side.
 
-The loops have batches of 1 (recvfrom and sendto), 8, 64 and 256 (recvmmsg and sendmmsg). Every reply is verified.
+The loops have batches of 1 (recvfrom and sendto), 8, 64 and 256 (recvmmsg and sendmmsg), and of 64 after a wait in epoll, as
+any server makes that has more than one socket. Every reply is verified.
 """
 
 import pairs
@@ -10,7 +11,13 @@ from server import Server
 
 # name: (service, sources)
 CASES = {"echo": ("echo", 256), "time": ("time", 256)}
-BATCHES = {"one by one": 0, "batch 8": 8, "batch 64": 64, "batch 256": 256}
+LOOPS = {
+    "one by one": "--batch 0",
+    "batch 8": "--batch 8",
+    "batch 64": "--batch 64",
+    "batch 256": "--batch 256",
+    "64, epoll": "--batch 64 --epoll",
+}
 DATAGRAM_BYTES = 64
 QUICK_ROUNDS = 3
 QUICK_SLICE_MS = 50
@@ -39,7 +46,7 @@ def main(arguments):
 
 def commands(service, arguments):
     floor = peers.build_floor("udp_floor") + (" --time" if service == "time" else "")
-    floors = {name: f"{floor} --batch {batch} 0" for name, batch in BATCHES.items()}
+    floors = {name: f"{floor} {options} 0" for name, options in LOOPS.items()}
     return peers.with_others(floors, arguments, f"{service}=udp://127.0.0.1:0")
 
 
@@ -69,7 +76,7 @@ def summary(name, slices, order):
         "throughput_per_s": pairs.of_each(own, lambda slice: slice["throughput_per_s"], order),
         "p99_us": pairs.of_each(own, lambda slice: slice["service_time_us"]["p99"], order),
         "lost": sum(slice["lost"] for slice in own),
-        "cpu_over": {floor: pairs.ratio(own, slices[floor], cpu, order) for floor in BATCHES},
+        "cpu_over": {floor: pairs.ratio(own, slices[floor], cpu, order) for floor in LOOPS},
         "starved_slices": pairs.starved(own),
     }
 
@@ -79,7 +86,7 @@ def print_case(case, result):
         f"\n{case}: {result['sources']} sources, {DATAGRAM_BYTES} B, {result['requests_per_slice']} datagrams a slice, "
         f"steal {result['steal_share']:.1%}"
     )
-    floors = "".join(f"{'÷ ' + floor + ' [95 %]':>24}" for floor in BATCHES)
+    floors = "".join(f"{'÷ ' + floor + ' [95 %]':>24}" for floor in LOOPS)
     print(f"  {'server':<12}{'CPU ns/reply':>14}{'(quartiles)':>16}{'replies/s':>12}{'p99 µs':>10}{'lost':>6}{floors}")
     for name, row in result["servers"].items():
         own, throughput, p99 = row["cpu_ns_per_reply"], row["throughput_per_s"], row["p99_us"]

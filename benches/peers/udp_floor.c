@@ -1,6 +1,6 @@
 /* udp_floor: the least that an answer to a datagram can cost on one thread.
  *
- *     udp_floor [--batch N] [--time] [PORT]          PORT 0, the default, lets the system choose
+ *     udp_floor [--batch N] [--epoll] [--time] [PORT]          PORT 0, the default, lets the system choose
  *
  * With a batch of N (default 64) it takes what has come, up to N datagrams, with one recvmmsg and answers them with one
  * sendmmsg. With a batch of 0 it makes one recvfrom and one sendto for each.
@@ -8,7 +8,9 @@
  * A reply is the datagram, and with --time `[ctime]` before it, whose text is made once a second. It stands before the
  * place where the datagram is read to, so that nothing is moved.
  *
- * The socket blocks and there is no epoll: nothing that answers datagrams makes fewer calls.
+ * The socket blocks and there is no epoll: nothing that answers datagrams makes fewer calls. With --epoll it waits there,
+ * edge-triggered, before it takes a batch, unless the batch before was full: what any server must do that has more than
+ * this one socket.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -16,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <time.h>
 
@@ -32,7 +35,7 @@ static struct message {
 } messages[BATCH_MAX];
 
 static int descriptor;
-static int tells_time;
+static int tells_time, waits_in_epoll;
 
 static void die(const char *what) {
     perror(what);
@@ -72,8 +75,13 @@ static void serve_batches(unsigned batch) {
         headers[m].msg_hdr.msg_namelen = sizeof peers[m];
         pieces[m] = (struct iovec){messages[m].datagram, DATAGRAM_BYTES_MAX};
     }
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET};
+    int epoll = epoll_create1(EPOLL_CLOEXEC), has_more = 0;
+    if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, descriptor, &event) < 0) die("epoll");
     for (;;) {
-        int count = recvmmsg(descriptor, headers, batch, MSG_WAITFORONE, NULL);
+        if (waits_in_epoll && !has_more && epoll_wait(epoll, &event, 1, -1) < 0 && errno != EINTR) die("epoll_wait");
+        int count = recvmmsg(descriptor, headers, batch, waits_in_epoll ? MSG_DONTWAIT : MSG_WAITFORONE, NULL);
+        has_more = count == (int)batch;
         if (count < 0) {
             if (is_passing()) continue;
             die("recvmmsg");
@@ -142,7 +150,7 @@ static unsigned number(const char *text, unsigned long most) {
     char *end = NULL;
     unsigned long value = text && *text >= '0' && *text <= '9' ? strtoul(text, &end, 10) : 0;
     if (!end || *end || value > most) {
-        fprintf(stderr, "usage: udp_floor [--batch N] [--time] [PORT]    N up to %d, 0 for one by one\n", BATCH_MAX);
+        fprintf(stderr, "usage: udp_floor [--batch N] [--epoll] [--time] [PORT]    N up to %d, 0 for one by one\n", BATCH_MAX);
         exit(2);
     }
     return value;
@@ -154,6 +162,8 @@ int main(int argc, char **argv) {
     for (char **argument = argv + 1; *argument; argument++) {
         if (strcmp(*argument, "--time") == 0) {
             tells_time = 1;
+        } else if (strcmp(*argument, "--epoll") == 0) {
+            waits_in_epoll = 1;
         } else if (strcmp(*argument, "--batch") == 0) {
             batch = number(argument[1], BATCH_MAX);
             argument++;

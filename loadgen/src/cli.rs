@@ -684,8 +684,8 @@ pub struct Merge {
 /// `loadgen versus`.
 #[derive(Args)]
 pub struct Versus {
-    /// What to measure: 1, 50 or 1000 connections of echo, depth16, 16KiB, http, fanout or udp; may be given several times
-    /// [default: all of them]
+    /// What to measure: 1, 50 or 1000 connections of echo, depth16, 16KiB, http, fanout, fanout1000, fanout-single or udp; may
+    /// be given several times [default: all of them]
     #[arg(long = "case", value_name = "CASE", value_enum, hide_possible_values = true)]
     pub cases: Vec<Case>,
 

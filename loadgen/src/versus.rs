@@ -65,9 +65,6 @@ impl Effort {
     }
 }
 
-/// Those who hear a line.
-const RECEIVERS: usize = 100;
-
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Case {
@@ -83,6 +80,10 @@ pub enum Case {
     Large,
     Http,
     Fanout,
+    #[value(name = "fanout1000")]
+    FanoutThousand,
+    #[value(name = "fanout-single")]
+    FanoutSingle,
     Udp,
 }
 
@@ -118,7 +119,9 @@ impl Case {
             Case::Deep => (Kind::Echo, 50, 16, 64),
             Case::Large => (Kind::Echo, 50, 1, 16 * 1024),
             Case::Http => (Kind::Page, 50, 1, 64),
-            Case::Fanout => (Kind::Room, RECEIVERS + 1, 64, 64),
+            Case::Fanout => (Kind::Room, 101, 64, 64),
+            Case::FanoutThousand => (Kind::Room, 1001, 64, 64),
+            Case::FanoutSingle => (Kind::Room, 101, 1, 64),
             Case::Udp => (Kind::Datagrams, 256, 1, 64),
         };
         CaseLoad { kind, connections, depth, size }
@@ -131,10 +134,14 @@ impl Case {
         match kind {
             Kind::Echo => format!("echo, {connections} connection{plural}, depth {depth}, {size} B"),
             Kind::Page => format!("http, {connections} connection{plural}, a page of one line"),
-            Kind::Room => format!(
-                "fan-out, one member talks and {RECEIVERS} hear it, {depth} lines in flight, {size} B; figures are per \
-                 delivery"
-            ),
+            Kind::Room => {
+                let lines = if depth == 1 { "one line".into() } else { format!("{depth} lines") };
+                let receivers = self.load().receivers();
+                format!(
+                    "fan-out, one member talks and {receivers} hear it, {lines} in flight, {size} B; figures are per \
+                     delivery"
+                )
+            }
             Kind::Datagrams => format!("echo over UDP, {connections} sources, depth {depth}, {size} B"),
         }
     }
@@ -393,9 +400,6 @@ impl<'a> Comparison<'a> {
         let mut notes = Vec::new();
         let all: Vec<Values> =
             contenders.iter_mut().map(|contender| self.values_of(case, contender, &mut notes)).collect();
-        if self.stop.load(Ordering::Relaxed) {
-            anyhow::bail!("ended by a signal while {} was measured", case.name());
-        }
         ensure!(!self.stop.load(Ordering::Relaxed), "ended by a signal while {} was measured", case.name());
         let reference = all.first().cloned().unwrap_or_default();
         let mut servers = Vec::new();

@@ -690,11 +690,11 @@ pub struct Versus {
     pub cases: Vec<Case>,
 
     /// Slices of each server in each case; 3 at least.
-    #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u32).range(3..))]
+    #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u32).range(3..))]
     pub rounds: u32,
 
     /// About how long a slice takes: it is what the first server answers in that time.
-    #[arg(long, value_name = "TIME", default_value = "300ms", value_parser = positive_duration)]
+    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = positive_duration)]
     pub slice: Duration,
 
     /// Where the order of the slices begins; the same seed is the same order.
@@ -733,7 +733,7 @@ pub struct Versus {
     #[arg(long, value_name = "FILE")]
     pub html: Option<String>,
 
-    /// Keep the JSON and the chart in benches/record, named by the date and the commit.
+    /// Keep the JSON, the tables and the chart in benches/record, named by the date and the commit.
     #[arg(long)]
     pub record: bool,
 

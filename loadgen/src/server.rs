@@ -207,14 +207,22 @@ impl Server {
             || waitid(WaitId::Pid(Pid::from_child(&self.child)), options).is_ok_and(|status| status.is_some())
     }
 
-    /// Ends it and its process group: asks for it, and insists after a while.
-    fn end(&mut self) -> io::Result<ExitStatus> {
+    /// Asks it and its process group to end, and does not wait.
+    pub fn ask_to_end(&self) {
         if !self.is_over {
             let group = Pid::from_child(&self.child);
             // One that is stopped must go on to end. There is nobody to tell if a group is gone.
             for signal in [Signal::TERM, Signal::CONT] {
                 let _ = kill_process_group(group, signal);
             }
+        }
+    }
+
+    /// Ends it and its process group: asks for it, and insists after a while.
+    fn end(&mut self) -> io::Result<ExitStatus> {
+        if !self.is_over {
+            let group = Pid::from_child(&self.child);
+            self.ask_to_end();
             let insist = Instant::now() + END_TIMEOUT;
             while !self.has_ended() && Instant::now() < insist {
                 thread::sleep(LOOK_INTERVAL);

@@ -19,11 +19,15 @@ use crate::exchange::{Exchange, FirstBody, Http, Walk};
 use crate::idle::memory::Count;
 use crate::load::{Amount, Load, Shape};
 use crate::run::Watch;
+use crate::stream::Stream;
 use crate::tree::Tree;
 
 /// Requests for each that is in flight between two counts of instructions, and how many there are at least.
 const INSTRUCTION_ROUNDS: u64 = 20;
 const INSTRUCTION_REQUESTS_MIN: u64 = 2000;
+
+/// valgrind's own bound is 500, less than a thread for each connection.
+const THREADS_MAX: usize = 2000;
 
 /// Under valgrind a server takes some fifty times as long.
 const SLOW_TIMEOUT: Duration = Duration::from_secs(60);
@@ -82,13 +86,17 @@ fn instructions_of_a_life(
     // One file for each process, whoever's it is: nginx gives its worker to nobody.
     fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).context("the folder for callgrind")?;
     let prefix = format!(
-        "valgrind --tool=callgrind --trace-children=yes --callgrind-out-file={place}/out.%p --log-file=/dev/null "
+        "valgrind --tool=callgrind --trace-children=yes --max-threads={THREADS_MAX} --callgrind-out-file={place}/out.%p \
+         --log-file=/dev/null "
     );
     let mut running = start(&prefix)?;
     let mut run = run(peer, &running, case, Amount::Requests(requests), Duration::ZERO)?;
     run.options.timeout = Some(SLOW_TIMEOUT);
     drive(&run, &mut running, Watch::nobody(), stop).context("under valgrind")?;
-    // It writes its files when it ends.
+    // It writes its files when it ends. In calls that valgrind does not know to block, such as io_uring_enter, it holds signals
+    // back; one connection more wakes whoever sleeps there.
+    running.server.ask_to_end();
+    let _ = Stream::connect(&run.options.target.address.peer, None, SLOW_TIMEOUT);
     drop(running);
     let mut sum = None;
     for entry in fs::read_dir(folder.path()).context("what callgrind wrote")? {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Compared, Effort, page};
+use super::{Compared, Effort, page, table};
 use crate::cli::Versus;
 use crate::output::Output;
 use crate::placement::Placement;
@@ -100,7 +100,7 @@ fn commit(root: &Path) -> Option<String> {
     Some(if has_changed { commit + "+" } else { commit })
 }
 
-/// Keeps the JSON and the chart in the folder of the records, named by the date and the commit.
+/// Keeps the JSON, the tables and the chart in the folder of the records, named by the date and the commit.
 pub fn keep(compared: &Compared, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("the folder {}", folder.display()))?;
     let conditions = &compared.conditions;
@@ -108,8 +108,9 @@ pub fn keep(compared: &Compared, folder: &Path) -> Result<()> {
     let commit = conditions.commit.as_deref().unwrap_or("unknown");
     let path = |ending: &str| format!("{}/{day}-{commit}.{ending}", folder.display());
     Output::open(&path("json"))?.keep_with(|out| json::write(out, compared))?;
+    Output::open(&path("md"))?.keep_with(|out| table::write_markdown(out, compared))?;
     let chart = page::chart(compared, true);
     Output::open(&path("svg"))?.keep_with(|out| out.write_all(chart.as_bytes()))?;
-    eprintln!("loadgen: kept {} and the chart beside it", path("json"));
+    eprintln!("loadgen: kept {}, and the tables and the chart beside it", path("json"));
     Ok(())
 }

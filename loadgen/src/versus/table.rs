@@ -7,7 +7,7 @@ use console::style;
 
 use super::peers::Missing;
 use super::statistics::Estimate;
-use super::{COLUMNS, Column, Compared, Figure, Measurement, Row};
+use super::{COLUMNS, CPU, Column, Compared, Figure, Measurement, Row};
 use crate::report::figures;
 
 /// As wide as a range gets, with a space before it.
@@ -109,10 +109,40 @@ pub fn cell(column: &Column, figure: &Figure, is_reference: bool) -> [String; 2]
     [format!("{median} ({})", range(column.words, &figure.estimate)), ratio]
 }
 
+/// The CPU time of all servers in all cases for a document: a table for the cases that have the same servers.
+pub fn write_summary(out: &mut impl Write, compared: &Compared) -> io::Result<()> {
+    let names = |measurement: &Measurement| -> Vec<String> {
+        measurement.servers.iter().map(|row| row.name.clone()).collect()
+    };
+    let measured: Vec<_> =
+        compared.cases.iter().filter(|measurement| !measurement.servers.is_empty()).collect();
+    for cases in measured.chunk_by(|one, next| names(one) == names(next)) {
+        let heads: Vec<_> = cases.iter().map(|measurement| measurement.case.as_str()).collect();
+        writeln!(out, "| server | {} |\n|---|{}", heads.join(" | "), "--:|".repeat(heads.len()))?;
+        for name in names(cases[0]) {
+            let cell = |measurement: &&Measurement| {
+                let row = measurement.servers.iter().find(|row| row.name == name)?;
+                let figure = row.figures.get(CPU)?.as_ref()?;
+                if name == measurement.reference {
+                    return Some(figures::time(figure.estimate.median / 1e3));
+                }
+                let of = figure.ratio.as_ref()?;
+                Some(format!("{} ({})", ratio(of), range(in_digits, of)))
+            };
+            let cells = cases.iter().map(|measurement| cell(measurement).unwrap_or("–".into()));
+            writeln!(out, "| {name} | {} |", cells.collect::<Vec<_>>().join(" | "))?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
 /// All cases for a document.
 pub fn write_markdown(out: &mut impl Write, compared: &Compared) -> io::Result<()> {
     let conditions = &compared.conditions;
     writeln!(out, "{}\n\n{}", conditions.machine(), conditions.way())?;
+    writeln!(out, "\n### CPU per request or delivery, and as multiples of the first server's\n")?;
+    write_summary(out, compared)?;
     for missing in &compared.not_counted {
         writeln!(out, "\n{missing}")?;
     }

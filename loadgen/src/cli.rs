@@ -1,5 +1,6 @@
 //! The command line: what it offers and how its values are read.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,6 +10,8 @@ use clap::{Args, FromArgMatches, Parser, Subcommand};
 use crate::address::{Address, Peer};
 use crate::chat::{Dialect, Seating};
 use crate::churn::Close;
+use crate::compare::Metric;
+use crate::compare::calibrate::Kind;
 use crate::datagram::request_bytes;
 use crate::fail_if::Condition;
 use crate::load::Amount;
@@ -20,7 +23,7 @@ use crate::size::Sizes;
 use crate::sources::Sources;
 use crate::steps::steps;
 use crate::template::Template;
-use crate::units::{count, duration, percent, positive_duration, rate, time_unit};
+use crate::units::{count, duration, percent, positive_duration, rate, significance, time_unit};
 use crate::versus::Case;
 
 /// Drives load at a server and verifies every byte of every reply.
@@ -57,6 +60,10 @@ pub enum Command {
     /// Put servers side by side on the same work: tidewheel, the floors in C, and the peers that can be built or are installed
     /// here.
     Versus(Versus),
+    /// Find out whether one server is worse than another, and what has made it so.
+    Compare(Box<Compare>),
+    /// Find where something changed, in what compare --history has written: in a step, or creeping over many commits.
+    History(History),
 }
 
 /// What is driven, and what every measurement of it has in common.
@@ -470,11 +477,6 @@ impl Options {
             sources.check(&self.target.address.peer)?;
         }
         if self.target.address.takes_datagrams() {
-            if self.spawn.is_some() {
-                return Err("--spawn waits until the server takes connections, of which datagrams have none: start it \
-                            yourself, with --pid"
-                    .into());
-            }
             let (allowed, (smallest, largest)) = (request_bytes(self.target.service), self.size.bounds());
             if !allowed.contains(&smallest) || !allowed.contains(&largest) {
                 return Err(format!(
@@ -525,6 +527,11 @@ impl Options {
         self.timeout.unwrap_or(Duration::from_secs(default_s))
     }
 
+    /// How long a server that is started may take to listen.
+    pub fn start_timeout(&self) -> Duration {
+        self.timeout.unwrap_or(Duration::from_secs(5))
+    }
+
     /// How much the window measures.
     pub fn amount(&self) -> Amount {
         match self.requests {
@@ -537,8 +544,33 @@ impl Options {
 impl Run {
     /// What `loadgen run` would do with this target and no option.
     pub fn of(target: &str) -> Result<Run, clap::Error> {
+        Run::parse([target])
+    }
+
+    /// What `loadgen run` would do with these words of the command line.
+    pub fn parse<W: Into<OsString> + Clone>(words: impl IntoIterator<Item = W>) -> Result<Run, clap::Error> {
         let command = Run::augment_args(clap::Command::new("run").no_binary_name(true));
-        Run::from_arg_matches(&command.try_get_matches_from([target])?)
+        Run::from_arg_matches(&command.try_get_matches_from(words)?)
+    }
+
+    /// The same, but for what these words say. Of a rate and a depth the later one holds.
+    pub fn with<W: Into<OsString> + Clone>(
+        &self,
+        words: impl IntoIterator<Item = W>,
+    ) -> Result<Run, clap::Error> {
+        let changes = Run::changes().try_get_matches_from(words)?;
+        let mut run = self.clone();
+        if changes.contains_id("depth") {
+            run.rate = None;
+        }
+        run.update_from_arg_matches(&changes)?;
+        Ok(run)
+    }
+
+    /// The options of a run, none of which has to be there, and none of which is unless it is given.
+    pub fn changes() -> clap::Command {
+        let command = clap::Command::new("run").no_binary_name(true).disable_help_flag(true);
+        Run::augment_args_for_update(command).mut_args(|arg| arg.default_value(None))
     }
 
     /// What is asked, if the options suit it.
@@ -742,6 +774,154 @@ pub struct Versus {
     pub quiet: bool,
 }
 
+/// `loadgen compare`. What says how to measure is for each slice.
+#[derive(Args)]
+#[command(
+    mut_arg("target", |arg| arg.value_name("SERVICE[=ADDRESS]").required(false).default_value("echo").value_parser(compared_target).help(
+        "What both servers are asked to do: as for run; the address is 127.0.0.1:{port} unless it is said.",
+    )),
+    mut_arg("connections", |arg| arg.default_value("50")),
+    mut_arg("duration", |arg| arg.default_value("5ms").help("About how long a slice takes.")),
+    mut_arg("requests", |arg| arg.help("Give each slice exactly so many requests.")),
+    mut_arg("warmup", |arg| arg.default_value("1ms").help("Load before each slice.")),
+    mut_arg("pid", |arg| arg.hide(true).value_parser(not_compared::<i32>)),
+    mut_arg("spawn", |arg| arg.hide(true).value_parser(not_compared::<CommandLine>)),
+)]
+pub struct Compare {
+    #[command(flatten)]
+    pub run: Run,
+
+    /// What starts the server that is known to be good; {port} stands for a free port. It is split as a shell does and must stay
+    /// in the foreground.
+    #[arg(long, value_name = "COMMAND")]
+    pub base: Option<String>,
+
+    /// What starts the server that may be worse.
+    #[arg(long, value_name = "COMMAND", requires = "base")]
+    pub head: Option<String>,
+
+    #[command(flatten)]
+    pub revisions: Revisions,
+
+    /// Compare in each case of this TOML file; what is said here holds where a case says nothing.
+    #[arg(long, value_name = "FILE")]
+    pub suite: Option<PathBuf>,
+
+    /// Measure for so long at most, all cases together.
+    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = positive_duration)]
+    pub budget: Duration,
+
+    /// PASS is said only of what is surely worse by less than this.
+    #[arg(long, value_name = "SHARE", default_value = "2%", value_parser = percent)]
+    pub margin: f64,
+
+    /// FAIL is said only of what seems to be worse by more than this.
+    #[arg(long, value_name = "SHARE", default_value = "0.5%", value_parser = percent)]
+    pub floor: f64,
+
+    /// What to compare: cpu, throughput, p50, p99, instructions, syscalls, allocations; may be given several times [default:
+    /// cpu and the last three]
+    #[arg(
+        long = "metric",
+        value_name = "NAME",
+        value_enum,
+        value_delimiter = ',',
+        hide_possible_values = true
+    )]
+    pub metrics: Vec<Metric>,
+
+    /// Write the result as JSON, with every slice, to FILE as well, or to standard output (-) instead of the table.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<String>,
+
+    /// Write the result to FILE for the summary of a pull request.
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<String>,
+
+    /// Write a page with plots and tables to FILE; it needs no network.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<String>,
+
+    /// Write the flame graph of each case in which something has changed to a file in FOLDER, named after the case: as wide as
+    /// the head's instructions, red where they are more.
+    #[arg(long, value_name = "FOLDER")]
+    pub flames: Option<PathBuf>,
+
+    /// Append a line for each case and metric to FILE, for loadgen history.
+    #[arg(long, value_name = "FILE")]
+    pub history: Option<PathBuf>,
+
+    /// Tell what makes the difference even where nothing fails.
+    #[arg(long)]
+    pub profile: bool,
+
+    /// Find out how often the comparison of CPU time is wrong on this machine: same servers, also beside a hog, and servers
+    /// slowed by 1 and 2 %. It takes half an hour or so.
+    #[arg(long, conflicts_with_all = ["base", "head", "metrics", "profile", "html", "history", "flames"])]
+    pub calibrate: bool,
+
+    /// Compare the same server with itself so often, and each of the others a third as often.
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = count, requires = "calibrate")]
+    pub runs: usize,
+
+    /// Take the runs that earlier calibrations of this machine have written (--json) to FILE, instead of measuring; may be given
+    /// several times.
+    #[arg(long = "from", value_name = "FILE", requires = "calibrate", conflicts_with_all = ["kinds", "runs"])]
+    pub recorded: Vec<PathBuf>,
+
+    /// Do these alone: same, same-beside-hog, one-percent, two-percent; several with commas [default: all of them]
+    #[arg(
+        long = "kind",
+        value_name = "KIND",
+        value_enum,
+        value_delimiter = ',',
+        hide_possible_values = true,
+        requires = "calibrate"
+    )]
+    pub kinds: Vec<Kind>,
+
+    /// Show no progress.
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// `loadgen history`.
+#[derive(Args)]
+pub struct History {
+    /// What compare --history has written.
+    #[arg(value_name = "FILE")]
+    pub file: String,
+
+    /// Look at this case; may be given several times [default: all]
+    #[arg(long = "case", value_name = "NAME")]
+    pub cases: Vec<String>,
+
+    /// Look at this metric: cpu, throughput, p50, p99, instructions, syscalls or allocations; may be given several times
+    /// [default: all]
+    #[arg(long = "metric", value_name = "NAME", value_enum, hide_possible_values = true)]
+    pub metrics: Vec<Metric>,
+
+    /// Exit with 1 if something is worse at the end than it once was, by more than this.
+    #[arg(long, value_name = "SHARE", default_value = "1%", value_parser = percent)]
+    pub min_change: f64,
+
+    /// How often something may be found where nothing changed, in all that is looked at together.
+    #[arg(long, value_name = "PART", default_value = "0.01", value_parser = significance)]
+    pub significance: f64,
+
+    /// Write all of it as JSON to FILE as well, or to standard output (-) instead of the table.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<String>,
+
+    /// Write a page with a plot of each metric of each case to FILE; it needs no network.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<String>,
+
+    /// Write the plots to FILE.
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<String>,
+}
+
 /// NAME=COMMAND.
 #[derive(Clone, Debug)]
 pub struct Named {
@@ -762,6 +942,30 @@ impl FromStr for Named {
     }
 }
 
+/// What `loadgen compare` builds its servers of.
+#[derive(Args, Clone)]
+pub struct Revisions {
+    /// Build the base of this revision of the repository around the current folder, in a worktree that goes away.
+    #[arg(long, value_name = "REV", conflicts_with_all = ["base", "head"])]
+    pub base_rev: Option<String>,
+
+    /// Build the head of this revision [default: of the working tree as it is]
+    #[arg(long, value_name = "REV", requires = "base_rev")]
+    pub head_rev: Option<String>,
+
+    /// What builds the server, in the folder of a revision [default: cargo build --release of tidewheel, without loadgen]
+    #[arg(long, value_name = "COMMAND", requires = "base_rev")]
+    pub build: Option<CommandLine>,
+
+    /// What the build makes, in that folder; target is where cargo builds. It is copied, and must run elsewhere.
+    #[arg(long, value_name = "PATH", default_value = "target/release/tidewheel", requires = "base_rev")]
+    pub binary: PathBuf,
+
+    /// What starts it: {binary} stands for it, {port} for a free port [default: tidewheel with the service]
+    #[arg(long, value_name = "COMMAND", requires = "base_rev")]
+    pub command: Option<String>,
+}
+
 /// A path as it stands in a request.
 fn path(text: &str) -> Result<String, String> {
     if !text.starts_with('/') {
@@ -780,6 +984,15 @@ pub struct Target {
     pub address: Address,
     /// Whether it was written with `{port}`.
     pub has_port: bool,
+    /// As it was written.
+    text: String,
+}
+
+impl Target {
+    /// The same with this port for `{port}`.
+    pub fn at(&self, port: u16) -> Result<Target, String> {
+        self.text.replace(PORT, &port.to_string()).parse()
+    }
 }
 
 impl FromStr for Target {
@@ -799,9 +1012,19 @@ impl FromStr for Target {
             false if !service.has_streams() => {
                 Err(format!("{service} is offered over datagrams alone: udp://HOST:PORT or unix-dgram:PATH"))
             }
-            _ => Ok(Target { service, address, has_port }),
+            _ => Ok(Target { service, address, has_port, text: text.to_owned() }),
         }
     }
+}
+
+/// SERVICE[=ADDRESS], of which a bare service is at a free port of this machine.
+fn compared_target(text: &str) -> Result<Target, String> {
+    if text.contains('=') { text.parse() } else { format!("{text}=127.0.0.1:{PORT}").parse() }
+}
+
+/// Of options that say which server is measured.
+fn not_compared<T>(_: &str) -> Result<T, String> {
+    Err("compare starts its servers itself: --base and --head".into())
 }
 
 /// [SERVICE=]ADDRESS, of which a bare address is one of echo. The path of a unix socket may have a = in it.
@@ -832,6 +1055,22 @@ mod tests {
         assert!("time=tcp://:8081".parse::<Target>().unwrap_err().contains("datagrams alone"));
         assert!("127.0.0.1:7007".parse::<Target>().unwrap_err().contains("SERVICE=ADDRESS"));
         assert!("talk=127.0.0.1:7007".parse::<Target>().unwrap_err().contains("not a service"));
+    }
+
+    #[test]
+    fn what_is_not_said_anew_stays() {
+        let run = Run::parse(["echo=127.0.0.1:1", "--connections=50", "--size=1KiB", "--seed=7"]).unwrap();
+        let changed = run.with(["--size=16KiB", "--depth=4"]).unwrap();
+        assert_eq!((changed.connections, changed.pacing.depth, changed.options.seed), (50, 4, 7));
+        assert_eq!(changed.options.size.to_string(), "16KiB");
+        assert_eq!(changed.options.target.service, Service::Echo);
+        let changed = changed.with(["http=127.0.0.1:1", "--status=404"]).unwrap();
+        assert_eq!(changed.options.target.service, Service::Http);
+        assert_eq!((changed.options.status, changed.connections), (Some(404), 50));
+        let open = run.with(["--rate=1k"]).unwrap();
+        assert!(matches!(open.pace(), Pace::Open { .. }));
+        assert!(matches!(open.with(["--depth=2"]).unwrap().pace(), Pace::Closed { depth: 2 }));
+        assert!(run.with(["--connections=0"]).is_err());
     }
 
     #[test]

@@ -20,11 +20,11 @@ mod dialogue;
 mod flight;
 mod load;
 mod local_time;
-mod server_drops;
+mod server_sockets;
 mod socket;
 
 pub use counts::Counts;
 pub use dialogue::{Dialogue, request_bytes};
 pub use load::DatagramLoad;
-pub use server_drops::server_drops;
+pub use server_sockets::{is_bound, server_drops};
 pub use socket::connect_udp;

@@ -9,6 +9,7 @@
 //! ```
 
 use std::env;
+use std::hint::black_box;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -31,6 +32,10 @@ use crate::server::Server;
 
 /// The argument that makes this program the server.
 const ARGUMENT: &str = "be-the-embedded-server";
+
+/// The argument that makes this program an echo server at a port of the loopback interface, which counts to a number for each
+/// request.
+pub const SLOWED: &str = "be-the-slowed-server";
 
 /// What the server may take to listen.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -71,14 +76,19 @@ impl Embedded {
     }
 }
 
-/// Whether this process is to be the server.
+/// Whether this process is to be a server.
 pub fn is_asked_for() -> bool {
-    env::args_os().nth(1).is_some_and(|argument| argument == ARGUMENT)
+    env::args_os().nth(1).is_some_and(|argument| argument == ARGUMENT || argument == SLOWED)
 }
 
 /// Is the server, until whoever started it is gone.
 pub fn serve() -> ExitCode {
-    match serve_whoever_started_it() {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let served = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [SLOWED, port, counts] => serve_slowly(port, counts),
+        _ => serve_whoever_started_it(),
+    };
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("loadgen: the embedded tidewheel: {error:#}");
@@ -114,6 +124,39 @@ fn serve_whoever_started_it() -> Result<()> {
     let watch = reactor.add_service(watch, bytes("starter"));
     reactor.watch(starter, watch).context("watching whoever started it")?;
     Ok(reactor.run()?)
+}
+
+fn serve_slowly(port: &str, counts: &str) -> Result<()> {
+    let port: u16 = port.parse().context("the port")?;
+    let counts: u64 = counts.parse().context("how far to count")?;
+    let mut reactor = Reactor::new(Limits::default())?;
+    let options = Options { messages: false, ..Options::new("echo") };
+    let echo = reactor.add_service(Slowed { echo: Echo, counts }, options);
+    reactor.listen(&Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port))), echo)?;
+    Ok(reactor.run()?)
+}
+
+/// An echo that takes longer.
+struct Slowed {
+    echo: Echo,
+    counts: u64,
+}
+
+impl Service for Slowed {
+    fn input(&mut self, conn: ConnId, bytes: &[u8], cx: &mut Context<'_>) -> usize {
+        black_box(count_to(self.counts));
+        self.echo.input(conn, bytes, cx)
+    }
+}
+
+/// Takes time that is in proportion to the number.
+#[inline(never)]
+pub fn count_to(number: u64) -> u64 {
+    let mut count = 0;
+    while count < number {
+        count = black_box(count + 1);
+    }
+    count
 }
 
 /// Whoever started the server, of whom nothing but the end is heard.

@@ -56,11 +56,37 @@ pub struct Shape {
     pub sources: Sources,
 }
 
+impl Shape {
+    /// What one of several threads has of it. The first ones have one connection more where they cannot be divided evenly.
+    pub fn share(&self, index: usize, threads: usize) -> Shape {
+        let (each, more) = (self.connections / threads, self.connections % threads);
+        Shape {
+            connections: each + usize::from(index < more),
+            first: index * each + index.min(more),
+            seed: self.seed.wrapping_add(index as u64),
+            ..self.clone()
+        }
+    }
+}
+
 /// How much a stretch sends.
 #[derive(Clone, Copy)]
 pub enum Amount {
     Requests(u64),
     Time(Duration),
+}
+
+impl Amount {
+    /// What one of several threads has of it.
+    pub fn share(self, index: usize, threads: usize) -> Amount {
+        match self {
+            Amount::Requests(requests) => {
+                let (each, more) = (requests / threads as u64, requests % threads as u64);
+                Amount::Requests(each + u64::from((index as u64) < more))
+            }
+            Amount::Time(time) => Amount::Time(time),
+        }
+    }
 }
 
 pub struct Load<E: Exchange> {

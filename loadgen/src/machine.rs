@@ -1,9 +1,55 @@
-//! What the whole machine did meanwhile: time stolen by the hypervisor, and the load of other processes.
+//! What the machine is, and what all of it did meanwhile: time stolen by the hypervisor, and the load of other processes.
 
+use std::fmt;
 use std::fs;
+use std::thread;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use serde::Serialize;
+
 use crate::os::clock_ticks_per_second;
+
+/// What figures depend on.
+#[derive(Clone, Debug, Serialize)]
+pub struct Host {
+    /// The kind of its processors.
+    machine: &'static str,
+    cpu: String,
+    cpus: usize,
+    kernel: String,
+}
+
+impl Host {
+    /// This one.
+    pub fn here() -> Host {
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        let processors = read("/proc/cpuinfo");
+        let model = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+        Host {
+            machine: std::env::consts::ARCH,
+            cpu: model.map_or("unknown CPU".into(), |(_, model)| model.trim().to_owned()),
+            cpus: thread::available_parallelism().map_or(1, usize::from),
+            kernel: format!("Linux {}", read("/proc/sys/kernel/osrelease").trim()),
+        }
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {} CPUs, {}, {}", self.cpu, self.cpus, self.machine, self.kernel)
+    }
+}
+
+/// Here and now, in UTC and to the second, as programs read it.
+pub fn now() -> String {
+    Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// The same, to the minute, as people do.
+pub fn date() -> String {
+    Timestamp::now().strftime("%Y-%m-%d %H:%M").to_string()
+}
 
 /// The CPU time of all processors since boot, as /proc/stat has it, in ticks.
 #[derive(Clone, Copy)]

@@ -23,10 +23,12 @@ mod chat;
 mod churn;
 mod cli;
 mod clock;
+mod compare;
 mod datagram;
 mod embedded;
 mod exchange;
 mod fail_if;
+mod history;
 mod idle;
 mod interval;
 mod load;
@@ -47,6 +49,7 @@ mod service;
 mod shortage;
 mod size;
 mod sources;
+mod standing;
 mod steps;
 mod stream;
 mod sweep;
@@ -104,6 +107,9 @@ fn main() -> ExitCode {
     if embedded::is_asked_for() {
         return embedded::serve();
     }
+    if compare::calibrate::hog_is_asked_for() {
+        return compare::calibrate::be_a_hog();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return complain(&error),
@@ -117,6 +123,10 @@ fn main() -> ExitCode {
         Some(Command::Merge(merge)) => merge::merge(&merge),
         Some(Command::Idle(idle)) => stop_on_signal().and_then(|stop| idle::idle(&idle, &stop)),
         Some(Command::Versus(versus)) => stop_on_signal().and_then(|stop| versus::versus(&versus, &stop)),
+        Some(Command::Compare(compare)) => {
+            stop_on_signal().and_then(|stop| compare::compare(&compare, &stop))
+        }
+        Some(Command::History(history)) => history::history(&history),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("loadgen: {error:#}");

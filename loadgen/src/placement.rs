@@ -40,6 +40,15 @@ impl Placement {
         pin(&self.server_cpus).context("pinning the server")
     }
 
+    /// Does what starts a process that may run on either's.
+    pub fn unpinned<T>(&self, start: impl FnOnce() -> Result<T>) -> Result<T> {
+        let all: Vec<usize> = self.server_cpus.iter().chain(&self.loadgen_cpus).copied().collect();
+        pin(&all).context("setting processors free")?;
+        let started = start();
+        self.pin_loadgen()?;
+        started
+    }
+
     /// The calling thread has the generator's, and so have the threads that it starts.
     pub fn pin_loadgen(&self) -> Result<()> {
         pin(&self.loadgen_cpus).context("pinning loadgen")

@@ -126,7 +126,7 @@ impl Clocks {
 }
 
 /// What a thread drives its share of the load with.
-pub trait Driver: Sized + Send {
+pub trait Driver: Send {
     /// A closed loop that begins and ends with nothing in flight. Returns how long it took.
     fn drive(&mut self, amount: Amount, depth: usize, stop: &dyn Fn() -> bool) -> Result<Duration>;
 
@@ -147,6 +147,35 @@ pub trait Driver: Sized + Send {
 
     /// Hands over what has been recorded since the last interval ended.
     fn hand_over_rest(&mut self);
+}
+
+/// Of whatever kind.
+impl Driver for Box<dyn Driver> {
+    fn drive(&mut self, amount: Amount, depth: usize, stop: &dyn Fn() -> bool) -> Result<Duration> {
+        (**self).drive(amount, depth, stop)
+    }
+
+    fn follow(
+        &mut self,
+        plan: &mut Plan,
+        warmup: Duration,
+        window: Amount,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Duration> {
+        (**self).follow(plan, warmup, window, stop)
+    }
+
+    fn take_record(&mut self) -> Record {
+        (**self).take_record()
+    }
+
+    fn hand_over_to(&mut self, lane: Lane) {
+        (**self).hand_over_to(lane);
+    }
+
+    fn hand_over_rest(&mut self) {
+        (**self).hand_over_rest();
+    }
 }
 
 impl<E: Exchange<Conn: Send> + Send> Driver for Load<E> {
@@ -177,19 +206,9 @@ impl<E: Exchange<Conn: Send> + Send> Driver for Load<E> {
     }
 }
 
-/// Does the task over streams. `make` makes the exchange of each thread; `stop` ends it early.
-pub fn measure<E: Exchange<Conn: Send> + Send>(
-    task: &Task<'_>,
-    make: impl Fn() -> E + Sync,
-    stop: &AtomicBool,
-    watch: Watch<'_>,
-) -> Result<Measured> {
-    measure_with(task, |shape, _| Load::connect(task.address, shape, make()), stop, watch)
-}
-
 /// Does the task on threads of its own. `connect` makes the driver of each, given its shape and how many connections the
 /// threads before it have; `stop` ends it early.
-pub fn measure_with<D: Driver>(
+pub fn measure<D: Driver>(
     task: &Task<'_>,
     connect: impl Fn(Shape, usize) -> Result<D> + Sync,
     stop: &AtomicBool,
@@ -337,21 +356,9 @@ fn drive<D: Driver>(
     barrier: &Barrier,
     stopping: &dyn Fn() -> bool,
 ) -> Result<(Part, D)> {
-    let of = |total: u64| total / threads as u64 + u64::from((index as u64) < total % threads as u64);
-    let connections = task.shape.connections;
-    // The first threads have one connection more where they cannot be divided evenly.
-    let before = index * (connections / threads) + index.min(connections % threads);
-    let shape = Shape {
-        connections: of(connections as u64) as usize,
-        first: before,
-        seed: task.shape.seed.wrapping_add(index as u64),
-        ..task.shape.clone()
-    };
-    let seed = shape.seed;
-    let window = match task.window {
-        Amount::Requests(requests) => Amount::Requests(of(requests)),
-        time => time,
-    };
+    let shape = task.shape.share(index, threads);
+    let (seed, before) = (shape.seed, shape.first);
+    let window = task.window.share(index, threads);
     let connected = connect(shape, before);
     barrier.wait();
     match task.pace {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, BufRead, BufReader};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::str::FromStr;
@@ -18,6 +18,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 
 use crate::address::Address;
 use crate::cli::Options;
+use crate::datagram::is_bound;
 use crate::os;
 use crate::stream::Stream;
 
@@ -45,7 +46,8 @@ impl CommandLine {
         self.text.contains(PORT)
     }
 
-    fn command(&self) -> Command {
+    /// The program, yet to be started.
+    pub fn command(&self) -> Command {
         let port = free_port().to_string();
         let mut words = self.words.iter().map(|word| word.replace(PORT, &port));
         let mut command = Command::new(words.next().unwrap_or_default());
@@ -72,15 +74,16 @@ impl fmt::Display for CommandLine {
     }
 }
 
-/// What `{port}` stands for: one port for the whole run, that nobody listens on when it is first asked for.
+/// What `{port}` stands for: one port for the whole run, that nobody has when it is first asked for.
 pub fn free_port() -> u16 {
     static PORT: OnceLock<u16> = OnceLock::new();
     *PORT.get_or_init(find_port)
 }
 
-/// A port that nobody listens on: another one once somebody does.
+/// A port that nobody has, neither for streams nor for datagrams: another one once somebody does.
 pub fn find_port() -> u16 {
     let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    let is_free = |port| bind(port).is_ok() && UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     // The system gives the ports of its range to whoever connects, which may be before the server has it.
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let end = range.split_whitespace().next().and_then(|port| port.parse().ok()).unwrap_or(PORT_MIN);
@@ -88,7 +91,7 @@ pub fn find_port() -> u16 {
     // Runs that begin together look in different places.
     let start = std::process::id() as usize * 37 % ports.len().max(1);
     let (before, after) = ports.split_at(start);
-    let found = after.iter().chain(before).copied().find(|&port| bind(port).is_ok());
+    let found = after.iter().chain(before).copied().find(|&port| is_free(port));
     let any = || bind(0).and_then(|listener| listener.local_addr()).map(|address| address.port());
     // With no port at all, the server tells it better.
     found.or_else(|| any().ok()).unwrap_or(PORT_MIN)
@@ -105,36 +108,62 @@ pub struct Server {
 impl Server {
     /// Starts the server that `--spawn` asks for, if it does.
     pub fn of(options: &Options, stop: &AtomicBool) -> Result<Option<Server>> {
-        let start = |command| Server::start(command, &options.target.address, options.timeout(), stop);
+        let start = |command| Server::start(command, &options.target.address, options.start_timeout(), stop);
         options.spawn.as_ref().map(start).transpose()
     }
 
-    /// Starts a server and waits until it accepts connections. What it prints goes to standard error.
+    /// Starts a server and waits until it accepts connections, or has a socket for datagrams. What it prints goes to
+    /// standard error.
     pub fn start(
         command: &CommandLine,
         address: &Address,
         timeout: Duration,
         stop: &AtomicBool,
     ) -> Result<Server> {
-        let accepts = || Stream::connect(&address.peer, None, timeout).is_ok();
-        if accepts() {
+        Server::start_to(command, address, timeout, stop, io::stderr().into())
+    }
+
+    /// The same, but what it prints on standard output is not shown.
+    pub fn start_silent(
+        command: &CommandLine,
+        address: &Address,
+        timeout: Duration,
+        stop: &AtomicBool,
+    ) -> Result<Server> {
+        Server::start_to(command, address, timeout, stop, Stdio::null())
+    }
+
+    fn start_to(
+        command: &CommandLine,
+        address: &Address,
+        timeout: Duration,
+        stop: &AtomicBool,
+        stdout: Stdio,
+    ) -> Result<Server> {
+        let takes_datagrams = address.takes_datagrams();
+        let is_there = || match takes_datagrams {
+            true => is_bound(address),
+            false => Stream::connect(&address.peer, None, timeout).is_ok(),
+        };
+        if is_there() {
             bail!("another server listens at {address} already");
         }
         let mut child = command.command();
-        child.stdin(Stdio::null()).stdout(io::stderr()).process_group(0);
+        child.stdin(Stdio::null()).stdout(stdout).process_group(0);
         os::end_with_parent(&mut child);
         let child = child.spawn().with_context(|| format!("starting {command}"))?;
         let mut server = Server::of_child(command.to_string(), child);
 
         let give_up = Instant::now() + timeout;
-        while !accepts() {
+        while !is_there() {
             let early = "the server did not come up (it must stay in the foreground)";
             server.check(Duration::ZERO).context(early)?;
             if stop.load(Ordering::Relaxed) {
-                bail!("stopped before {command} accepted a connection");
+                bail!("stopped before {command} listened at {address}");
             }
             if Instant::now() >= give_up {
-                bail!("{command} accepted no connection at {address} within {timeout:?}");
+                let missed = if takes_datagrams { "opened no socket" } else { "accepted no connection" };
+                bail!("{command} {missed} at {address} within {timeout:?}");
             }
             thread::sleep(LOOK_INTERVAL);
         }
@@ -282,6 +311,9 @@ mod tests {
         let port = free_port();
         assert_eq!(port, free_port());
         TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let taken = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+        assert_ne!(find_port(), port, "datagrams have it");
+        drop(taken);
         let command: CommandLine = "server --port={port} {port}".parse().unwrap();
         let port = port.to_string();
         assert!(command.command().get_args().eq([format!("--port={port}").as_str(), port.as_str()]));

@@ -61,6 +61,12 @@ pub struct SystemCalls {
 }
 
 impl SystemCalls {
+    /// None of which failed.
+    #[cfg(test)]
+    pub fn of(by_name: BTreeMap<String, f64>) -> SystemCalls {
+        SystemCalls { total: by_name.values().sum(), failed: 0.0, by_name }
+    }
+
     fn new(table: &Table, requests: u64) -> SystemCalls {
         let per_request = |calls: u64| calls as f64 / requests as f64;
         SystemCalls {
@@ -68,6 +74,26 @@ impl SystemCalls {
             failed: per_request(table.failed),
             by_name: table.calls.iter().map(|(name, &calls)| (name.clone(), per_request(calls))).collect(),
         }
+    }
+
+    /// Calls per request of each name.
+    pub fn by_name(&self) -> &BTreeMap<String, f64> {
+        &self.by_name
+    }
+
+    /// Of several counts of the same server.
+    pub fn mean(counts: &[SystemCalls]) -> Option<SystemCalls> {
+        let share = 1.0 / counts.len() as f64;
+        let mut by_name = BTreeMap::new();
+        for (name, calls) in counts.iter().flat_map(SystemCalls::by_name) {
+            *by_name.entry(name.clone()).or_default() += calls * share;
+        }
+        let sum = |of: fn(&SystemCalls) -> f64| counts.iter().map(of).sum::<f64>();
+        (!counts.is_empty()).then(|| SystemCalls {
+            total: sum(|calls| calls.total) * share,
+            failed: sum(|calls| calls.failed) * share,
+            by_name,
+        })
     }
 
     /// The total and the most frequent ones.
@@ -353,6 +379,17 @@ mod tests {
         // Programs of 32 bits have a table of their own.
         let both = Table::of(&format!("{TABLE}System call usage summary for 32 bit mode:\n{TABLE}")).unwrap();
         assert_eq!((both.calls["sendto"], both.failed), (4000, 100));
+    }
+
+    #[test]
+    fn the_mean_is_over_all_counts() {
+        let calls = |calls: &[(&str, f64)]| {
+            SystemCalls::of(calls.iter().map(|&(name, calls)| (name.to_owned(), calls)).collect())
+        };
+        let mean =
+            SystemCalls::mean(&[calls(&[("read", 1.0), ("futex", 0.5)]), calls(&[("read", 2.0)])]).unwrap();
+        assert_eq!((mean.total, mean.by_name["read"], mean.by_name["futex"]), (1.75, 1.5, 0.25));
+        assert!(SystemCalls::mean(&[]).is_none());
     }
 
     #[test]

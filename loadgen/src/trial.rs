@@ -1,19 +1,22 @@
 //! One measurement as its options ask for it, whatever the service is: what every command that measures is made of.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 
+use crate::Usage;
 use crate::chat::{ChatLoad, Seating};
-use crate::churn::{ChurnLoad, Close};
+use crate::churn::ChurnLoad;
 use crate::cli::{Asked, Run};
 use crate::datagram::{DatagramLoad, Dialogue};
 use crate::exchange::{Custom, Exchange, FirstBody, Http, Said, Walk};
-use crate::load::Shape;
-use crate::run::{Measured, Task, Watch, measure, measure_with};
+use crate::load::{Load, Shape};
+use crate::report::Report;
+use crate::run::{Driver, Measured, Task, Watch, measure};
 use crate::server::Server;
+use crate::verdict::{Limiter, Verdict};
 
 /// A server that dies closes its connections a little before it is gone.
 pub const DEATH_PATIENCE: Duration = Duration::from_millis(200);
@@ -27,52 +30,16 @@ pub fn trial(
     watch: Watch<'_>,
 ) -> Result<Measured> {
     let options = &run.options;
-    let address = &options.target.address;
     let task = Task {
-        address,
-        shape: Shape {
-            connections: match asked {
-                Asked::Chat { rooms, .. } => *rooms,
-                // Of an open loop nobody knows how many there will be: each thread has a share of the rate.
-                _ if run.churn.is_some() && run.rate.is_some() => options.threads,
-                _ => run.connections,
-            },
-            first: 0,
-            sizes: options.size.clone(),
-            timeout: options.timeout(),
-            seed: options.seed,
-            sources: options.source_ips.clone().unwrap_or_default(),
-        },
+        address: &options.target.address,
+        shape: shape(run, asked),
         threads: options.threads,
         pace: run.pace(),
         warmup: options.warmup,
         window: options.amount(),
         server: server.as_deref().map(Server::pid).or(options.pid),
     };
-    let measured = match asked {
-        Asked::Datagrams(service) => {
-            let connect =
-                |shape, first| DatagramLoad::connect(task.address, shape, first, Dialogue::of(*service));
-            measure_with(&task, connect, stop, watch)
-        }
-        Asked::Walk(service) => over_streams(&task, run.churn, || Walk::of(*service), stop, watch),
-        Asked::Said(service) => over_streams(&task, run.churn, || Said::of(*service), stop, watch),
-        Asked::Greeting => over_streams(&task, run.churn, Custom::greeting, stop, watch),
-        Asked::Chat { rooms, senders, dialect } => {
-            let seating =
-                Seating { members: run.connections, rooms: *rooms, senders: *senders, dialect: *dialect };
-            measure_with(&task, |shape, _| ChatLoad::connect(address, shape, seating), stop, watch)
-        }
-        Asked::Custom { send, expect } => {
-            over_streams(&task, run.churn, || Custom::new(send, expect), stop, watch)
-        }
-        Asked::Page { path, status } => {
-            let host = address.host();
-            let first_body = FirstBody::default();
-            let make = || Http::new(path, &host, *status, first_body.clone());
-            over_streams(&task, run.churn, make, stop, watch)
-        }
-    };
+    let measured = measure(&task, connector(run, asked), stop, watch);
     if let Some(server) = server {
         let is_fine = measured.as_ref().is_ok_and(|measured| measured.record.peer_closed == 0);
         let patience = if is_fine { Duration::ZERO } else { DEATH_PATIENCE };
@@ -81,16 +48,87 @@ pub fn trial(
     measured
 }
 
-/// On connections that stay, or on one for each exchange.
-fn over_streams<E: Exchange<Conn: Send> + Send>(
-    task: &Task<'_>,
-    churn: Option<Close>,
-    make: impl Fn() -> E + Sync,
-    stop: &AtomicBool,
+/// Measures once what is to be compared. One wrong reply is an error; that the generator had too little CPU time is not.
+pub fn verified(
+    run: &Run,
+    server: &mut Server,
     watch: Watch<'_>,
-) -> Result<Measured> {
-    let Some(close) = churn else { return measure(task, make, stop, watch) };
-    let numbers = Arc::<AtomicUsize>::default();
-    let begin = |shape, _| ChurnLoad::new(task.address, shape, close, numbers.clone(), make());
-    measure_with(task, begin, stop, watch)
+    stop: &AtomicBool,
+) -> Result<(Report, Measured)> {
+    let asked = run.asked().map_err(Usage)?;
+    let measured = trial(run, &asked, Some(server), stop, watch)?;
+    Ok((sound(Report::new(run, &asked, &measured), stop)?, measured))
+}
+
+/// A report that can be compared, though the generator may have had too little CPU time.
+pub fn sound(report: Report, stop: &AtomicBool) -> Result<Report> {
+    ensure!(!report.interrupted && !stop.load(Ordering::Relaxed), "interrupted");
+    if report.verdict == Verdict::Invalid && report.limiter != Some(Limiter::GeneratorCpu) {
+        bail!(report.complaint());
+    }
+    Ok(report)
+}
+
+/// What all threads have together.
+pub fn shape(run: &Run, asked: &Asked<'_>) -> Shape {
+    let options = &run.options;
+    Shape {
+        connections: match asked {
+            Asked::Chat { rooms, .. } => *rooms,
+            // Of an open loop nobody knows how many there will be: each thread has a share of the rate.
+            _ if run.churn.is_some() && run.rate.is_some() => options.threads,
+            _ => run.connections,
+        },
+        first: 0,
+        sizes: options.size.clone(),
+        timeout: options.timeout(),
+        seed: options.seed,
+        sources: options.source_ips.clone().unwrap_or_default(),
+    }
+}
+
+/// What connects, and returns what drives a share of the load: given its shape and how many connections the threads before
+/// it have.
+type Connector<'a> = Box<dyn Fn(Shape, usize) -> Result<Box<dyn Driver>> + Sync + 'a>;
+
+pub fn connector<'a>(run: &'a Run, asked: &'a Asked<'_>) -> Connector<'a> {
+    let address = &run.options.target.address;
+    match asked {
+        Asked::Datagrams(service) => Box::new(|shape, first| {
+            boxed(DatagramLoad::connect(address, shape, first, Dialogue::of(*service)))
+        }),
+        Asked::Walk(service) => over_streams(run, || Walk::of(*service)),
+        Asked::Said(service) => over_streams(run, || Said::of(*service)),
+        Asked::Greeting => over_streams(run, Custom::greeting),
+        Asked::Chat { rooms, senders, dialect } => {
+            let seating =
+                Seating { members: run.connections, rooms: *rooms, senders: *senders, dialect: *dialect };
+            Box::new(move |shape, _| boxed(ChatLoad::connect(address, shape, seating)))
+        }
+        Asked::Custom { send, expect } => over_streams(run, || Custom::new(send, expect)),
+        Asked::Page { path, status } => {
+            let host = address.host();
+            let first_body = FirstBody::default();
+            over_streams(run, move || Http::new(path, &host, *status, first_body.clone()))
+        }
+    }
+}
+
+/// On connections that stay, or on one for each exchange.
+fn over_streams<'a, E: Exchange<Conn: Send> + Send + 'static>(
+    run: &'a Run,
+    make: impl Fn() -> E + Sync + 'a,
+) -> Connector<'a> {
+    let address = &run.options.target.address;
+    match run.churn {
+        None => Box::new(move |shape, _| boxed(Load::connect(address, shape, make()))),
+        Some(close) => {
+            let numbers = Arc::<AtomicUsize>::default();
+            Box::new(move |shape, _| boxed(ChurnLoad::new(address, shape, close, numbers.clone(), make())))
+        }
+    }
+}
+
+fn boxed(load: Result<impl Driver + 'static>) -> Result<Box<dyn Driver>> {
+    load.map(|load| Box::new(load) as Box<dyn Driver>)
 }

@@ -88,6 +88,12 @@ pub fn percent(text: &str) -> Result<f64, String> {
     }
 }
 
+/// How often chance may be taken for more: `0.01`, `1%`.
+pub fn significance(text: &str) -> Result<f64, String> {
+    let part = percent(text).or_else(|_| text.parse::<f64>().map_err(|error| format!("{error}")))?;
+    if part > 0.0 && part < 0.5 { Ok(part) } else { Err("expected more than 0 and less than a half".into()) }
+}
+
 /// Splits `16KiB` into `16` and `KiB`.
 fn split_unit(text: &str) -> (&str, &str) {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -130,6 +136,15 @@ mod tests {
         assert_eq!(percent("0.5 %"), Ok(0.005));
         for bad in ["", "2", "%", "0%", "-1%", "101%", "NaN%"] {
             assert!(percent(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn significances() {
+        assert_eq!(significance("0.01"), Ok(0.01));
+        assert_eq!(significance("1%"), Ok(0.01));
+        for bad in ["", "0", "1", "0.5", "60%", "-0.1", "NaN"] {
+            assert!(significance(bad).is_err(), "{bad}");
         }
     }
 

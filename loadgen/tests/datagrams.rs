@@ -514,6 +514,95 @@ fn what_the_servers_socket_drops_is_told_apart() {
     assert_counts(&result, &expected);
 }
 
+/// What the tests of `--spawn` start: this very program, as a server of echo that exits after so many requests.
+#[test]
+#[ignore = "not a test: it serves until it is ended"]
+fn an_echo_server_in_a_process_of_its_own() {
+    let variable = |name| std::env::var(name).ok();
+    let mut left: u64 = variable("REQUESTS").map_or(u64::MAX, |requests| requests.parse().unwrap());
+    let mut buffer = [0; 2048];
+    let mut count = || {
+        if left == 0 {
+            std::process::exit(9);
+        }
+        left -= 1;
+    };
+    // A run that has ended is not told.
+    if let Some(port) = variable("LOADGEN_TEST_UDP_PORT") {
+        let socket = UdpSocket::bind(format!("127.0.0.1:{port}")).unwrap();
+        loop {
+            let (len, peer) = socket.recv_from(&mut buffer).unwrap();
+            count();
+            let _ = socket.send_to(&buffer[..len], peer);
+        }
+    }
+    if let Some(path) = variable("LOADGEN_TEST_DGRAM_PATH") {
+        let socket = UnixDatagram::bind(path).unwrap();
+        loop {
+            let (len, peer) = socket.recv_from(&mut buffer).unwrap();
+            count();
+            let _ = socket.send_to_addr(&buffer[..len], &peer);
+        }
+    }
+}
+
+/// The command for it, with these variables.
+fn echo_command(variables: &str) -> String {
+    let program = std::env::current_exe().unwrap();
+    let name = "datagrams::an_echo_server_in_a_process_of_its_own";
+    format!("env {variables} '{}' --exact {name} --ignored --nocapture", program.display())
+}
+
+const SPAWNED: &str = "echo=udp://127.0.0.1:{port}";
+
+#[test]
+fn a_spawned_server_is_awaited_measured_and_ended() {
+    let path = socket_path("spawned");
+    let at_path = format!("echo=unix-dgram:{}", path.display());
+    for (target, variables, dropped) in [
+        (SPAWNED, "LOADGEN_TEST_UDP_PORT={port}".to_owned(), json!(0)),
+        (&at_path, format!("LOADGEN_TEST_DGRAM_PATH={}", path.display()), Value::Null),
+    ] {
+        let command = echo_command(&variables);
+        let result = measure(target, &["-n", "500", "-c", "4", "--timeout", "60s", "--spawn", &command]);
+        let counts = &result["datagrams"];
+        assert_eq!((&counts["sent"], &counts["received"]), (&500.into(), &500.into()), "{result}");
+        // Those of a file have none: whoever sends waits.
+        assert_eq!(counts["dropped_by_server"], dropped, "{result}");
+        assert!(result["server_cpu_ns_per_request"].as_f64().unwrap() > 100.0, "{result}");
+        let address = result["address"].as_str().unwrap();
+        if let Some(address) = address.strip_prefix("udp://") {
+            UdpSocket::bind(address).expect("nobody has the port any more");
+        } else {
+            assert!(UnixDatagram::unbound().unwrap().connect(&path).is_err(), "nobody is behind it any more");
+        }
+    }
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn a_spawned_server_that_is_not_there_is_told() {
+    let told = |target: &str, command: &str, timeout: &str| {
+        let command = format!("{command} {{port}}");
+        let output = loadgen(target, &["-c", "1", "-n", "101", "--spawn", &command, "--timeout", timeout]);
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(3), "{told}");
+        told
+    };
+    let never = told(SPAWNED, "sleep 600", "200ms");
+    assert!(never.contains("opened no socket at udp://127.0.0.1:"), "{never}");
+    let early = told(SPAWNED, "sh -c 'exit 7'", "60s");
+    assert!(early.contains("has ended: exit status: 7"), "{early}");
+    let late = told(SPAWNED, &echo_command("LOADGEN_TEST_UDP_PORT={port} REQUESTS=100"), "5s");
+    assert!(late.contains("has ended: exit status: 9"), "{late}");
+    // Its figures would be those of another server.
+    let target = format!("echo={}", echo_server());
+    let output = loadgen(&target, &["--spawn", "sleep 600"]);
+    let other = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{other}");
+    assert!(other.contains("another server listens at"), "{other}");
+}
+
 #[test]
 fn bad_usage_has_an_exit_code_of_its_own() {
     for (target, size, reason) in [

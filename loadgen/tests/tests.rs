@@ -4,12 +4,16 @@
 
 mod chat;
 mod churn;
+mod compare;
 mod datagrams;
 mod dialects;
 mod embedded;
+mod exact;
+mod history;
 mod idle;
 mod merge;
 mod outputs;
+mod revisions;
 mod search;
 mod services;
 mod sweep;

@@ -105,11 +105,20 @@ pub fn page(report: &Report, measured: &Measured) -> Result<String> {
 
 /// The head of a page and its heading.
 pub fn begin(title: &str, below: &str) -> String {
+    begin_with("", title, below)
+}
+
+/// The same for a page with pictures in frames, which may have scripts of their own. Nothing may be loaded.
+pub fn begin_with_frames(title: &str, below: &str) -> String {
+    begin_with("script-src 'unsafe-inline';frame-src data:;", title, below)
+}
+
+fn begin_with(allowed: &str, title: &str, below: &str) -> String {
     let (title, below) = (escape(title), escape(below));
     format!(
         "<!doctype html>\n<html lang=en><head><meta charset=utf-8>\
          <meta name=viewport content=\"width=device-width,initial-scale=1\">\
-         <meta http-equiv=Content-Security-Policy content=\"default-src 'none';style-src 'unsafe-inline'\">\
+         <meta http-equiv=Content-Security-Policy content=\"default-src 'none';{allowed}style-src 'unsafe-inline'\">\
          <title>{title}</title>\n<style>{}{STYLE}{}</style></head>\n<body>\n<h1>{title}</h1>\n\
          <p class=soft>{below}</p>\n",
         colours(),

@@ -1,4 +1,4 @@
-//! Plots as SVG: lines over a linear, a logarithmic or a quantile axis.
+//! Plots as SVG: lines over a linear, a logarithmic or a quantile axis, bars and intervals.
 //!
 //! The colours in the SVG are names for what is drawn: the page that holds it gives them those of a light or a dark
 //! screen (`style`).
@@ -12,7 +12,8 @@ use plotters::prelude::*;
 
 use crate::report::html::escape;
 
-const SIZE: (u32, u32) = (880, 320);
+/// Of a plot of lines: how wide and how high it is.
+pub const SIZE: (u32, u32) = (880, 320);
 const LABEL_SIZE: u32 = 13;
 
 /// The quantile beyond which a plot says no more.
@@ -30,6 +31,8 @@ pub const COLOURS: [(&str, &str); 4] =
 pub enum Scale {
     /// From zero.
     Linear,
+    /// Around the values, wherever they lie.
+    Span,
     Log,
     /// Of values from 0 to 1: each nine as wide as the last.
     Quantile,
@@ -122,6 +125,74 @@ pub fn bars(groups: &[Group<'_>], label: fn(f64) -> String) -> String {
             name(colour(1))
         );
         top += 2 * ROW_HEIGHT;
+    }
+    svg + "</svg>\n"
+}
+
+/// A change with its interval.
+pub struct Interval<'a> {
+    pub name: &'a str,
+    pub value: f64,
+    pub low: f64,
+    pub high: f64,
+    /// What it is to be seen beside, as a ring.
+    pub beside: Option<f64>,
+}
+
+/// Draws intervals on one scale, with marks across all of them.
+pub fn intervals(rows: &[Interval<'_>], marks: &[(f64, String)], label: fn(f64) -> String) -> String {
+    let of_rows = rows.iter().flat_map(|row| [Some(row.low), Some(row.high), row.beside]).flatten();
+    let all = || of_rows.clone().chain(marks.iter().map(|&(at, _)| at));
+    let (least, most) = (all().fold(f64::MAX, f64::min), all().fold(f64::MIN, f64::max));
+    let span = (most - least).max(f64::MIN_POSITIVE);
+    let at = |value: f64| BARS_BEGIN + (value - least) / span * (BARS_END - BARS_BEGIN);
+    // The words of marks that stand close together go below each other.
+    let (width, bottom) = (SIZE.0, (rows.len() + 1) * ROW_HEIGHT);
+    let height = bottom + marks.len() * ROW_HEIGHT;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" \
+         font-size=\"{LABEL_SIZE}\">\n"
+    );
+    for (index, (value, words)) in marks.iter().enumerate() {
+        let (x, text_at) = (at(*value), bottom + index * ROW_HEIGHT + ROW_HEIGHT / 2);
+        let _ = writeln!(
+            svg,
+            "<path d=\"M{x:.1} {}V{text_at}\" stroke=\"{}\"/><text x=\"{:.1}\" y=\"{}\">{}</text>",
+            ROW_HEIGHT / 2,
+            name(GRID),
+            x + 4.0,
+            text_at,
+            escape(words)
+        );
+    }
+    for (index, row) in rows.iter().enumerate() {
+        let middle = (index + 1) * ROW_HEIGHT;
+        let _ = writeln!(
+            svg,
+            "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"end\">{}</text>\
+             <path d=\"M{:.1} {middle}H{:.1}\" stroke=\"{}\" stroke-width=\"3\"/>\
+             <circle cx=\"{:.1}\" cy=\"{middle}\" r=\"5\" fill=\"{}\"/>\
+             <text x=\"{:.1}\" y=\"{}\">{}</text>",
+            BARS_BEGIN - 8.0,
+            middle + 4,
+            escape(row.name),
+            at(row.low),
+            at(row.high),
+            name(colour(0)),
+            at(row.value),
+            name(colour(0)),
+            at(row.high) + 10.0,
+            middle + 4,
+            label(row.value)
+        );
+        if let Some(beside) = row.beside {
+            let _ = writeln!(
+                svg,
+                "<circle cx=\"{:.1}\" cy=\"{middle}\" r=\"4\" fill=\"none\" stroke=\"{}\" stroke-width=\"2\"/>",
+                at(beside),
+                name(colour(1))
+            );
+        }
     }
     svg + "</svg>\n"
 }
@@ -231,6 +302,16 @@ impl Places {
                 let marks = (0..=count).map(|index| index as f64 * step).collect();
                 Places { range: 0.0..count as f64 * step, marks }
             }
+            Scale::Span => {
+                // Values that are all alike lie in the middle.
+                let around = if low < high { 0.0 } else { (0.01 * high.abs()).max(0.005) };
+                let (low, high) = (low - around, high + around);
+                let step = step(high - low);
+                let from = (low / step).floor();
+                let count = ((high / step).ceil() - from).max(1.0) as usize;
+                let marks = (0..=count).map(|index| (from + index as f64) * step).collect();
+                Places { range: from * step..(from + count as f64) * step, marks }
+            }
             Scale::Log => {
                 let factors: &[f64] = if high - low > 2.5 { &[1.0] } else { &[1.0, 2.0, 5.0] };
                 let decades = (low.floor() as i32 - 1)..=(high.ceil() as i32 + 1);
@@ -282,7 +363,7 @@ fn step(high: f64) -> f64 {
 impl Scale {
     fn place(self, value: f64) -> f64 {
         match self {
-            Scale::Linear => value,
+            Scale::Linear | Scale::Span => value,
             Scale::Log => value.log10(),
             Scale::Quantile => -(1.0 - value.min(QUANTILE_MAX)).log10(),
         }
@@ -290,7 +371,7 @@ impl Scale {
 
     fn value(self, place: f64) -> f64 {
         match self {
-            Scale::Linear => place,
+            Scale::Linear | Scale::Span => place,
             Scale::Log => 10_f64.powf(place),
             Scale::Quantile => 1.0 - 10_f64.powf(-place),
         }
@@ -316,6 +397,9 @@ mod tests {
     fn axes_are_marked_at_round_values() {
         assert_marks(Scale::Linear, &[3.0, 5.0], &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
         assert_marks(Scale::Linear, &[49_900.0], &[0.0, 10e3, 20e3, 30e3, 40e3, 50e3]);
+        assert_marks(Scale::Span, &[-0.012, 0.031], &[-0.02, -0.01, 0.0, 0.01, 0.02, 0.03, 0.04]);
+        assert_marks(Scale::Span, &[421.0, 433.0], &[420.0, 422.0, 424.0, 426.0, 428.0, 430.0, 432.0, 434.0]);
+        assert_marks(Scale::Span, &[0.0], &[-0.006, -0.004, -0.002, 0.0, 0.002, 0.004, 0.006]);
         assert_marks(Scale::Log, &[12.0, 90.0], &[10.0, 20.0, 50.0, 100.0]);
         assert_marks(Scale::Log, &[12.0, 90_000.0], &[10.0, 100.0, 1000.0, 10_000.0, 100_000.0]);
         assert_marks(Scale::Log, &[10.0], &[10.0, 20.0]);
@@ -337,9 +421,29 @@ mod tests {
     }
 
     #[test]
+    fn intervals_lie_where_their_values_do() {
+        let row =
+            |name, value: f64, beside| Interval { name, value, low: value - 1.0, high: value + 1.0, beside };
+        let rows = [row("a < b", 2.0, Some(0.5)), row("c", -1.0, None)];
+        let marks = [(0.0, "0".to_owned()), (8.0, "most".to_owned())];
+        let svg = intervals(&rows, &marks, |value| format!("{value}"));
+        // From -2 to 8.
+        let at = |value: f64| format!("{:.1}", BARS_BEGIN + (value + 2.0) / 10.0 * (BARS_END - BARS_BEGIN));
+        for drawn in [
+            format!("M{} 22H{}", at(1.0), at(3.0)),
+            format!("M{} 44H{}", at(-2.0), at(0.0)),
+            format!("cx=\"{}\" cy=\"22\" r=\"4\"", at(0.5)),
+            format!("M{} 11V", at(8.0)),
+        ] {
+            assert!(svg.contains(&drawn), "{drawn}: {svg}");
+        }
+        assert!(svg.contains("a &lt; b") && svg.trim_end().ends_with("</svg>"), "{svg}");
+    }
+
+    #[test]
     fn anything_can_be_drawn() {
         let label = |value: f64| format!("{value}");
-        for scale in [Scale::Linear, Scale::Log, Scale::Quantile] {
+        for scale in [Scale::Linear, Scale::Span, Scale::Log, Scale::Quantile] {
             let axis = || Axis { name: "name", scale, label };
             for points in [
                 vec![],

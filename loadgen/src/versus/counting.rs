@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::Case;
 use super::peers::{Kind, Peer, Running};
-use super::rounds::{Contender, drive, run};
+use super::rounds::{Contender, run};
 use crate::Usage;
 use crate::cli::Asked;
 use crate::exchange::{Exchange, FirstBody, Http, Walk};
@@ -21,6 +21,7 @@ use crate::load::{Amount, Load, Shape};
 use crate::run::Watch;
 use crate::stream::Stream;
 use crate::tree::Tree;
+use crate::trial::verified;
 
 /// Requests for each that is in flight between two counts of instructions, and how many there are at least.
 const INSTRUCTION_ROUNDS: u64 = 20;
@@ -45,7 +46,7 @@ pub fn system_calls(
     let mut counts = Vec::new();
     for _ in 0..times {
         let watch = Watch { counts_system_calls: true, ..Watch::nobody() };
-        let (_, measured) = drive(&run, &mut contender.running, watch, stop)?;
+        let (_, measured) = verified(&run, &mut contender.running.server, watch, stop)?;
         let calls = measured.system_calls.context("they were not counted")??;
         counts.push(calls.total / case.load().receivers() as f64);
     }
@@ -92,7 +93,7 @@ fn instructions_of_a_life(
     let mut running = start(&prefix)?;
     let mut run = run(peer, &running, case, Amount::Requests(requests), Duration::ZERO)?;
     run.options.timeout = Some(SLOW_TIMEOUT);
-    drive(&run, &mut running, Watch::nobody(), stop).context("under valgrind")?;
+    verified(&run, &mut running.server, Watch::nobody(), stop).context("under valgrind")?;
     // It writes its files when it ends. In calls that valgrind does not know to block, such as io_uring_enter, it holds signals
     // back; one connection more wakes whoever sleeps there.
     running.server.ask_to_end();

@@ -7,11 +7,11 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{Compared, Effort, page, table};
 use crate::cli::Versus;
+use crate::machine::{Host, date};
 use crate::output::Output;
 use crate::placement::Placement;
 use crate::report::json;
@@ -23,10 +23,8 @@ pub struct Conditions {
     pub date: String,
     /// Of the repository, with a + if files have changed since; null outside of it.
     pub commit: Option<String>,
-    pub machine: String,
-    pub cpu: String,
-    pub cpus: usize,
-    pub kernel: String,
+    #[serde(flatten)]
+    host: Host,
     #[serde(flatten)]
     placement: Placement,
     #[serde(skip)]
@@ -41,14 +39,10 @@ pub struct Conditions {
 impl Conditions {
     /// Those of here and now.
     pub fn of(placement: &Placement, root: Option<&Path>, asked: &Versus, effort: Effort) -> Conditions {
-        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Conditions {
-            date: Timestamp::now().strftime("%Y-%m-%d %H:%M").to_string(),
+            date: date(),
             commit: root.and_then(commit),
-            machine: std::env::consts::ARCH.into(),
-            cpu: cpu(),
-            cpus: std::thread::available_parallelism().map_or(1, usize::from),
-            kernel: format!("Linux {}", release.trim()),
+            host: Host::here(),
             placement: placement.clone(),
             placed: placement.to_string(),
             seed: asked.seed,
@@ -61,10 +55,7 @@ impl Conditions {
     /// The machine and when it was, in a line.
     pub fn machine(&self) -> String {
         let commit = self.commit.as_ref().map(|commit| format!(", commit {commit}")).unwrap_or_default();
-        format!(
-            "{}, {} CPUs, {}, {}; {} UTC{commit}",
-            self.cpu, self.cpus, self.machine, self.kernel, self.date
-        )
+        format!("{}; {} UTC{commit}", self.host, self.date)
     }
 
     /// How it was measured, in a line.
@@ -81,12 +72,6 @@ impl fmt::Display for Conditions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}\n{}", self.machine(), self.way())
     }
-}
-
-fn cpu() -> String {
-    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    model.map_or("unknown CPU".into(), |(_, model)| model.trim().to_owned())
 }
 
 fn commit(root: &Path) -> Option<String> {

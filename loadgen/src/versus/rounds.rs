@@ -4,23 +4,21 @@
 //! apart and met the same weather, which is why ratios are taken within it: absolute figures drift on a shared machine,
 //! ratios much less.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 
 use super::peers::{Kind, Peer, Running};
 use super::{Case, Effort};
-use crate::Usage;
 use crate::cli::{Options, Run};
 use crate::load::Amount;
 use crate::report::Report;
-use crate::run::{Measured, Watch};
+use crate::run::Watch;
 use crate::size::Sizes;
-use crate::trial::trial;
-use crate::verdict::{Limiter, Verdict};
+use crate::trial::verified;
 
 /// Before each slice, on its connections.
 const WARMUP: Duration = Duration::from_millis(50);
@@ -44,7 +42,7 @@ impl Contender {
     /// Drives it once, and verifies what comes back.
     pub fn slice(&mut self, case: Case, amount: Amount, stop: &AtomicBool) -> Result<Report> {
         let run = run(&self.peer, &self.running, case, amount, WARMUP)?;
-        let (report, _) = drive(&run, &mut self.running, Watch::nobody(), stop)
+        let (report, _) = verified(&run, &mut self.running.server, Watch::nobody(), stop)
             .with_context(|| format!("{}, {}", case.name(), self.peer.name))?;
         Ok(report)
     }
@@ -69,23 +67,6 @@ pub fn run(peer: &Peer, running: &Running, case: Case, amount: Amount, warmup: D
         ..run.options
     };
     Ok(run)
-}
-
-/// Drives a server. One wrong reply is an error; that the generator had too little CPU time is not.
-pub fn drive(
-    run: &Run,
-    running: &mut Running,
-    watch: Watch<'_>,
-    stop: &AtomicBool,
-) -> Result<(Report, Measured)> {
-    let asked = run.asked().map_err(Usage)?;
-    let measured = trial(run, &asked, Some(&mut running.server), stop, watch)?;
-    let report = Report::new(run, &asked, &measured);
-    ensure!(!report.interrupted && !stop.load(Ordering::Relaxed), "interrupted");
-    if report.verdict == Verdict::Invalid && report.limiter != Some(Limiter::GeneratorCpu) {
-        bail!(report.complaint());
-    }
-    Ok((report, measured))
 }
 
 /// Measures all of them, and returns how many requests each slice had.

@@ -1,10 +1,26 @@
-//! What the kernel dropped on its way into the server's UDP socket, where that is on this machine.
+//! The sockets of this machine that take what is sent to the server: whether there is one, and what the kernel dropped on
+//! its way into them.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::net::UnixDatagram;
 
 use crate::address::{Address, Peer};
 
 use super::socket::connect_udp;
+
+/// Whether datagrams that are sent there have a socket of this machine to wait in, which nobody needs to send one for.
+pub fn is_bound(address: &Address) -> bool {
+    match &address.peer {
+        Peer::Udp(addresses) => {
+            let tables = tables();
+            addresses.iter().any(|&server| sum(&tables, server).is_some())
+        }
+        // A file that nobody is behind any more refuses.
+        Peer::UnixDatagram(path) => UnixDatagram::unbound().is_ok_and(|socket| socket.connect(path).is_ok()),
+        Peer::Tcp(_) | Peer::Unix(_) => false,
+    }
+}
 
 /// The drops of all sockets that are bound to the server's address, since they were opened: their buffers were full.
 /// `None` if there is no such socket here, as with unix sockets, which make the sender wait instead.
@@ -16,9 +32,12 @@ pub fn server_drops(address: &Address) -> Option<u64> {
     if socket.local_addr().ok()?.ip() != peer.ip() {
         return None;
     }
-    let tables =
-        ["/proc/net/udp", "/proc/net/udp6"].map(|path| std::fs::read_to_string(path).unwrap_or_default());
-    sum(&tables.concat(), peer)
+    sum(&tables(), peer)
+}
+
+/// All UDP sockets of the system, as it shows them.
+fn tables() -> String {
+    ["/proc/net/udp", "/proc/net/udp6"].map(|path| fs::read_to_string(path).unwrap_or_default()).concat()
 }
 
 /// Of the rows of /proc/net/udp and udp6, those of unconnected sockets that receive what is sent to `server`.
@@ -56,10 +75,38 @@ fn read_ip(text: &str) -> Option<IpAddr> {
     }
 }
 
-#[cfg(all(test, target_endian = "little"))]
+#[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+
     use super::*;
 
+    #[test]
+    fn a_socket_is_seen_at_its_address_as_long_as_it_is_there() {
+        let is_bound_at = |text: &str| is_bound(&text.parse().unwrap());
+        let (one, all) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("0.0.0.0:0").unwrap());
+        let [port, port_of_all] = [&one, &all].map(|socket| socket.local_addr().unwrap().port());
+        assert!(is_bound_at(&format!("udp://127.0.0.1:{port}")));
+        assert!(!is_bound_at(&format!("udp://127.0.0.2:{port}")));
+        assert!(is_bound_at(&format!("udp://127.0.0.2:{port_of_all}")));
+        // One that is connected takes what comes from there alone.
+        one.connect(all.local_addr().unwrap()).unwrap();
+        assert!(!is_bound_at(&format!("udp://127.0.0.1:{port}")));
+    }
+
+    #[test]
+    fn a_file_of_a_socket_that_is_gone_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let address = format!("unix-dgram:{}", path.display()).parse().unwrap();
+        assert!(!is_bound(&address));
+        let socket = UnixDatagram::bind(&path).unwrap();
+        assert!(is_bound(&address));
+        drop(socket);
+        assert!(path.exists() && !is_bound(&address));
+    }
+
+    #[cfg(target_endian = "little")]
     const TABLES: &str = "\
    sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
 11243: 0100007F:1A0A 0100007F:D343 01 00000000:0000BC80 00:00000000 00000000     0        0 750 2 00000000d532f289 1000
@@ -72,6 +119,7 @@ mod tests {
   44: 0000000000000000FFFF00000100007F:1A0B 00000000000000000000000000000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 756 2 00000000c 6
 ";
 
+    #[cfg(target_endian = "little")]
     #[test]
     fn the_drops_are_those_of_the_sockets_that_listen_there() {
         for (server, drops) in [

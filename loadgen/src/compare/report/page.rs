@@ -1,0 +1,202 @@
+//! What came out, as a page that needs nothing else.
+
+use std::fmt::Write;
+
+use anyhow::Result;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::{LEGEND, percent, signed_percent, signed_short};
+use crate::compare::decide::median;
+use crate::compare::paired::Contrasts;
+use crate::compare::{CaseResult, Compared, Metric, Outcome};
+use crate::report::html::{END, begin_with_frames, escape, short};
+use crate::report::plot::{self, Axis, Interval, Line, Scale};
+
+/// As high as a flame graph is that does not say it.
+const FLAMES_HEIGHT: &str = "600";
+
+/// The outcome, and for each case its table, its intervals, and what changed.
+pub fn page(compared: &Compared) -> Result<String> {
+    let mut html = begin_with_frames("Base and head compared", &compared.sides());
+    let class = if compared.outcome == Outcome::Pass { "valid" } else { "invalid" };
+    let _ = writeln!(
+        html,
+        "<div class=\"verdict {class}\"><strong>{}</strong></div>\n<p class=soft>{LEGEND} {}</p>",
+        escape(&compared.outcome_words()),
+        escape(&compared.bounds())
+    );
+    for case in &compared.cases {
+        let _ = writeln!(
+            html,
+            "<h2>{}: {}</h2>\n<p class=soft>{}</p>",
+            escape(&case.name),
+            case.outcome,
+            escape(&case.effort())
+        );
+        table(&mut html, case);
+        html += &intervals(case, compared);
+        lives(&mut html, case)?;
+        for remark in case.remarks() {
+            let _ = writeln!(html, "<p>{}</p>", escape(&remark));
+        }
+        culprit(&mut html, case);
+        let _ = writeln!(
+            html,
+            "<p class=soft>Base: <code>{}</code><br>Head: <code>{}</code></p>",
+            escape(&case.base),
+            escape(&case.head)
+        );
+    }
+    Ok(html + END)
+}
+
+fn table(html: &mut String, case: &CaseResult) {
+    *html += "<div class=wide><table>\n<tr><th></th>";
+    for name in ["base", "head", "change", "control", "outcome"] {
+        let _ = write!(html, "<th>{name}</th>");
+    }
+    *html += "</tr>\n";
+    for finding in &case.findings {
+        let metric = finding.metric;
+        let _ = writeln!(
+            html,
+            "<tr><th>{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            metric.words(),
+            metric.value_words(finding.base),
+            metric.value_words(finding.head),
+            escape(&finding.change_words()),
+            finding.control_words(),
+            finding.outcome
+        );
+    }
+    *html += "</table></div>\n";
+}
+
+/// Each change with its interval beside the bounds by which it was judged. What is told as a difference is on no such scale.
+fn intervals(case: &CaseResult, compared: &Compared) -> String {
+    let rows: Vec<_> = case
+        .findings
+        .iter()
+        .filter(|finding| !matches!(finding.metric, Metric::Syscalls | Metric::Allocations))
+        .filter(|finding| [finding.change, finding.low, finding.high].iter().all(|value| value.is_finite()))
+        .map(|finding| Interval {
+            name: finding.metric.words(),
+            value: finding.change,
+            low: finding.low,
+            high: finding.high,
+            beside: finding.control,
+        })
+        .collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let marks = [
+        (0.0, "0".to_owned()),
+        (compared.floor, format!("floor {}", percent(compared.floor))),
+        (compared.margin, format!("margin {}", percent(compared.margin))),
+    ];
+    plot::intervals(&rows, &marks, signed_percent)
+        + "<p class=soft>Changes with their intervals; rings are the control.</p>\n"
+}
+
+/// What was timed, life by life: medians of the rounds that were not set aside.
+fn lives(html: &mut String, case: &CaseResult) -> Result<()> {
+    for finding in case.findings.iter().filter(|finding| !finding.metric.is_exact()) {
+        let metric = finding.metric;
+        let line = |name, of: fn(&Contrasts) -> f64| {
+            let middle = |contrasts: Vec<Contrasts>| {
+                let mut values: Vec<f64> = contrasts.iter().map(of).collect();
+                (!values.is_empty()).then(|| median(&mut values).exp_m1())
+            };
+            let lives = case.slices.iter().enumerate();
+            let points = lives.map(|(index, life)| (index as f64 + 1.0, middle(life.contrasts(metric))));
+            Line { name, points: points.collect() }
+        };
+        let lines = [line("change", |said| said.change), line("control", |said| said.control)];
+        // One point is no line.
+        if case.slices.len() > 1 {
+            let x = Axis { name: "lives of the servers", scale: Scale::Span, label: short };
+            let y = Axis { name: "worse by", scale: Scale::Span, label: signed_short };
+            let _ = writeln!(html, "<p>{}, life by life</p>\n{}", metric.words(), plot::legend(&lines));
+            *html += &plot::svg(&x, &y, &lines)?;
+        }
+    }
+    Ok(())
+}
+
+fn culprit(html: &mut String, case: &CaseResult) {
+    let Some(culprit) = &case.culprit else { return };
+    for part in culprit.parts() {
+        let _ = writeln!(
+            html,
+            "<div class=wide><table>\n<tr><th>{}</th><th>base</th><th>head</th><th>change</th></tr>",
+            part.heading
+        );
+        for (name, [base, head, change]) in part.rows {
+            let _ = writeln!(
+                html,
+                "<tr><th><code>{}</code></th><td>{base}</td><td>{head}</td><td>{change}</td></tr>",
+                escape(name)
+            );
+        }
+        *html += "</table></div>\n";
+    }
+    if let Some(svg) = &culprit.flame_svg {
+        // In a frame of its own its script works, finds nothing but itself, and may ask what to search for.
+        let _ = writeln!(
+            html,
+            "<p>Instructions per request by function, as they changed; a click opens one.</p>\n\
+             <iframe title=\"flame graph\" sandbox=\"allow-scripts allow-modals\" width=\"100%\" height=\"{}\" \
+             src=\"data:image/svg+xml;base64,{}\"></iframe>",
+            height(svg),
+            BASE64.encode(svg)
+        );
+    }
+}
+
+/// As the SVG's first tag says.
+fn height(svg: &str) -> &str {
+    let tag = svg.split_once("<svg").and_then(|(_, rest)| rest.split_once('>'));
+    let value =
+        tag.and_then(|(tag, _)| tag.split_once(" height=\"")).and_then(|(_, rest)| rest.split_once('"'));
+    match value {
+        Some((value, _)) if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) => value,
+        _ => FLAMES_HEIGHT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::compared;
+    use super::*;
+
+    #[test]
+    fn the_page_has_all_of_it_and_needs_no_network() {
+        let compared = compared();
+        let html = page(&compared).unwrap();
+        for words in
+            ["FAIL: system calls", "+2.97 % [+2.10, +3.80]", "&lt;a::B&lt;u8&gt; as C&gt;::d|e", "margin 2 %"]
+        {
+            assert!(html.contains(words), "{words}: {html}");
+        }
+        // Both cases' intervals, and what was timed in either, life by life.
+        assert_eq!(html.matches("<svg").count(), 4);
+        assert!(!html.contains("src=\"http") && !html.contains("href="));
+        let svg = compared.cases[0].culprit.as_ref().unwrap().flame_svg.as_ref().unwrap();
+        let frame = format!("height=\"300\" src=\"data:image/svg+xml;base64,{}\"", BASE64.encode(svg));
+        assert!(html.contains(&frame), "{html}");
+        assert!(html.trim_end().ends_with("</html>"));
+    }
+
+    #[test]
+    fn a_graph_that_does_not_say_its_height_has_one() {
+        assert_eq!(
+            height("<?xml version=\"1.0\"?><svg width=\"1\" height=\"412\" x=\"2\"><g height=\"7\"/></svg>"),
+            "412"
+        );
+        for svg in ["", "<svg>", "<svg height=\"100%\">", "<svg><g height=\"7\"/></svg>"] {
+            assert_eq!(height(svg), FLAMES_HEIGHT);
+        }
+    }
+}

@@ -1,0 +1,591 @@
+//! Revisions of a repository as servers: each is built in a worktree of its own, which is gone once its binary is there.
+//!
+//! ```text
+//!     --base-rev ─► git worktree ─► build ─► FOLDER/base
+//!     --head-rev ─► git worktree ─► build ─► FOLDER/head
+//!     (none) ─────► the tree as it is ──────────┘
+//! ```
+//!
+//! The worktrees share a folder for what cargo builds, so that what both depend on is built once. cargo tells by times whether
+//! something is to be built again, and takes one worktree for the other: a file that is older than the last build counts as
+//! built. So each worktree is made after the build of the one before, and the tree as it is, whose files may be older,
+//! is built where it always is, and never leaves anything for the worktrees or finds anything of theirs.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process_group};
+use tempfile::TempDir;
+
+use crate::cli::Revisions;
+use crate::server::CommandLine;
+use crate::service::Service;
+use crate::{Usage, os};
+
+/// What stands for the binary that was built, in a command.
+pub const BINARY: &str = "{binary}";
+
+/// What builds a server of this repository. All its services are one feature, and no smaller one has the program.
+const BUILD: &str = "cargo build --release --locked -p tidewheel --no-default-features --features cli";
+
+/// Between two looks at a build: the system does not tell that it has ended.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What git sets for its hooks, from which this may run: the repository is the one around the current folder.
+const OF_HOOKS: [&str; 4] = ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX"];
+
+/// The servers, as long as this is there.
+pub struct Built {
+    /// Paths of one length: what a program is called lies on its stack, and moves all else there.
+    pub base: PathBuf,
+    pub head: PathBuf,
+    /// What they are called: a revision with its commit, or the working tree.
+    pub base_label: String,
+    pub head_label: String,
+    pub base_commit: Option<String>,
+    /// `None` if it is not what any commit says.
+    pub head_commit: Option<String>,
+    _folder: TempDir,
+}
+
+/// Builds what is asked for of the repository around the current folder. All that can go wrong is the fault of what was
+/// asked for, unless it was stopped.
+pub fn build(asked: &Revisions, quiet: bool, stop: &AtomicBool) -> Result<Built> {
+    let here = env::current_dir().context("asking for the current folder")?;
+    build_around(&here, asked, quiet, stop)
+}
+
+/// The command that serves it, if the server built of this repository does, with `{binary}` and `{port}`.
+pub fn default_command(service: Service, datagrams: bool) -> Option<&'static str> {
+    Some(match (service, datagrams) {
+        (Service::Echo, false) => "{binary} serve --log-level error echo=127.0.0.1:{port}",
+        (Service::Echo, true) => "{binary} serve --log-level error echo=udp://127.0.0.1:{port}",
+        (Service::Uppercase, false) => "{binary} serve --log-level error uppercase=127.0.0.1:{port}",
+        (Service::Uppercase, true) => "{binary} serve --log-level error uppercase=udp://127.0.0.1:{port}",
+        (Service::Time, true) => "{binary} serve --log-level error time=udp://127.0.0.1:{port}",
+        (Service::Greeting, false) => "{binary} serve --log-level error greeting=127.0.0.1:{port}",
+        (Service::Daytime, false) => "{binary} serve --log-level error daytime=127.0.0.1:{port}",
+        (Service::Banner, false) => "{binary} serve --log-level error banner=127.0.0.1:{port}",
+        (Service::Http, false) => "{binary} serve --log-level error http=127.0.0.1:{port}",
+        // Whoever measures it says much.
+        (Service::Chat, false) => "{binary} serve --log-level error chat=127.0.0.1:{port} --chat-rate 0",
+        _ => return None,
+    })
+}
+
+/// The command with this binary.
+pub fn with_binary(command: &str, binary: &Path) -> Result<String> {
+    if !command.contains(BINARY) {
+        return Err(Usage(format!("{{binary}} is not in the command {command:?}: what was built?")).into());
+    }
+    let path = binary.to_str().with_context(|| format!("{} is not UTF-8", binary.display()))?;
+    let word = shlex::try_quote(path).with_context(|| format!("{path:?} cannot stand in a command"))?;
+    Ok(command.replace(BINARY, &word))
+}
+
+fn build_around(here: &Path, asked: &Revisions, quiet: bool, stop: &AtomicBool) -> Result<Built> {
+    let repository = Repository::around(here).map_err(Usage)?;
+    // Before anything is built, which takes its time.
+    let commit_of = |option: &str, revision: &String| {
+        repository.commit(revision).map_err(|told| Usage(format!("{option} {revision}: {told}")))
+    };
+    let base = asked.base_rev.as_ref().context("there is no --base-rev")?;
+    let base_commit = commit_of("--base-rev", base)?;
+    let head = asked.head_rev.as_ref().map(|head| Ok::<_, Usage>((head, commit_of("--head-rev", head)?)));
+    let head = head.transpose()?;
+
+    let command = match &asked.build {
+        Some(command) => command.clone(),
+        None => BUILD.parse().map_err(Usage)?,
+    };
+    let folder = tempfile::tempdir().context("a folder for what is built")?;
+    let workshop =
+        Workshop { repository: &repository, command, binary: &asked.binary, folder: folder.path(), stop };
+    let target = repository.target();
+    let _lock = target.as_deref().map(|target| workshop.lock(target)).transpose()?;
+    let tell = |side: &str, label: &str| {
+        if !quiet {
+            eprintln!("loadgen: building {side}: {label}");
+        }
+    };
+
+    let base_label = label(base, &base_commit);
+    tell("the base", &base_label);
+    let base = workshop.build_commit("base", &base_label, &base_commit, target.as_deref())?;
+    let (head, head_label, head_commit) = match head {
+        Some((head, commit)) => {
+            let label = label(head, &commit);
+            let built = if commit == base_commit {
+                workshop.keep("head", &base)?
+            } else {
+                tell("the head", &label);
+                workshop.build_commit("head", &label, &commit, target.as_deref())?
+            };
+            (built, label, Some(commit))
+        }
+        None => {
+            let (label, commit) = repository.tree();
+            tell("the head", &label);
+            (workshop.build_tree("head", &label)?, label, commit)
+        }
+    };
+    Ok(Built {
+        base,
+        head,
+        base_label,
+        head_label,
+        base_commit: Some(base_commit),
+        head_commit,
+        _folder: folder,
+    })
+}
+
+/// What a revision is called: as it was asked for, and its commit.
+fn label(revision: &str, commit: &str) -> String {
+    if commit.starts_with(revision) {
+        short(commit).into()
+    } else {
+        format!("{revision} ({})", short(commit))
+    }
+}
+
+/// Enough of it.
+fn short(commit: &str) -> &str {
+    commit.get(..10).unwrap_or(commit)
+}
+
+struct Repository {
+    root: PathBuf,
+}
+
+impl Repository {
+    fn around(folder: &Path) -> Result<Repository, String> {
+        git(folder, &["rev-parse", "--show-toplevel"])
+            .map(|root| Repository { root: root.into() })
+            .map_err(|told| format!("--base-rev: {} is in no repository: {told}", folder.display()))
+    }
+
+    /// The commit that a revision stands for.
+    fn commit(&self, revision: &str) -> Result<String, String> {
+        let peeled = format!("{revision}^{{commit}}");
+        git(&self.root, &["rev-parse", "--verify", &peeled]).map_err(|told| {
+            let is_shallow = git(&self.root, &["rev-parse", "--is-shallow-repository"]);
+            let advice = match is_shallow.as_deref() {
+                Ok("true") => " (this clone is shallow: git fetch --unshallow)",
+                _ => "",
+            };
+            format!("git knows no such commit: {told}{advice}")
+        })
+    }
+
+    /// What the working tree is called, and its commit if it is what that says.
+    fn tree(&self) -> (String, Option<String>) {
+        // A repository without a commit has a working tree as well.
+        let Ok(commit) = self.commit("HEAD") else { return ("working tree".into(), None) };
+        match git(&self.root, &["status", "--porcelain"]) {
+            Ok(changes) if changes.is_empty() => (format!("working tree ({})", short(&commit)), Some(commit)),
+            _ => (format!("working tree ({} and changes)", short(&commit)), None),
+        }
+    }
+
+    /// Where cargo puts what it builds in worktrees, if it is cargo that builds.
+    fn target(&self) -> Option<PathBuf> {
+        let is_of_cargo = self.root.join("Cargo.toml").is_file();
+        is_of_cargo.then(|| self.own_target().unwrap_or_else(|| self.root.join("target")).join("compare"))
+    }
+
+    /// Where cargo puts what it builds in the working tree, if it is told that.
+    fn own_target(&self) -> Option<PathBuf> {
+        env::var_os("CARGO_TARGET_DIR").map(|target| self.root.join(target))
+    }
+}
+
+fn forget_hooks(command: &mut Command) {
+    for name in OF_HOOKS {
+        command.env_remove(name);
+    }
+}
+
+/// What git answers, or what it has to complain about.
+fn git<S: AsRef<OsStr>>(folder: &Path, words: &[S]) -> Result<String, String> {
+    let mut command = Command::new("git");
+    command.arg("-C").arg(folder).args(words).stdin(Stdio::null());
+    forget_hooks(&mut command);
+    let output = command.output().map_err(|error| match error.kind() {
+        ErrorKind::NotFound => "git is not installed".to_owned(),
+        _ => format!("git: {error}"),
+    })?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned());
+    }
+    let told = String::from_utf8_lossy(&output.stderr);
+    Err(last_error(&told).unwrap_or("git does not say why").trim_start_matches("fatal: ").to_owned())
+}
+
+/// The line that says most of what went wrong, if there is any.
+fn last_error(told: &str) -> Option<&str> {
+    let lines = || told.lines().rev().map(str::trim).filter(|line| !line.is_empty());
+    lines().find(|line| line.contains("error")).or_else(|| lines().next())
+}
+
+/// Where and how servers are built.
+struct Workshop<'a> {
+    repository: &'a Repository,
+    command: CommandLine,
+    binary: &'a Path,
+    /// Where they are kept.
+    folder: &'a Path,
+    stop: &'a AtomicBool,
+}
+
+impl Workshop<'_> {
+    /// Builds a commit, where cargo is to build in this folder, and keeps the binary by this name.
+    fn build_commit(&self, name: &str, label: &str, commit: &str, target: Option<&Path>) -> Result<PathBuf> {
+        let worktree = Worktree::add(self.repository, self.folder.join(format!("{name}-tree")), commit)
+            .map_err(|told| Usage(format!("no worktree of {label}: {told}")))?;
+        self.run(&worktree.path, label, target)?;
+        // The worktree is new: what is there was built there, or is a part of the commit.
+        let in_target = target.and_then(|target| Some(target.join(self.binary.strip_prefix("target").ok()?)));
+        let places = [Some(worktree.path.join(self.binary)), in_target];
+        self.keep_first(name, label, places.into_iter().flatten())
+    }
+
+    /// Builds the working tree as it is, as whoever works on it does.
+    fn build_tree(&self, name: &str, label: &str) -> Result<PathBuf> {
+        self.run(&self.repository.root, label, None)?;
+        // What is elsewhere may be of long ago.
+        let in_target = self.binary.strip_prefix("target").ok().zip(self.repository.own_target());
+        let place = match in_target {
+            Some((rest, target)) => target.join(rest),
+            None => self.repository.root.join(self.binary),
+        };
+        self.keep_first(name, label, [place].into_iter())
+    }
+
+    fn keep_first(
+        &self,
+        name: &str,
+        label: &str,
+        mut places: impl Iterator<Item = PathBuf>,
+    ) -> Result<PathBuf> {
+        let Some(found) = places.find(|place| place.is_file()) else {
+            let binary = self.binary.display();
+            let words = format!("{label} was built, but there is no {binary}: --binary PATH says what is");
+            return Err(Usage(words).into());
+        };
+        self.keep(name, &found)
+    }
+
+    /// A copy by this name.
+    fn keep(&self, name: &str, binary: &Path) -> Result<PathBuf> {
+        let kept = self.folder.join(name);
+        fs::copy(binary, &kept).with_context(|| format!("keeping {}", binary.display()))?;
+        Ok(kept)
+    }
+
+    /// Runs the command. What it says is shown if it fails.
+    fn run(&self, tree: &Path, label: &str, target: Option<&Path>) -> Result<()> {
+        let log = self.folder.join("log");
+        let said = File::create(&log).context("a file for what the build says")?;
+        let mut command = self.command.command();
+        command.current_dir(tree).stdin(Stdio::null()).stderr(said.try_clone()?).stdout(said);
+        // A signal to loadgen's own group is for loadgen to pass on.
+        command.process_group(0);
+        os::end_with_parent(&mut command);
+        forget_hooks(&mut command);
+        if let Some(target) = target {
+            command.env("CARGO_TARGET_DIR", target);
+        }
+        let mut child =
+            command.spawn().map_err(|error| Usage(format!("--build {}: {error}", self.command)))?;
+        let status = loop {
+            if let Some(status) = child.try_wait().context("waiting for the build")? {
+                break status;
+            }
+            if self.stop.load(Ordering::Relaxed) {
+                // It may have ended just now.
+                let _ = kill_process_group(Pid::from_child(&child), Signal::TERM);
+                child.wait().context("ending the build")?;
+                bail!("stopped while {label} was built");
+            }
+            thread::sleep(LOOK_INTERVAL);
+        };
+        if status.success() {
+            return Ok(());
+        }
+        let said = fs::read(&log).context("reading what the build says")?;
+        io::stderr().write_all(&said).context("showing what the build says")?;
+        let said = String::from_utf8_lossy(&said);
+        let last = last_error(&said).unwrap_or("it does not say why");
+        Err(Usage(format!("{label} does not build ({}: {status}): {last}", self.command)).into())
+    }
+
+    /// Has the folder to itself until the file is closed: two that build there at once would take each other's binary.
+    fn lock(&self, target: &Path) -> Result<File> {
+        let told = || format!("building in {}", target.display());
+        fs::create_dir_all(target).with_context(told)?;
+        let file = File::create(target.join(".lock")).with_context(told)?;
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(file),
+                Err(Errno::WOULDBLOCK) => {}
+                Err(error) => return Err(error).with_context(told),
+            }
+            if self.stop.load(Ordering::Relaxed) {
+                bail!("stopped while another comparison built in {}", target.display());
+            }
+            thread::sleep(LOOK_INTERVAL);
+        }
+    }
+}
+
+/// A commit's files in a folder of their own, as long as this is there.
+struct Worktree<'a> {
+    repository: &'a Repository,
+    path: PathBuf,
+}
+
+impl Worktree<'_> {
+    fn add<'a>(repository: &'a Repository, path: PathBuf, commit: &str) -> Result<Worktree<'a>, String> {
+        // What is made of it by half goes away as well.
+        let worktree = Worktree { repository, path };
+        // Hooks are for those who work there.
+        let no_hooks = ["-c", "core.hooksPath=/dev/null"].map(OsStr::new);
+        let add = ["worktree", "add", "--detach", "--quiet"].map(OsStr::new);
+        let what = [worktree.path.as_os_str(), OsStr::new(commit)];
+        git(&repository.root, &[&no_hooks[..], &add, &what].concat())?;
+        Ok(worktree)
+    }
+}
+
+impl Drop for Worktree<'_> {
+    fn drop(&mut self) {
+        let root = &self.repository.root;
+        let words = ["worktree", "remove", "--force"].map(OsStr::new);
+        if git(root, &[&words[..], &[self.path.as_os_str()]].concat()).is_err() {
+            // What git does not know as a worktree, or cannot remove as one. There is nobody to tell.
+            let _ = fs::remove_dir_all(&self.path);
+        }
+        // Forgets those whose folder is gone.
+        let _ = git(root, &["worktree", "prune"]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// A repository whose build copies `version` to `out/server`, and which has two commits of it, tagged `one` and `two`.
+    /// `None`, with words, where there is no git.
+    fn repository() -> Option<TempDir> {
+        let folder = tempfile::tempdir().unwrap();
+        if let Err(told) = git(folder.path(), &["--version"]) {
+            eprintln!("left out: {told}");
+            return None;
+        }
+        run(&folder, &["init", "--quiet"]);
+        let build = "if grep -q broken version; then echo error: version is broken >&2; echo bye; exit 7; fi\n\
+                     mkdir -p out && cat version > out/server && chmod +x out/server\n";
+        write(&folder, "build.sh", build);
+        write(&folder, ".gitignore", "/out\n/target\n");
+        for version in ["one", "two"] {
+            write(&folder, "version", version);
+            commit(&folder, version);
+        }
+        Some(folder)
+    }
+
+    fn write(folder: &TempDir, name: &str, text: &str) {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+
+    fn run(folder: &TempDir, words: &[&str]) -> String {
+        git(folder.path(), words).unwrap()
+    }
+
+    fn commit(folder: &TempDir, tag: &str) {
+        run(folder, &["add", "--all"]);
+        let who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgSign=false"];
+        run(folder, &[&who[..], &["commit", "--quiet", "--message", tag]].concat());
+        run(folder, &["tag", tag]);
+    }
+
+    fn revisions(base: &str, head: Option<&str>) -> Revisions {
+        Revisions {
+            base_rev: Some(base.into()),
+            head_rev: head.map(str::to_owned),
+            build: Some("sh build.sh".parse().unwrap()),
+            binary: "out/server".into(),
+            command: None,
+        }
+    }
+
+    fn build(folder: &TempDir, asked: &Revisions) -> Result<Built> {
+        let built = build_around(folder.path(), asked, true, &AtomicBool::new(false));
+        assert_eq!(run(folder, &["worktree", "list"]).lines().count(), 1, "none is left");
+        built
+    }
+
+    #[track_caller]
+    fn complaint(folder: &TempDir, asked: &Revisions) -> String {
+        let error = build(folder, asked).err().expect("it cannot be built");
+        assert!(error.is::<Usage>(), "{error:#}");
+        assert!(!error.to_string().contains('\n'), "{error}");
+        error.to_string()
+    }
+
+    fn text(path: &Path) -> String {
+        fs::read_to_string(path).unwrap()
+    }
+
+    #[test]
+    fn two_revisions_are_two_binaries() {
+        let Some(folder) = repository() else { return };
+        fs::create_dir(folder.path().join("below")).unwrap();
+        // What is in the working tree is none of their business.
+        write(&folder, "version", "three");
+        let asked = revisions("one", Some("HEAD"));
+        let built =
+            build_around(&folder.path().join("below"), &asked, true, &AtomicBool::new(false)).unwrap();
+        assert_eq!((text(&built.base), text(&built.head)), ("one".into(), "two".into()));
+        assert_eq!(built.base.as_os_str().len(), built.head.as_os_str().len());
+        assert!(fs::metadata(&built.head).unwrap().permissions().mode() & 0o111 != 0);
+        let [one, two] = ["one", "two"].map(|tag| run(&folder, &["rev-parse", tag]));
+        assert_eq!(built.base_label, format!("one ({})", &one[..10]));
+        assert_eq!(built.head_label, format!("HEAD ({})", &two[..10]));
+        assert_eq!((built.base_commit.as_ref(), built.head_commit.as_ref()), (Some(&one), Some(&two)));
+        assert_eq!(run(&folder, &["worktree", "list"]).lines().count(), 1);
+        let kept = built.base.clone();
+        drop(built);
+        assert!(!kept.exists());
+
+        // A commit by itself has no other name, and one that is both sides' is built once.
+        let same = build(&folder, &revisions(&one[..7], Some("one"))).unwrap();
+        assert_eq!(same.base_label, one[..10]);
+        assert_eq!((text(&same.base), text(&same.head)), ("one".into(), "one".into()));
+    }
+
+    #[test]
+    fn the_working_tree_is_taken_as_it_is() {
+        let Some(folder) = repository() else { return };
+        let clean = build(&folder, &revisions("one", None)).unwrap();
+        let two = run(&folder, &["rev-parse", "two"]);
+        assert_eq!((text(&clean.base), text(&clean.head)), ("one".into(), "two".into()));
+        assert_eq!(clean.head_label, format!("working tree ({})", &two[..10]));
+        assert_eq!(clean.head_commit, Some(two));
+        write(&folder, "version", "three");
+        let changed = build(&folder, &revisions("one", None)).unwrap();
+        assert_eq!(text(&changed.head), "three");
+        assert!(changed.head_label.contains("and changes"), "{}", changed.head_label);
+        assert_eq!(changed.head_commit, None);
+    }
+
+    #[test]
+    fn worktrees_share_what_cargo_builds_and_the_working_tree_has_its_own() {
+        let Some(folder) = repository() else { return };
+        write(&folder, "Cargo.toml", "");
+        let into_target = "target=${CARGO_TARGET_DIR:-target}\nmkdir -p $target/release\n\
+                           pwd >> $target/built\ncat version > $target/release/server\n";
+        write(&folder, "build.sh", into_target);
+        commit(&folder, "three");
+        write(&folder, "version", "four");
+        commit(&folder, "four");
+        write(&folder, "version", "five");
+        let asked = |head| Revisions { binary: "target/release/server".into(), ..revisions("three", head) };
+        let built = build(&folder, &asked(Some("four"))).unwrap();
+        assert_eq!((text(&built.base), text(&built.head)), ("two".into(), "four".into()));
+        if env::var_os("CARGO_TARGET_DIR").is_some() {
+            // It is that of the tests themselves.
+            return;
+        }
+        let target = folder.path().join("target");
+        assert_eq!(text(&target.join("compare/built")).lines().count(), 2);
+        assert!(!target.join("built").exists());
+        let built = build(&folder, &asked(None)).unwrap();
+        assert_eq!((text(&built.base), text(&built.head)), ("two".into(), "five".into()));
+        assert_eq!(text(&target.join("built")).lines().count(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_built_is_told_in_a_line() {
+        let Some(folder) = repository() else { return };
+        write(&folder, "version", "broken");
+        commit(&folder, "broken");
+        for (asked, words) in [
+            (
+                revisions("none", None),
+                &["--base-rev none: git knows no such commit: Needed a single revision"][..],
+            ),
+            (revisions("one", Some("none")), &["--head-rev none: git knows no such commit"]),
+            (
+                revisions("broken", Some("one")),
+                &["broken (", "does not build (sh build.sh: exit status: 7): error: version is broken"],
+            ),
+            (revisions("one", None), &["working tree (", "does not build"]),
+            (
+                Revisions { binary: "out/client".into(), ..revisions("one", Some("two")) },
+                &["one (", "was built, but there is no out/client"],
+            ),
+            (
+                Revisions {
+                    build: Some("/no/such/program".parse().unwrap()),
+                    ..revisions("one", Some("two"))
+                },
+                &["--build /no/such/program: No such file"],
+            ),
+        ] {
+            let told = complaint(&folder, &asked);
+            assert!(words.iter().all(|words| told.contains(words)), "{told}");
+        }
+        let elsewhere = tempfile::tempdir().unwrap();
+        let error = build_around(elsewhere.path(), &revisions("one", None), true, &AtomicBool::new(false));
+        let told = error.err().expect("there is no repository").to_string();
+        assert!(told.contains("is in no repository"), "{told}");
+    }
+
+    #[test]
+    fn a_build_that_is_stopped_leaves_nothing() {
+        let Some(folder) = repository() else { return };
+        let asked = Revisions { build: Some("sleep 600".parse().unwrap()), ..revisions("one", Some("two")) };
+        let error = build_around(folder.path(), &asked, true, &AtomicBool::new(true)).err().unwrap();
+        assert!(error.to_string().contains("stopped while one ("), "{error:#}");
+        assert!(!error.is::<Usage>());
+        assert_eq!(run(&folder, &["worktree", "list"]).lines().count(), 1);
+    }
+
+    #[test]
+    fn every_service_but_custom_has_a_command() {
+        for (service, datagrams) in [
+            (Service::Echo, false),
+            (Service::Echo, true),
+            (Service::Uppercase, false),
+            (Service::Uppercase, true),
+            (Service::Time, true),
+            (Service::Greeting, false),
+            (Service::Daytime, false),
+            (Service::Banner, false),
+            (Service::Http, false),
+            (Service::Chat, false),
+        ] {
+            let command = default_command(service, datagrams).expect("there is one");
+            let target = if datagrams { "=udp://127.0.0.1:{port}" } else { "=127.0.0.1:{port}" };
+            assert!(command.contains(&format!(" {service}{target}")), "{command}");
+            assert!(with_binary(command, Path::new("/a b")).unwrap().starts_with("'/a b' serve "));
+        }
+        assert_eq!(default_command(Service::Custom, false), None);
+        assert!(with_binary("server {port}", Path::new("/a")).unwrap_err().to_string().contains("{binary}"));
+    }
+}

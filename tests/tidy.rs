@@ -431,3 +431,23 @@ fn the_readme_names_every_option_and_its_default() {
         .collect();
     assert_none(&found, "README.md and `tidewheel serve --help` disagree: repair whichever is wrong.");
 }
+
+/// README.md claims nothing that was not measured: its tables of figures stand, line by line, in the record that they name.
+#[test]
+fn figures_are_those_of_a_record() {
+    let readme = read("README.md");
+    let mut found = Vec::new();
+    let mut records = 0;
+    for part in readme.split("<!-- from ").skip(1) {
+        let (record, rest) = part.split_once(" -->").expect("a record is named in a comment that ends");
+        let (quoted, _) = rest.split_once("<!-- end -->").expect("what is quoted from a record has an end");
+        let text = read(record);
+        let rows = quoted.lines().filter(|line| line.starts_with('|'));
+        found.extend(
+            rows.filter(|row| !text.lines().any(|line| line == *row)).map(|row| format!("{record}: {row}")),
+        );
+        records += 1;
+    }
+    assert!(records > 0, "README.md quotes no record");
+    assert_none(&found, "README.md has figures that are not in the record that it names.");
+}

@@ -141,10 +141,10 @@ pub struct Paired<'a> {
     stop: &'a AtomicBool,
 }
 
-/// A server with its connections.
+/// A server with its connections, which end before it: a server that is told to end may wait for them.
 struct Seat {
-    server: Server,
     load: Standing,
+    server: Server,
 }
 
 impl<'a> Paired<'a> {
@@ -238,7 +238,7 @@ impl<'a> Paired<'a> {
         self.placement.pin_loadgen()?;
         let (server, run) = started?;
         let load = Standing::connect(run, &server)?;
-        Ok(Seat { server, load })
+        Ok(Seat { load, server })
     }
 }
 

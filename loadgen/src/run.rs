@@ -147,6 +147,9 @@ pub trait Driver: Send {
 
     /// Hands over what has been recorded since the last interval ended.
     fn hand_over_rest(&mut self);
+
+    /// Stretches will follow on each other: waits no longer than it must for what nobody expects.
+    fn hasten(&mut self) {}
 }
 
 /// Of whatever kind.
@@ -175,6 +178,10 @@ impl Driver for Box<dyn Driver> {
 
     fn hand_over_rest(&mut self) {
         (**self).hand_over_rest();
+    }
+
+    fn hasten(&mut self) {
+        (**self).hasten();
     }
 }
 

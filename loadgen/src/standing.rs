@@ -44,7 +44,8 @@ impl Standing {
             let first = share.first;
             connect(share, first)
         });
-        let drivers = drivers.collect::<Result<_>>()?;
+        let mut drivers: Vec<Box<dyn Driver>> = drivers.collect::<Result<_>>()?;
+        drivers.iter_mut().for_each(|driver| driver.hasten());
         drop(connect);
         let server = Tree::of(server.pid()).context("the CPU clock of the server")?;
         Ok(Standing { run, drivers, server })

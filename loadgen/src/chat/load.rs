@@ -46,11 +46,16 @@ const LINE_BYTES_BESIDE: usize = 16 * 1024;
 /// announcements after the last member has come.
 const COOL_DOWN: Duration = Duration::from_millis(200);
 
+/// The same where stretches follow on each other: what comes later is found in the next one.
+const SHORT_COOL_DOWN: Duration = Duration::from_millis(2);
+
 /// Between two greetings where the server does not tell who is there: no event does.
 const HELLO_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The rooms of one thread.
 pub struct ChatLoad {
+    /// After a stretch, how long it must be quiet until all that may still come has come.
+    cool_down: Duration,
     /// Its connections are rooms.
     shape: Shape,
     random: SmallRng,
@@ -121,6 +126,7 @@ impl ChatLoad {
     /// these, of all that the seating has.
     pub fn connect(address: &Address, shape: Shape, seating: Seating) -> Result<ChatLoad> {
         let mut load = ChatLoad {
+            cool_down: COOL_DOWN,
             random: SmallRng::seed_from_u64(shape.seed),
             readiness: Readiness::new()?,
             dialect: seating.dialect,
@@ -524,9 +530,9 @@ impl ChatLoad {
     /// Reads until nothing has come for a while, nor is waited for.
     fn cool_down(&mut self) -> Result<()> {
         let began_ns = self.readiness.now_ns();
-        let longest_ns = began_ns + self.shape.timeout.max(COOL_DOWN).as_nanos() as u64;
+        let longest_ns = began_ns + self.shape.timeout.max(self.cool_down).as_nanos() as u64;
         loop {
-            let quiet_ns = self.heard_ns.max(began_ns) + COOL_DOWN.as_nanos() as u64;
+            let quiet_ns = self.heard_ns.max(began_ns) + self.cool_down.as_nanos() as u64;
             let lacks_receipt = self.members.iter().any(|member| member.is_open && member.receipts_due > 0);
             let until_ns = if lacks_receipt { longest_ns } else { quiet_ns.min(longest_ns) };
             if self.readiness.now_ns() >= until_ns {
@@ -562,6 +568,10 @@ fn flood_words(line: &[u8]) -> String {
 }
 
 impl Driver for ChatLoad {
+    fn hasten(&mut self) {
+        self.cool_down = SHORT_COOL_DOWN;
+    }
+
     /// Each sender keeps `depth` lines in flight, until the amount is sent, and every delivery is waited for. The time
     /// that it took ends with the last one, not with the wait for one that never came.
     fn drive(&mut self, amount: Amount, depth: usize, stop: &dyn Fn() -> bool) -> Result<Duration> {

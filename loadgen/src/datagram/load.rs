@@ -41,10 +41,15 @@ const DUE_MAX: usize = 4096;
 /// After the last reply of a window, and after each datagram that still comes, duplicates are waited for this long.
 const COOL_DOWN: Duration = Duration::from_millis(200);
 
+/// The same where stretches follow on each other: what comes later is found in the next one.
+const SHORT_COOL_DOWN: Duration = Duration::from_millis(2);
+
 /// So many requests in flight are looked at for the one whose reply has a broken header.
 const LIKELY_MAX: usize = 1024;
 
 pub struct DatagramLoad {
+    /// After a stretch, how long it must be quiet until all that may still come has come.
+    cool_down: Duration,
     dialogue: Dialogue,
     address: Address,
     shape: Shape,
@@ -140,6 +145,7 @@ impl DatagramLoad {
         }
         let (_, request_bytes) = shape.sizes.bounds();
         Ok(DatagramLoad {
+            cool_down: COOL_DOWN,
             // One byte more than is due shows what is too long.
             inbox: Inbox::new(dialogue.reply_bytes(request_bytes) + 1),
             dialogue,
@@ -414,9 +420,9 @@ impl DatagramLoad {
     /// Waits for duplicates that are still on their way, and takes stock of what the sockets have dropped.
     fn end_window(&mut self) -> Result<()> {
         let began_ns = self.readiness.now_ns();
-        let longest_ns = began_ns + self.shape.timeout.max(COOL_DOWN).as_nanos() as u64;
+        let longest_ns = began_ns + self.shape.timeout.max(self.cool_down).as_nanos() as u64;
         loop {
-            let quiet_ns = self.heard_ns.unwrap_or_default().max(began_ns) + COOL_DOWN.as_nanos() as u64;
+            let quiet_ns = self.heard_ns.unwrap_or_default().max(began_ns) + self.cool_down.as_nanos() as u64;
             let now_ns = self.readiness.now_ns();
             self.intervals.cut(&mut self.record, now_ns);
             let until_ns = quiet_ns.min(longest_ns);
@@ -437,6 +443,10 @@ impl DatagramLoad {
 }
 
 impl Driver for DatagramLoad {
+    fn hasten(&mut self) {
+        self.cool_down = SHORT_COOL_DOWN;
+    }
+
     /// Each socket keeps `depth` requests in flight until the amount is sent, and every one is waited for. The time that it
     /// took ends with the last reply, not with the wait for one that never came.
     fn drive(&mut self, amount: Amount, depth: usize, stop: &dyn Fn() -> bool) -> Result<Duration> {

@@ -638,9 +638,10 @@ impl<N: Net> Reactor<N> {
             self.settle(self.state.touched[index]);
         }
         self.state.touched.clear();
-        for index in std::mem::take(&mut self.state.dirty_sockets) {
-            self.transmit(index);
+        for index in 0..self.state.dirty_sockets.len() {
+            self.transmit(self.state.dirty_sockets[index]);
         }
+        self.state.dirty_sockets.clear();
         if self.state.limits.output_total_bytes.is_some_and(|max| self.state.output_bytes() > max) {
             self.evict_largest();
         }

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tracing::level_filters::LevelFilter;
 
 use address::Request;
@@ -93,6 +93,14 @@ pub struct ServeOptions {
     /// rests
     #[arg(long, value_name = "DURATION", default_value = "0")]
     busy_poll: Time,
+
+    /// Whether the replies of a turn may be written with one system call through io_uring, where the kernel lets this
+    /// program use it
+    #[arg(
+        long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_value = "true", default_missing_value = "true", hide_possible_values = true, action = ArgAction::Set
+    )]
+    io_uring: bool,
 
     #[command(flatten)]
     services: ServiceOptions,

@@ -61,6 +61,9 @@ pub struct Limits {
     /// How long the real system is asked again and again for something to do before the thread sleeps: lower response
     /// times for a core that is never at rest, and nothing gained where the peers need that core. Default: 0.
     pub busy_poll: Duration,
+    /// Whether the writes of a turn may be made through io_uring, many with one system call, where the kernel (Linux 5.17 or later) and its
+    /// administrator let this program use it. What is sent, and when, does not depend on it. Default: true.
+    pub io_uring: bool,
     /// How long a listener rests after the system had no descriptor or memory for a connection. Default: 50 ms.
     pub accept_pause: Duration,
 }
@@ -93,6 +96,7 @@ impl Default for Limits {
             datagrams_per_shared_turn: 8,
             messages_per_turn: 256,
             busy_poll: Duration::ZERO,
+            io_uring: true,
             accept_pause: Duration::from_millis(50),
         }
     }

@@ -221,6 +221,26 @@ pub struct ListenOptions {
     pub delivery_timeout: Option<Duration>,
 }
 
+/// A write that did not go out whole: its place in a list, and how much was taken or what went wrong.
+pub type Short = (usize, io::Result<usize>);
+
+/// [`Net::write_each`] with a write for each.
+#[inline(always)]
+pub(crate) fn write_one_by_one<'a>(
+    wire: &mut (impl Wire + ?Sized),
+    list: impl Iterator<Item = (usize, ConnId, &'a [u8])>,
+    short: &mut Vec<Short>,
+) -> usize {
+    let mut whole = 0;
+    for (place, id, bytes) in list {
+        match uninterrupted(|| wire.write(id, bytes)) {
+            Ok(count) if count == bytes.len() => whole += count,
+            written => short.push((place, written)),
+        }
+    }
+    whole
+}
+
 /// What the reactor asks of the system.
 ///
 /// Readiness is edge-triggered: it is told once, and told again after something new has happened or after
@@ -295,6 +315,16 @@ pub trait Net: Wire + 'static {
     /// # Errors
     /// As [`Wire::write`].
     fn write_vectored(&mut self, id: ConnId, pieces: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Writes to many connections, to each as [`Wire::write`] does and in any order, and returns how many bytes those took that
+    /// took all. The others are added to `short`, with their place in the list. No connection is in it twice.
+    fn write_each<'a>(
+        &mut self,
+        list: impl Iterator<Item = (usize, ConnId, &'a [u8])>,
+        short: &mut Vec<Short>,
+    ) -> usize {
+        write_one_by_one(self, list, short)
+    }
 
     /// The error that is pending on a connection, taken from it.
     fn take_error(&mut self, id: ConnId) -> Option<io::Error>;

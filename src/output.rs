@@ -81,6 +81,8 @@ enum Part {
 /// Everything that the connections send in one turn.
 pub(crate) struct Outbox {
     pieces: Vec<Piece>,
+    /// Whether an output has several pieces.
+    has_chains: bool,
     arena: Box<[u8]>,
     arena_len: usize,
     shared: Vec<Part>,
@@ -191,6 +193,7 @@ impl Outbox {
     pub fn new() -> Outbox {
         Outbox {
             pieces: Vec::with_capacity(PIECES_RESERVED),
+            has_chains: false,
             arena: vec![0; TURN_BYTES].into(),
             arena_len: 0,
             shared: Vec::new(),
@@ -366,6 +369,7 @@ impl Outbox {
         }
         let index = self.pieces.len() as u32;
         self.pieces[output.last as usize].next = index;
+        self.has_chains = true;
         self.pieces.push(Piece { id: None, start, len: len as u32, next: NONE });
         output.last = index;
     }
@@ -380,19 +384,29 @@ impl Outbox {
         discarded
     }
 
-    /// What the connections send, from the piece with index `from` on: the index of the piece that begins the output
-    /// of one, whose it is, and its bytes where they are all of it.
+    /// The outputs that are one piece: where it is, whose, and its bytes.
     #[inline]
-    pub fn outputs<'a>(
-        &'a self,
-        from: usize,
-        input: &'a [u8],
-    ) -> impl Iterator<Item = (usize, ConnId, Option<&'a [u8]>)> {
-        self.pieces[from..].iter().enumerate().filter_map(move |(offset, piece)| {
-            let id = piece.id?;
-            let whole = if piece.next == NONE { Some(self.bytes_of(piece, input)) } else { None };
-            Some((from + offset, id, whole))
+    pub fn whole<'a>(&'a self, input: &'a [u8]) -> impl Iterator<Item = (usize, ConnId, &'a [u8])> {
+        self.pieces.iter().enumerate().filter_map(move |(index, piece)| {
+            let id = piece.id.filter(|_| piece.next == NONE)?;
+            Some((index, id, self.bytes_of(piece, input)))
         })
+    }
+
+    /// The first piece, from the one at `from` on, of an output that has several, and whose it is.
+    pub fn next_chain(&self, from: usize) -> Option<(usize, ConnId)> {
+        if !self.has_chains {
+            return None;
+        }
+        self.pieces[from..].iter().enumerate().find_map(|(offset, piece)| {
+            let id = piece.id.filter(|_| piece.next != NONE)?;
+            Some((from + offset, id))
+        })
+    }
+
+    /// Whose the piece is that begins an output.
+    pub fn owner(&self, index: usize) -> Option<ConnId> {
+        self.pieces[index].id
     }
 
     #[inline]
@@ -464,6 +478,7 @@ impl Outbox {
     /// The turn is over: everything has been written or moved to a tail.
     pub fn end_turn(&mut self) {
         self.pieces.clear();
+        self.has_chains = false;
         self.shared.clear();
         self.logs.end_turn();
         self.arena_len = 0;
@@ -610,8 +625,8 @@ mod tests {
             seen.extend_from_slice(&offered[..count]);
             Ok(count)
         };
-        for (index, owner, _) in outbox.outputs(0, input) {
-            if owner == who {
+        for index in 0..outbox.pieces.len() {
+            if outbox.owner(index) == Some(who) {
                 let written = outbox.write_chain(index, input, &mut write).unwrap();
                 outbox.keep_chain(index, output, input, written);
             }
@@ -630,7 +645,8 @@ mod tests {
         input[start..start + 13].copy_from_slice(b"one two three");
         let mut output = Output::default();
         assert!(outbox.begin_with_input(id(1), &mut output, &input[start + 4..start + 7]));
-        assert_eq!(outbox.outputs(0, &input).collect::<Vec<_>>(), [(0, id(1), Some(&b"two"[..]))]);
+        assert_eq!(outbox.whole(&input).collect::<Vec<_>>(), [(0, id(1), &b"two"[..])]);
+        assert_eq!(outbox.next_chain(0), None);
         assert_eq!((outbox.level(), outbox.arena_len), (start + 7, 0));
         assert!(!outbox.begin_with_input(id(2), &mut Output::default(), b"elsewhere"));
     }

@@ -32,7 +32,7 @@ use crate::drive::{Drive, First, Parts, Stop, Stopped};
 use crate::error::Error;
 use crate::mailbox::Inbox;
 use crate::net::os::Os;
-use crate::net::{Flags, Net, Peer, Readiness, uninterrupted};
+use crate::net::{Flags, Net, Peer, Readiness, Short};
 use crate::output::TURN_BYTES;
 use crate::service::{Arrival, Context, Options, ServiceId};
 use crate::slots::ConnId;
@@ -67,6 +67,8 @@ pub struct Reactor<N: Net = Os> {
     sharing: Sharing,
     /// The service of the last run of events.
     last_served: u16,
+    /// The writes of a flush that did not go out whole.
+    short: Vec<Short>,
     /// The memory for events, except while they are taken up.
     events: Option<Box<N::Events>>,
     /// An earlier turn has left something to read or to accept.
@@ -605,30 +607,19 @@ impl<N: Net> Reactor<N> {
         if !self.state.outbox.logs.is_empty() {
             self.deliver_logs();
         }
+        let Reactor { net, state: State { outbox, metrics, .. }, buffer, short, .. } = self;
+        metrics.bytes_out += net.write_each(outbox.whole(buffer), short) as u64;
+        while let Some((index, written)) = self.short.pop() {
+            self.keep_unwritten(index, written);
+        }
         let mut from = 0;
-        while let Some((index, id, written)) = self.write_run(from) {
-            self.keep_unwritten(id, index, written);
+        while let Some((index, id)) = self.state.outbox.next_chain(from) {
+            let Reactor { net, state, buffer, .. } = self;
+            let written = state.outbox.write_chain(index, buffer, |pieces| net.write_vectored(id, pieces));
+            self.keep_unwritten(index, written);
             from = index + 1;
         }
         self.state.outbox.end_turn();
-    }
-
-    /// Writes what each connection has, until something does not go out as one piece and whole. Returns where that
-    /// was, whose output it is, and how writing it went.
-    #[inline]
-    fn write_run(&mut self, from: usize) -> Option<(usize, ConnId, io::Result<usize>)> {
-        let Reactor { net, state: State { outbox, metrics, .. }, buffer, .. } = self;
-        for (index, id, whole) in outbox.outputs(from, buffer) {
-            let Some(bytes) = whole else {
-                let written = outbox.write_chain(index, buffer, |pieces| net.write_vectored(id, pieces));
-                return Some((index, id, written));
-            };
-            match uninterrupted(|| net.write(id, bytes)) {
-                Ok(count) if count == bytes.len() => metrics.bytes_out += count as u64,
-                written => return Some((index, id, written)),
-            }
-        }
-        None
     }
 
     /// Sees to everything about connections and sockets that is more than reading and writing.
@@ -659,8 +650,9 @@ impl<N: Net> Reactor<N> {
     /// A write of several pieces, or one that failed or took less than it was offered: what is left becomes the
     /// connection's tail.
     #[inline(never)]
-    fn keep_unwritten(&mut self, id: ConnId, index: usize, written: io::Result<usize>) {
+    fn keep_unwritten(&mut self, index: usize, written: io::Result<usize>) {
         let state = &mut self.state;
+        let Some(id) = state.outbox.owner(index) else { return };
         let Some(conn) = state.conns.get_mut(id) else { return };
         let count = match written {
             Ok(count) => count,

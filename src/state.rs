@@ -24,8 +24,9 @@ use crate::topic::{TopicId, Topics};
 /// Bytes that one read asks for.
 pub(crate) const READ_BYTES: usize = 64 << 10;
 
-/// From this size on, in bytes, a send is tried at once from where the bytes are instead of waiting for the flush
-/// phase.
+/// From this size on, in bytes, a send is tried at once instead of waiting for the flush phase, for which it would have to be copied.
+/// A part of the turn's input, which need not be copied, is tried at once where it is as much as one read brings: up to there the writes
+/// of a turn cost less together (60 KiB: 3 %, 16 KiB: 6 % of all CPU time).
 const DIRECT_BYTES_MIN: usize = 4 << 10;
 
 /// Something that happened, for logs and for showing traffic. Bytes are as they came: whoever prints them must
@@ -164,11 +165,14 @@ pub(crate) struct State {
     pub connections_max: usize,
     /// Bytes in all tails that are no other's as well, as last counted of each.
     tail_bytes: usize,
+    /// What takes the short way is smaller: it fits one read, and does not reach the high-water mark.
+    short_way_bytes: usize,
 }
 
 impl State {
     pub fn new(limits: Limits, connections_max: usize) -> State {
         let reply_policy = ReplyPolicy::new(&limits);
+        let short_way_bytes = READ_BYTES.min(limits.output_high_water_bytes);
         State {
             limits,
             timeouts: Vec::new(),
@@ -201,6 +205,7 @@ impl State {
             refusals: 0,
             connections_max,
             tail_bytes: 0,
+            short_way_bytes,
         }
     }
 
@@ -219,7 +224,7 @@ impl State {
         }
     }
 
-    /// The short way: a small part of the turn's input, sent to an open connection that has nothing waiting.
+    /// The short way: a part of the turn's input, sent to an open connection that has nothing waiting.
     #[inline(always)]
     pub fn send(&mut self, id: ConnId, bytes: &[u8], wire: &mut dyn Wire) {
         if !self.send_input(id, bytes) {
@@ -233,7 +238,7 @@ impl State {
             && conn.marks.only(Marks::OF_INPUT)
             && !conn.output.is_queued(&self.outbox)
             && !bytes.is_empty()
-            && bytes.len() < DIRECT_BYTES_MIN
+            && bytes.len() < self.short_way_bytes
             && self.outbox.logs.is_empty()
             && self.outbox.begin_with_input(id, &mut conn.output, bytes)
         {

@@ -272,6 +272,7 @@ fn the_help_names_every_service_and_every_limit() {
         "--show",
         "--reactors",
         "--busy-poll",
+        "--io-uring",
         "--message-pause",
         "--banner-text",
         "--reply-text",

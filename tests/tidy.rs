@@ -373,6 +373,7 @@ fn the_readme_names_every_limit_of_the_library() {
         ("output_total_bytes", "--output-total-limit"),
         ("udp_replies_per_prefix", "--udp-replies-per-prefix"),
         ("busy_poll", "--busy-poll"),
+        ("io_uring", "--io-uring"),
     ];
     let readme = read("README.md");
     let limits = read("src/limits.rs");

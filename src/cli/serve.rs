@@ -104,7 +104,10 @@ fn serve_on(options: &ServeOptions, streams: &Streams) -> Result<(), Failure> {
         .limits
         .limits(usize::from(options.reactors), wanted.len(), descriptors)
         .map_err(Failure::usage)?;
-    limits.iter_mut().for_each(|limits| limits.busy_poll = options.busy_poll.0);
+    for limits in &mut limits {
+        limits.busy_poll = options.busy_poll.0;
+        limits.io_uring = options.io_uring;
+    }
     let settings = options.services.settings(&options.limits).map_err(Failure::usage)?;
     // From here on a signal waits for the reactor instead of ending the program with its socket files in place.
     let signals =
@@ -140,13 +143,14 @@ fn serve_on(options: &ServeOptions, streams: &Streams) -> Result<(), Failure> {
 
         announce(&bound, &streams.out);
         info!(
-            "serving {} with {}, texts in {}",
+            "serving {} with {}, texts in {}, writes {}",
             counted(bound.len(), "address", "addresses"),
             counted(remotes.len(), "reactor", "reactors"),
             match settings.language {
                 Language::English => "English",
                 Language::Chinese => "Chinese",
-            }
+            },
+            if reactor.uses_io_uring() { "through io_uring" } else { "one by one" }
         );
         streams.out.detach();
         streams.err.detach();

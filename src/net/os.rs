@@ -14,12 +14,17 @@ use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Events, Interest, Token};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
+use self::batch::{Ring, WRITES_MAX, WRITES_MIN};
 use self::datagram::DatagramSocket;
-use super::{Address, Flags, ListenOptions, Net, Peer, Readiness, WAKER, Wake, Wire, source_token};
+use super::{
+    Address, Flags, ListenOptions, Net, Peer, Readiness, Short, WAKER, Wake, Wire, source_token,
+    write_one_by_one,
+};
 use crate::datagram::{Inbound, Outbound};
 use crate::slots::ConnId;
 use crate::timer::Instant;
 
+mod batch;
 mod datagram;
 
 /// Events taken from the system in one turn.
@@ -43,6 +48,8 @@ pub struct Os {
     /// By slot. Unix streams are here too: what std does with a `TcpStream` is recv and send with MSG_NOSIGNAL,
     /// whatever the family of the socket, and one kind saves a branch and a join in every read and write.
     streams: Vec<Option<TcpStream>>,
+    /// What many writes are made through at once, where there is one.
+    ring: Option<Ring>,
     /// By index.
     sources: Vec<Option<Source>>,
 }
@@ -54,21 +61,23 @@ enum Source {
 }
 
 impl Os {
-    /// An event queue of the system, with its waker. A wait asks for `busy_poll` before it sleeps.
+    /// An event queue of the system, with its waker. A wait asks for `busy_poll` before it sleeps. The writes of a turn may be made
+    /// through io_uring, if it is to be had and `io_uring` says so.
     ///
     /// # Errors
     /// When the system has no descriptor or memory for them.
     #[allow(clippy::disallowed_methods, reason = "this is the one place that owns the clock")]
-    pub fn new(busy_poll: Duration) -> io::Result<Os> {
+    pub fn new(busy_poll: Duration, io_uring: bool) -> io::Result<Os> {
         let poll = mio::Poll::new()?;
         let waker = Arc::new(mio::Waker::new(poll.registry(), Token(WAKER as usize))?);
         let start = std::time::Instant::now();
-        Ok(Os { poll, waker, start, busy_poll, streams: Vec::new(), sources: Vec::new() })
+        let ring = if io_uring { Ring::new() } else { None };
+        Ok(Os { poll, waker, start, busy_poll, streams: Vec::new(), ring, sources: Vec::new() })
     }
 
     #[inline]
     fn stream(&self, id: ConnId) -> &TcpStream {
-        self.streams[id.slot()].as_ref().expect("the reactor names only connections that it opened")
+        stream_of(&self.streams, id)
     }
 
     /// Takes a stream over under `id`, registered for `READ`.
@@ -124,6 +133,40 @@ impl Os {
                 return self.sleep(events, max_wait.map(|max| max.saturating_sub(spun)));
             }
         }
+    }
+}
+
+impl Os {
+    /// Whether many writes are made with one system call.
+    pub(crate) fn uses_io_uring(&self) -> bool {
+        self.ring.is_some()
+    }
+
+    #[inline(never)]
+    fn write_in_chunks<'a>(
+        &mut self,
+        mut list: impl Iterator<Item = (usize, ConnId, &'a [u8])>,
+        short: &mut Vec<Short>,
+    ) -> usize {
+        let mut whole = 0;
+        while let Some(ring) = &mut self.ring {
+            let streams = &self.streams;
+            let mut writes =
+                list.by_ref().map(|(place, id, bytes)| (place, stream_of(streams, id).as_raw_fd(), bytes));
+            match ring.write(&mut writes, short) {
+                Ok(written) => {
+                    whole += written.whole;
+                    if written.writes < WRITES_MAX {
+                        return whole;
+                    }
+                }
+                Err(written) => {
+                    whole += written.whole;
+                    self.ring = None;
+                }
+            }
+        }
+        whole + write_one_by_one(self, list, short)
     }
 }
 
@@ -299,6 +342,18 @@ impl Net for Os {
         SockRef::from(self.stream(id)).send_vectored_with_flags(pieces, libc::MSG_NOSIGNAL)
     }
 
+    #[inline]
+    fn write_each<'a>(
+        &mut self,
+        list: impl Iterator<Item = (usize, ConnId, &'a [u8])>,
+        short: &mut Vec<Short>,
+    ) -> usize {
+        if self.ring.is_some() && list.size_hint().1.is_none_or(|most| most >= WRITES_MIN) {
+            return self.write_in_chunks(list, short);
+        }
+        write_one_by_one(self, list, short)
+    }
+
     fn take_error(&mut self, id: ConnId) -> Option<io::Error> {
         self.stream(id).take_error().unwrap_or_else(Some)
     }
@@ -340,6 +395,11 @@ impl Net for Os {
         !std::net::UdpSocket::bind((ip, 0))
             .is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
     }
+}
+
+#[inline]
+fn stream_of(streams: &[Option<TcpStream>], id: ConnId) -> &TcpStream {
+    streams[id.slot()].as_ref().expect("the reactor names only connections that it opened")
 }
 
 /// A unix stream kept like all others.

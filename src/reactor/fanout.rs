@@ -8,54 +8,51 @@ use std::io;
 
 use super::{Reactor, would_block};
 use crate::connection::Marks;
-use crate::net::{Net, uninterrupted};
+use crate::net::Net;
 use crate::slots::ConnId;
 use crate::state::{State, reason_of};
-
-/// Why a run over the members of a topic stopped: whose turn it is, where it is in the list, and how writing went, if
-/// it was tried.
-type Stopped = (usize, ConnId, Option<io::Result<usize>>);
 
 impl<N: Net> Reactor<N> {
     #[inline(never)]
     pub(super) fn deliver_logs(&mut self) {
         for log in self.state.outbox.logs.numbers() {
             let mut from = 0;
-            while let Some((index, id, written)) = self.write_log(log, from) {
+            while let Some((index, id)) = self.write_log(log, from) {
+                self.state.hear(id, false);
                 from = index + 1;
-                match written {
-                    None => self.state.hear(id, false),
-                    Some(written) => self.keep_log(log, id, written),
-                }
             }
             self.state.append_to_arrears(log);
         }
     }
 
-    /// Writes the log to its topic's members, until one is out of the ordinary or does not take it whole.
-    #[inline]
-    fn write_log(&mut self, log: u64, from: usize) -> Option<Stopped> {
-        let Reactor { net, state: State { outbox, topics, conns, metrics, now, .. }, .. } = self;
-        let bytes = outbox.logs.bytes(log);
-        let members = topics.attending(outbox.logs.topic(log)).iter().enumerate().skip(from);
-        for (index, member) in members {
-            let id = member.conn;
-            match conns.get_mut(id) {
-                Some(conn)
-                    if member.hears_all(log)
-                        && conn.marks.only(Marks::OF_INPUT)
-                        && !conn.output.is_queued(outbox) =>
-                {
-                    conn.active_at = now.get();
-                }
-                _ => return Some((index, id, None)),
+    /// Writes the log to its topic's members, until one is out of the ordinary. Returns where that one is in the list, and who.
+    fn write_log(&mut self, log: u64, from: usize) -> Option<(usize, ConnId)> {
+        let Reactor { net, state, short, .. } = self;
+        let State { outbox, topics, conns, metrics, now, .. } = state;
+        let topic = outbox.logs.topic(log);
+        let bytes = &outbox.logs.bytes(log)[..];
+        let mut stopped = None;
+        let members = topics.attending(topic).iter().enumerate().skip(from);
+        let ordinary = members.map_while(|(index, member)| match conns.get_mut(member.conn) {
+            Some(conn)
+                if member.hears_all(log)
+                    && conn.marks.only(Marks::OF_INPUT)
+                    && !conn.output.is_queued(outbox) =>
+            {
+                conn.active_at = now.get();
+                Some((index, member.conn, bytes))
             }
-            match uninterrupted(|| net.write(id, bytes)) {
-                Ok(count) if count == bytes.len() => metrics.bytes_out += count as u64,
-                written => return Some((index, id, Some(written))),
+            _ => {
+                stopped = Some((index, member.conn));
+                None
             }
+        });
+        metrics.bytes_out += net.write_each(ordinary, short) as u64;
+        while let Some((index, written)) = self.short.pop() {
+            let id = self.state.topics.attending(topic)[index].conn;
+            self.keep_log(log, id, written);
         }
-        None
+        stopped
     }
 
     /// A write that failed or took less than it was offered: what is left becomes the connection's tail.

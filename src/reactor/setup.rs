@@ -42,7 +42,18 @@ impl Reactor<Os> {
     pub fn new(limits: Limits) -> Result<Reactor<Os>, Error> {
         let descriptors = os::descriptor_limit().map_err(Error::Setup)?;
         let spare = descriptors.saturating_sub(DESCRIPTOR_RESERVE + limits.refusals_max as u64).max(1);
-        Ok(Reactor::with_net(Os::new(limits.busy_poll).map_err(Error::Setup)?, limits, spare as usize))
+        Ok(Reactor::with_net(
+            Os::new(limits.busy_poll, limits.io_uring).map_err(Error::Setup)?,
+            limits,
+            spare as usize,
+        ))
+    }
+}
+
+impl Reactor<Os> {
+    /// Whether the writes of a turn are made through io_uring: see [`Limits::io_uring`].
+    pub fn uses_io_uring(&self) -> bool {
+        self.net.uses_io_uring()
     }
 }
 
@@ -92,6 +103,7 @@ impl<N: Net> Reactor<N> {
             inbound: None,
             sharing: Sharing::default(),
             last_served: 0,
+            short: Vec::new(),
             events: None,
             left_over: false,
             mail: false,

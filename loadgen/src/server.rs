@@ -228,8 +228,8 @@ impl Server {
         Ok(())
     }
 
-    /// Leaves it to be waited for, so that its id remains its own.
-    fn has_ended(&self) -> bool {
+    /// Whether it has ended. It is left to be waited for, so that its id remains its own.
+    pub fn has_ended(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         // Once it has been waited for, its id is that of nobody, or of somebody else.
         self.is_over

@@ -232,6 +232,7 @@ fn known(kind: Kind) -> Vec<Known> {
         Kind::Echo => vec![
             floor("floor", "floor", "0", ECHO),
             floor("phased", "floor", "--phased 0", ECHO),
+            floor("batched", "floor", "--batched 0", ECHO),
             product(None),
             cargo("tokio"),
             cargo("monoio"),

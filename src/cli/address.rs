@@ -1,5 +1,6 @@
 //! `SERVICE=ADDRESS`: the grammar, and what host names stand for.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
@@ -34,14 +35,33 @@ impl Transport {
 #[derive(Clone)]
 pub struct Request {
     pub service: &'static Entry,
-    transport: Transport,
-    place: Place,
+    location: Location,
+}
+
+/// An ADDRESS as it was written, its host not looked up yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Location {
+    pub transport: Transport,
+    pub place: Place,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
+pub enum Place {
     Host(String, u16),
     Path(PathBuf),
+}
+
+/// In the form that the command line takes.
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let transport = self.transport.name();
+        match &self.place {
+            Place::Host(host, port) if host.is_empty() => write!(f, "{transport}://{}:{port}", loopback()),
+            Place::Host(host, port) if host.contains(':') => write!(f, "{transport}://[{host}]:{port}"),
+            Place::Host(host, port) => write!(f, "{transport}://{host}:{port}"),
+            Place::Path(path) => write!(f, "{transport}:{}", path.display()),
+        }
+    }
 }
 
 /// A service, and where it listens or is to listen.
@@ -65,12 +85,12 @@ pub fn request(text: &str) -> Result<Request, String> {
         });
     };
     let service = services::find(name)?;
-    let (transport, place) = place(address, service)?;
-    if !service.transports.contains(&transport) {
+    let location = location(address, service.transports[0])?;
+    if !service.transports.contains(&location.transport) {
         let all = service.transport_names().join(", ");
-        return Err(format!("{name} cannot be served on {}, only on {all}", transport.name()));
+        return Err(format!("{name} cannot be served on {}, only on {all}", location.transport.name()));
     }
-    Ok(Request { service, transport, place })
+    Ok(Request { service, location })
 }
 
 fn example(entry: &Entry) -> String {
@@ -80,7 +100,11 @@ fn example(entry: &Entry) -> String {
     }
 }
 
-fn place(address: &str, service: &Entry) -> Result<(Transport, Place), String> {
+/// Reads one ADDRESS. A bare HOST:PORT is of the transport `bare`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn location(address: &str, bare: Transport) -> Result<Location, String> {
     // `unix-dgram:` first: `unix:` is no prefix of it, but a reader may think so.
     for (prefix, transport) in [("unix-dgram:", Transport::UnixDatagram), ("unix:", Transport::Unix)] {
         if let Some(path) = address.strip_prefix(prefix) {
@@ -90,7 +114,7 @@ fn place(address: &str, service: &Entry) -> Result<(Transport, Place), String> {
                 _ if path.chars().any(char::is_control) => {
                     Err("a socket path with control characters cannot be announced".to_owned())
                 }
-                1..=UNIX_PATH_BYTES_MAX => Ok((transport, Place::Path(PathBuf::from(path)))),
+                1..=UNIX_PATH_BYTES_MAX => Ok(Location { transport, place: Place::Path(PathBuf::from(path)) }),
                 _ => Err(format!("the system takes socket paths of at most {UNIX_PATH_BYTES_MAX} bytes")),
             };
         }
@@ -103,10 +127,10 @@ fn place(address: &str, service: &Entry) -> Result<(Transport, Place), String> {
                 "'{other}://' is no transport: use tcp://HOST:PORT, udp://HOST:PORT, unix:PATH or unix-dgram:PATH"
             ));
         }
-        None => (service.transports[0], address),
+        None => (bare, address),
     };
     let (host, port) = split_host_and_port(host_and_port)?;
-    Ok((transport, Place::Host(host.to_owned(), port)))
+    Ok(Location { transport, place: Place::Host(host.to_owned(), port) })
 }
 
 fn split_host_and_port(text: &str) -> Result<(&str, u16), String> {
@@ -134,7 +158,17 @@ impl Request {
     /// # Errors
     /// When there is no such host.
     pub fn resolve(&self) -> Result<Listener, String> {
-        let address = match &self.place {
+        Ok(Listener { service: self.service, address: self.location.resolve()?, is_default: false })
+    }
+}
+
+impl Location {
+    /// Looks the host up, and takes one of its addresses.
+    ///
+    /// # Errors
+    /// When there is no such host.
+    pub fn resolve(&self) -> Result<Address, String> {
+        Ok(match &self.place {
             Place::Path(path) if self.transport == Transport::UnixDatagram => {
                 Address::UnixDatagram(path.clone())
             }
@@ -143,8 +177,7 @@ impl Request {
                 let ip = if host.is_empty() { loopback() } else { look_up(host)? };
                 inet(self.transport, ip, *port)
             }
-        };
-        Ok(Listener { service: self.service, address, is_default: false })
+        })
     }
 }
 
@@ -177,19 +210,28 @@ pub fn loopback() -> IpAddr {
 /// # Errors
 /// When there is no such host.
 pub fn look_up(host: &str) -> Result<IpAddr, String> {
+    look_up_all(host).map(|all| all[0])
+}
+
+/// All addresses of a host, at least one, in the order in which they are to be tried: IPv4 first.
+///
+/// # Errors
+/// When there is no such host.
+pub fn look_up_all(host: &str) -> Result<Vec<IpAddr>, String> {
     let host = host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(host);
-    let all: Vec<IpAddr> = (host, 0)
+    let mut all: Vec<IpAddr> = (host, 0)
         .to_socket_addrs()
         .map_err(|error| {
             format!("cannot find the host '{host}': {error} (write an IP address, or check the name)")
         })?
         .map(|found| found.ip())
         .collect();
-    all.iter()
-        .find(|ip| ip.is_ipv4())
-        .or(all.first())
-        .copied()
-        .ok_or_else(|| format!("the host '{host}' has no address"))
+    if all.is_empty() {
+        return Err(format!("the host '{host}' has no address"));
+    }
+    // A stable sort: within a family the system knows best.
+    all.sort_by_key(IpAddr::is_ipv6);
+    Ok(all)
 }
 
 #[cfg(test)]

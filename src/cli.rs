@@ -3,16 +3,16 @@
 //! Exit codes: 0 ended in order, 1 the loop failed, 2 the command line, its file or an address was no good. A second
 //! SIGTERM or SIGINT ends the program by that signal, which a shell shows as 128 + its number.
 
-mod address;
+pub mod address;
 mod config;
 mod limits;
 mod outlet;
 mod serve;
 mod services;
-mod settings;
-mod show;
+pub mod settings;
+pub mod show;
 mod spelling;
-mod units;
+pub mod units;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -29,8 +29,14 @@ use limits::LimitOptions;
 use settings::ServiceOptions;
 use units::Time;
 
+#[cfg(feature = "clients")]
+use crate::clients;
+
+/// The exit code for a loop or a client that failed.
+pub const EXIT_FAILED: u8 = 1;
+
 /// The exit code for a bad command line or an address that cannot be served.
-const EXIT_USAGE: u8 = 2;
+pub const EXIT_USAGE: u8 = 2;
 
 /// The command that serves.
 const SERVE: &str = "serve";
@@ -57,6 +63,9 @@ enum Command {
         after_help = "The commands reach what `tidewheel serve` serves; nc is OpenBSD's (Debian: netcat-openbsd)."
     )]
     Services,
+    #[cfg(feature = "clients")]
+    #[command(flatten)]
+    Clients(clients::Command),
 }
 
 /// Serve the built-in services until SIGTERM or SIGINT (Ctrl-C)
@@ -137,16 +146,22 @@ impl LogLevel {
 
 /// Everything from the arguments to the exit code.
 pub fn run() -> ExitCode {
-    match parse(std::env::args_os().collect()) {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let asked = words.get(1).cloned().unwrap_or_default();
+    match parse(words) {
         Ok(Cli { command: Command::Serve(options) }) => serve::serve(&options),
         Ok(Cli { command: Command::Services }) => match io::stdout().write_all(services::list().as_bytes()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,
         },
+        #[cfg(feature = "clients")]
+        Ok(Cli { command: Command::Clients(command) }) => clients::run(command),
         Err(error) if !is_mistake(&error) => error.exit(),
         Err(error) => {
+            let command = command();
+            let about = command.find_subcommand(&asked).map_or(SERVE, clap::Command::get_name);
             let line =
-                format!("tidewheel: {} (see tidewheel serve --help)\n", show::printable(&sentence(&error)));
+                format!("tidewheel: {} (see tidewheel {about} --help)\n", show::printable(&sentence(&error)));
             // The stream may be closed; the exit code tells all the same.
             let _ = io::stderr().write_all(line.as_bytes());
             ExitCode::from(EXIT_USAGE)
@@ -179,7 +194,8 @@ fn parse(words: Vec<OsString>) -> Result<Cli, clap::Error> {
     Cli::from_arg_matches(&matches)
 }
 
-fn command() -> clap::Command {
+/// The whole command line, as it is parsed and shown.
+pub fn command() -> clap::Command {
     // The table of services belongs in the help, and is known only when the program runs.
     Cli::command().mut_subcommand(SERVE, |serve| {
         let about = serve.get_about().cloned().unwrap_or_default();

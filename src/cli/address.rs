@@ -29,6 +29,12 @@ impl Transport {
             Transport::UnixDatagram => "unix-dgram",
         }
     }
+
+    /// Whether it carries messages, and knows no connections.
+    #[cfg(feature = "clients")]
+    pub fn is_datagrams(self) -> bool {
+        matches!(self, Transport::Udp | Transport::UnixDatagram)
+    }
 }
 
 /// A service, and where it is asked to listen.
@@ -114,7 +120,9 @@ pub fn location(address: &str, bare: Transport) -> Result<Location, String> {
                 _ if path.chars().any(char::is_control) => {
                     Err("a socket path with control characters cannot be announced".to_owned())
                 }
-                1..=UNIX_PATH_BYTES_MAX => Ok(Location { transport, place: Place::Path(PathBuf::from(path)) }),
+                1..=UNIX_PATH_BYTES_MAX => {
+                    Ok(Location { transport, place: Place::Path(PathBuf::from(path)) })
+                }
                 _ => Err(format!("the system takes socket paths of at most {UNIX_PATH_BYTES_MAX} bytes")),
             };
         }

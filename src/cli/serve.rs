@@ -29,10 +29,7 @@ use super::outlet::Outlet;
 use super::services::Add;
 use super::settings::Settings;
 use super::units::Time;
-use super::{EXIT_USAGE, ServeOptions, show};
-
-/// The exit code for a loop that failed.
-const EXIT_FAILED: u8 = 1;
+use super::{EXIT_FAILED, EXIT_USAGE, ServeOptions, show};
 
 /// How long a reactor may take to tell its counters. A turn is a matter of milliseconds.
 const COUNTERS_PATIENCE: Duration = Duration::from_secs(2);

@@ -72,9 +72,8 @@ impl ServiceOptions {
                 "--message-pause {pause} would never be over: --read-deadline {deadline} closes the connection before"
             ));
         }
-        let lang = self.lang.unwrap_or_else(|| Lang::from_environment(|name| std::env::var(name).ok()));
         Ok(Settings {
-            language: lang.language(),
+            language: language(self.lang),
             rules: Rules { message_pause: self.message_pause.limit(), line_bytes_max: limits.max_line.0 },
             http_idle_timeout: limits.idle_timeout.is_none().then_some(HTTP_IDLE_TIMEOUT),
             banner_text: self.banner_text.clone(),
@@ -89,8 +88,13 @@ impl ServiceOptions {
     }
 }
 
+/// The language that was asked for, or the environment's.
+pub fn language(asked: Option<Lang>) -> Language {
+    asked.unwrap_or_else(|| Lang::from_environment(|name| std::env::var(name).ok())).language()
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Lang {
+pub enum Lang {
     En,
     Zh,
 }

@@ -1,0 +1,405 @@
+//! A conversation: lines go to a peer, and what it says is shown as it comes, until one of the two ends it.
+//!
+//! ```text
+//!  console ──line, ending──► out ──► link ──► peer
+//!     ▲                                │
+//!     └── shown: lines, or the rest of one after a pause ◄── link
+//! ```
+//!
+//! There is one thread and no clock. Whatever has to wait, waits for a time in which nothing happens at all.
+
+use std::io::{self, ErrorKind};
+use std::time::Duration;
+
+use super::Failure;
+use super::console::{Console, Input};
+use super::link::{Link, Listening};
+use super::text::{Ending, Eol, Lines};
+use super::words::Notice;
+use crate::cli::units::Time;
+
+/// What is received at once: no datagram of UDP is longer.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// How long the beginning of a line waits for its end before it is a message: prompts have none, nor has what tutorials
+/// send.
+const MESSAGE_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long lines without an ending are kept apart once an answer has come: the server takes what comes together as one
+/// message.
+const PACE: Duration = Duration::from_millis(100);
+
+/// The same while no answer comes.
+const PACE_UNANSWERED: Duration = Duration::from_secs(1);
+
+/// How long a peer may take to close once it was told the word that ends the conversation.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How the two talk.
+pub struct Manners {
+    /// What ends each line; `None`: what is usual, that is a line feed on streams, and nothing in datagrams.
+    pub eol: Option<Eol>,
+    /// The word that ends the conversation.
+    pub until: Option<Ending>,
+    /// What stands before each line that is sent.
+    pub prefix: Option<fn() -> String>,
+    /// How long the peer may be silent after the end of input; `None`: as long as is usual.
+    pub wait: Option<Time>,
+}
+
+/// How long a stream may be silent after the end of input.
+const WAIT_STREAM: Duration = Duration::from_secs(10);
+
+/// The same for datagrams, where silence is the only end that there is.
+const WAIT_DATAGRAMS: Duration = Duration::from_secs(1);
+
+/// How a conversation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The peer closed.
+    Closed,
+    /// The word was said.
+    Farewell,
+    /// The input was over, and then the peer had nothing more to say.
+    Done,
+    /// SIGINT, SIGTERM or Ctrl-C.
+    Stopped,
+}
+
+/// A conversation with one peer, or on a socket to which all of them write.
+pub struct Conversation<'a> {
+    link: &'a mut dyn Link,
+    console: &'a mut Console,
+    manners: &'a Manners,
+    eol: Eol,
+    /// Whose name was told last.
+    told_peer: Option<String>,
+    /// What is on its way to the peer: the rest of a line, or a datagram.
+    out: Option<Vec<u8>>,
+    lines: Lines,
+    pace: Option<Pace>,
+    input_ended: bool,
+    half_closed: bool,
+    /// The peer took no more, before everything was sent.
+    unsent: bool,
+    /// The word was said here, and the peer may close.
+    leaving: bool,
+}
+
+/// A line without an ending was sent, and the next has to keep its distance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    Unanswered,
+    Answered,
+}
+
+impl<'a> Conversation<'a> {
+    pub fn new(link: &'a mut dyn Link, console: &'a mut Console, manners: &'a Manners) -> Conversation<'a> {
+        let usual = if link.is_stream() { Eol::Lf } else { Eol::None };
+        Conversation {
+            eol: manners.eol.unwrap_or(usual),
+            told_peer: link.peer().map(str::to_owned),
+            link,
+            console,
+            manners,
+            out: None,
+            lines: Lines::default(),
+            pace: None,
+            input_ended: false,
+            half_closed: false,
+            unsent: false,
+            leaving: false,
+        }
+    }
+
+    /// Says a line before all others.
+    pub fn begin_with(&mut self, line: &[u8]) {
+        self.line(line);
+    }
+
+    /// Talks until one of the two ends it.
+    ///
+    /// # Errors
+    /// When the connection breaks, or a standard stream does.
+    pub fn run(mut self) -> Result<Outcome, Failure> {
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            self.flush()?;
+            while self.may_speak() && (self.pace.is_none() || !self.console.line_is_next()) {
+                match self.console.take() {
+                    None => break,
+                    Some(Input::Line(line)) => self.line(&line),
+                    Some(Input::Bytes(bytes)) => self.out = Some(bytes),
+                    Some(Input::End) => self.end_of_input(),
+                    Some(Input::Stop) => return Ok(Outcome::Stopped),
+                    Some(Input::Failed(why)) => return Err(terminal_failed(&why)),
+                }
+                self.flush()?;
+            }
+            if self.console.is_stopping() {
+                return Ok(Outcome::Stopped);
+            }
+            if (self.input_ended || self.leaving) && self.out.is_none() && !self.half_closed {
+                // There is nothing to wait for where nothing can be closed.
+                if self.leaving && !self.link.is_stream() {
+                    return Ok(Outcome::Farewell);
+                }
+                self.half_closed = true;
+                self.link.half_close();
+            }
+
+            let silence = self.silence();
+            let ready = self.console.wait(self.link.fd(), self.out.is_some(), self.may_speak(), silence)?;
+            if ready.silence
+                && let Some(outcome) = self.silence_is_over()?
+            {
+                return Ok(outcome);
+            }
+            if ready.readable
+                && let Some(outcome) = self.receive(&mut piece)?
+            {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// Whether something can be taken from this end. What comes out of a pipe waits until there is somebody for it;
+    /// whoever types is told that there is nobody.
+    fn may_speak(&self) -> bool {
+        let is_heard = self.console.is_terminal() || self.link.peer().is_some();
+        is_heard && self.out.is_none() && !self.input_ended && !self.leaving
+    }
+
+    /// Sends a line, if there is somebody.
+    fn line(&mut self, line: &[u8]) {
+        if self.link.peer().is_none() {
+            self.console.say(&Notice::Nobody);
+            return;
+        }
+        let is_farewell = self.manners.until.as_ref().is_some_and(|word| word.is(line));
+        let mut out = Vec::new();
+        // The word itself is told as it is: whoever compares it would not know it behind a prefix.
+        if let (Some(prefix), false) = (self.manners.prefix, is_farewell) {
+            out.extend_from_slice(prefix().as_bytes());
+        }
+        out.extend_from_slice(line);
+        out.extend_from_slice(self.eol.bytes());
+        if self.link.is_stream() && self.eol == Eol::None {
+            self.pace = Some(Pace::Unanswered);
+        }
+        self.leaving |= is_farewell;
+        // An empty datagram is one, too.
+        self.out = (!out.is_empty() || !self.link.is_stream()).then_some(out);
+    }
+
+    fn end_of_input(&mut self) {
+        self.input_ended = true;
+        if let (true, Some(peer)) = (self.console.is_terminal(), self.link.peer()) {
+            self.console.say(&Notice::Waiting(peer));
+        }
+    }
+
+    /// Sends what goes without waiting.
+    fn flush(&mut self) -> Result<(), Failure> {
+        while let Some(out) = &mut self.out {
+            match self.link.send(out) {
+                Ok(count) if self.link.is_stream() && count < out.len() => drop(out.drain(..count)),
+                Ok(_) => self.out = None,
+                Err(error) if is_momentary(&error) => return Ok(()),
+                // It closes without reading what was sent to it: what it said before that is yet to be read.
+                Err(error) if self.link.is_stream() && is_broken(&error) => {
+                    self.out = None;
+                    (self.input_ended, self.half_closed, self.unsent) = (true, true, true);
+                }
+                Err(error) => return Err(self.broken("send to", &error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// How long nothing may happen.
+    fn silence(&self) -> Option<Duration> {
+        if self.lines.is_within_line() {
+            return Some(MESSAGE_PAUSE);
+        }
+        if self.leaving {
+            return Some(FAREWELL);
+        }
+        match self.pace {
+            Some(Pace::Answered) => return Some(PACE),
+            Some(Pace::Unanswered) => return Some(PACE_UNANSWERED),
+            None => {}
+        }
+        if !self.input_ended {
+            return None;
+        }
+        let usual = if self.link.is_stream() { WAIT_STREAM } else { WAIT_DATAGRAMS };
+        self.manners.wait.map_or(Some(usual), Time::limit)
+    }
+
+    /// What follows from it that nothing has happened for so long.
+    fn silence_is_over(&mut self) -> Result<Option<Outcome>, Failure> {
+        if self.lines.is_within_line() {
+            let rest = self.lines.rest();
+            return self.message(&rest);
+        }
+        if self.leaving {
+            return Ok(Some(Outcome::Farewell));
+        }
+        if self.pace.take().is_some() {
+            return Ok(None);
+        }
+        if !self.link.is_stream() {
+            return Ok(Some(Outcome::Done));
+        }
+        let peer = self.link.peer().unwrap_or_default();
+        Err(Failure::failed(format!(
+            "{peer} has neither sent anything nor closed the connection since the input ended (--wait 0: wait longer)"
+        )))
+    }
+
+    fn receive(&mut self, piece: &mut [u8]) -> Result<Option<Outcome>, Failure> {
+        let count = match self.link.receive(piece) {
+            Ok(count) => count,
+            Err(error) if is_momentary(&error) => return Ok(None),
+            // After the farewell it need not have read everything.
+            Err(_) if self.leaving => return Ok(Some(Outcome::Farewell)),
+            Err(error) => {
+                self.last_words()?;
+                return Err(self.broken("receive from", &error));
+            }
+        };
+        if let Some(Pace::Unanswered) = self.pace {
+            self.pace = Some(Pace::Answered);
+        }
+        if !self.link.is_stream() {
+            return self.datagram(&piece[..count]);
+        }
+        if count == 0 {
+            let farewell = self.last_words()?;
+            let usual = match (self.leaving, self.input_ended) {
+                (true, _) => Outcome::Farewell,
+                (false, _) if self.unsent || self.out.is_some() => {
+                    let peer = self.link.peer().unwrap_or_default();
+                    let line = format!("{peer} closed the connection before everything was sent");
+                    return farewell.map(Some).ok_or_else(|| Failure::failed(line));
+                }
+                (false, true) => Outcome::Done,
+                (false, false) => Outcome::Closed,
+            };
+            return Ok(Some(farewell.unwrap_or(usual)));
+        }
+        self.stream(&piece[..count])
+    }
+
+    fn stream(&mut self, bytes: &[u8]) -> Result<Option<Outcome>, Failure> {
+        if !self.console.shows_lines() {
+            self.console.pass_on(bytes)?;
+            if self.manners.until.is_none() {
+                return Ok(None);
+            }
+        }
+        let mut whole = Vec::new();
+        self.lines.take(bytes, |line| whole.push(line.to_vec()));
+        for line in whole {
+            let outcome = self.message(&line)?;
+            if outcome.is_some() {
+                return Ok(outcome);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The beginning of a line whose end will never come.
+    fn last_words(&mut self) -> Result<Option<Outcome>, Failure> {
+        if !self.lines.is_within_line() {
+            return Ok(None);
+        }
+        let rest = self.lines.rest();
+        self.message(&rest)
+    }
+
+    /// A message on a stream, which has been passed on already if it is not shown.
+    fn message(&mut self, message: &[u8]) -> Result<Option<Outcome>, Failure> {
+        if self.console.shows_lines() {
+            self.console.show(message)?;
+        }
+        let is_farewell = self.manners.until.as_ref().is_some_and(|word| word.is(message));
+        Ok(is_farewell.then_some(Outcome::Farewell))
+    }
+
+    fn datagram(&mut self, message: &[u8]) -> Result<Option<Outcome>, Failure> {
+        if let Some(peer) = self.link.peer()
+            && self.told_peer.as_deref() != Some(peer)
+        {
+            self.console.say(&Notice::Here(peer));
+            self.told_peer = Some(peer.to_owned());
+        }
+        if self.console.shows_lines() {
+            self.console.show(message)?;
+        } else {
+            self.console.pass_on(message)?;
+            // So that each is seen to be one.
+            if !message.ends_with(b"\n") {
+                self.console.pass_on(b"\n")?;
+            }
+        }
+        let is_farewell = self.manners.until.as_ref().is_some_and(|word| word.is(message));
+        Ok(is_farewell.then_some(Outcome::Farewell))
+    }
+
+    fn broken(&self, what: &str, error: &io::Error) -> Failure {
+        let peer = self.link.peer().unwrap_or("the peer");
+        let remedy = match error.kind() {
+            ErrorKind::ConnectionRefused => " (nobody listens there)",
+            _ if error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error()) => {
+                " (the line is longer than a datagram may be)"
+            }
+            _ => "",
+        };
+        Failure::failed(format!("cannot {what} {peer}: {error}{remedy}"))
+    }
+}
+
+/// Waits for the next peer that connects. Lines that are typed in the meantime go nowhere. `None`: the input has ended, or
+/// the program is to.
+///
+/// # Errors
+/// When nobody can be accepted, or the terminal fails.
+pub fn next_peer(listening: &Listening, console: &mut Console) -> Result<Option<Box<dyn Link>>, Failure> {
+    loop {
+        // What comes out of a pipe waits until there is somebody for it.
+        while (console.is_terminal() || !console.line_is_next())
+            && let Some(input) = console.take()
+        {
+            match input {
+                Input::Line(_) | Input::Bytes(_) => console.say(&Notice::Nobody),
+                Input::End | Input::Stop => return Ok(None),
+                Input::Failed(why) => return Err(terminal_failed(&why)),
+            }
+        }
+        if console.is_stopping() {
+            return Ok(None);
+        }
+        if console.wait(listening.fd(), false, false, None)?.readable {
+            match listening.accept() {
+                Ok(link) => return Ok(Some(link)),
+                // Gone again before it was greeted.
+                Err(error) if is_momentary(&error) || error.kind() == ErrorKind::ConnectionAborted => {}
+                Err(error) => return Err(Failure::failed(format!("cannot accept a connection: {error}"))),
+            }
+        }
+    }
+}
+
+fn terminal_failed(why: &str) -> Failure {
+    Failure::failed(format!("cannot read from the terminal: {why}"))
+}
+
+fn is_momentary(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+fn is_broken(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
+}

@@ -1,0 +1,290 @@
+//! `tidewheel ftp`: files and folders on an FTP server.
+
+pub mod session;
+mod text_mode;
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use indicatif::{MultiProgress, ProgressBar};
+use url::Url;
+
+use super::Failure;
+use super::get::{self, Downloads};
+use super::place::{self, FtpPlace};
+use super::transfer::{TermOptions, Terms, Trouble, begin_bar};
+use super::words::Notice;
+use crate::cli::show;
+use session::{Mode, Session};
+
+/// Work with files on an FTP server
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES, subcommand_required = true)]
+pub struct FtpOptions {
+    #[command(subcommand)]
+    action: Action,
+
+    #[command(flatten)]
+    terms: TermOptions,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Print the folder in which the login ends, or the full name of the one in the URL
+    #[command(after_help = "Example: tidewheel ftp pwd ftp://HOST/pub")]
+    Pwd(At),
+    /// List a folder as the server does, with sizes and dates
+    #[command(after_help = "Example: tidewheel ftp ls ftp://HOST/pub/")]
+    Ls(At),
+    /// List the names in a folder
+    #[command(after_help = "Example: tidewheel ftp nlst ftp://HOST/pub/")]
+    Nlst(At),
+    /// Fetch a file
+    #[command(after_help = "Example: tidewheel ftp get ftp://HOST/pub/README -o -")]
+    Get(GetOptions),
+    /// Store a file
+    #[command(after_help = "Example: tidewheel ftp put report.txt ftp://bob@HOST/incoming/ --ascii")]
+    Put(PutOptions),
+    /// Give a file or a folder another name
+    #[command(
+        after_help = "Example: tidewheel ftp rename ftp://bob@HOST/incoming/report.txt incoming/old.txt"
+    )]
+    Rename(RenameOptions),
+    /// Remove a file
+    #[command(after_help = "Example: tidewheel ftp rm ftp://bob@HOST/incoming/old.txt")]
+    Rm(At),
+    /// Make a folder
+    #[command(after_help = "Example: tidewheel ftp mkdir ftp://bob@HOST/incoming/2026")]
+    Mkdir(At),
+    /// Remove an empty folder
+    #[command(after_help = "Example: tidewheel ftp rmdir ftp://bob@HOST/incoming/2026")]
+    Rmdir(At),
+}
+
+#[derive(clap::Args)]
+struct At {
+    /// What it is about: ftp://[USER@]HOST[:PORT]/PATH
+    url: String,
+}
+
+#[derive(clap::Args)]
+struct RenameOptions {
+    /// What it is about: ftp://[USER@]HOST[:PORT]/PATH
+    url: String,
+
+    /// The new path, from the folder in which the login ends unless it begins with a slash
+    to: String,
+}
+
+#[derive(clap::Args)]
+struct GetOptions {
+    /// The file: ftp://[USER@]HOST[:PORT]/PATH
+    url: String,
+
+    /// Where to: a file, which is replaced; a folder; or - for standard output. Without it, this folder
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    #[command(flatten)]
+    mode: ModeOptions,
+}
+
+#[derive(clap::Args)]
+struct PutOptions {
+    /// The file to store; - for standard input
+    file: PathBuf,
+
+    /// Its path on the server; with a slash at the end, the folder for it
+    url: String,
+
+    /// Write under the final name from the beginning, for servers that let nothing be renamed: who looks in the meantime
+    /// sees a part of the file
+    #[arg(long)]
+    in_place: bool,
+
+    #[command(flatten)]
+    mode: ModeOptions,
+}
+
+#[derive(clap::Args)]
+struct ModeOptions {
+    /// Transfer a text: its lines end in CRLF on the network, in LF here
+    #[arg(long)]
+    ascii: bool,
+
+    /// Transfer byte for byte; this is the default
+    #[arg(long, conflicts_with = "ascii")]
+    binary: bool,
+}
+
+impl ModeOptions {
+    fn mode(&self) -> Mode {
+        // Only one of them is given.
+        if self.ascii && !self.binary { Mode::Text } else { Mode::Binary }
+    }
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tidewheel ftp ls ftp://HOST/pub/
+  tidewheel ftp get ftp://HOST/pub/README -o -
+  tidewheel ftp put report.txt ftp://bob@HOST/incoming/ --ascii
+  tidewheel ftp rename ftp://bob@HOST/incoming/report.txt incoming/old.txt
+
+A URL is ftp://[USER@]HOST[:PORT]/PATH. Without USER the login is anonymous. The password of an account is taken from \
+TIDEWHEEL_FTP_PASSWORD, or asked for; it has no place on the command line. PATH begins where the login ends; with two \
+slashes after the host, at the top.
+
+Exit codes: 0 it was done; 1 it was not, and a line on standard error says why; 2 a bad command line";
+
+/// The URLs that are taken.
+const SCHEMES: [&str; 1] = ["ftp"];
+
+/// Does what the options say.
+///
+/// # Errors
+/// A line for people.
+pub fn run(options: &FtpOptions) -> Result<(), Failure> {
+    let terms = options.terms.terms();
+    match &options.action {
+        Action::Pwd(At { url }) => at(url, terms, |session, place| {
+            session.enter(&place.path)?;
+            Ok(lines(&[session.folder()?]))
+        }),
+        Action::Ls(At { url }) => at(url, terms, |session, place| {
+            session.enter(&place.path)?;
+            Ok(lines(&session.list()?))
+        }),
+        Action::Nlst(At { url }) => at(url, terms, |session, place| {
+            session.enter(&place.path)?;
+            Ok(lines(&session.names()?))
+        }),
+        Action::Get(options) => fetch(options, terms),
+        Action::Put(options) => put(options, terms),
+        Action::Rename(RenameOptions { url, to }) => {
+            place::one_line(to).map_err(|reason| Failure::usage(format!("the new path: {reason}")))?;
+            at(url, terms, |session, place| session.rename(&place.path, to).map(silently))
+        }
+        Action::Rm(At { url }) => at(url, terms, |session, place| session.remove(&place.path).map(silently)),
+        Action::Mkdir(At { url }) => {
+            at(url, terms, |session, place| session.make_folder(&place.path).map(silently))
+        }
+        Action::Rmdir(At { url }) => {
+            at(url, terms, |session, place| session.remove_folder(&place.path).map(silently))
+        }
+    }
+}
+
+/// What is done needs no words.
+fn silently((): ()) -> String {
+    String::new()
+}
+
+/// Lines that a server sent, as a terminal can show them.
+fn lines(lines: &[String]) -> String {
+    lines.iter().map(|line| show::printable(line) + "\n").collect()
+}
+
+fn ftp_url(text: &str) -> Result<Url, Failure> {
+    place::url(text, &SCHEMES).map_err(Failure::usage)
+}
+
+/// Logs in where a URL says, does something there, and prints what that tells.
+fn at(
+    url: &str,
+    terms: Terms,
+    act: impl FnOnce(&mut Session, &FtpPlace) -> Result<String, Trouble>,
+) -> Result<(), Failure> {
+    let url = ftp_url(url)?;
+    let place = FtpPlace::of(&url).map_err(Failure::usage)?;
+    let password = get::passwords(&[&url], terms)?.remove(&place.account());
+    let told = Session::open(&place, password.as_deref(), terms).and_then(|mut session| {
+        let told = act(&mut session, &place)?;
+        session.close();
+        Ok(told)
+    });
+    match told {
+        Ok(text) => io::stdout()
+            .write_all(text.as_bytes())
+            .map_err(|error| Failure::failed(format!("cannot write to standard output: {error}"))),
+        Err(trouble) => Err(Failure::failed(format!("{url}: {}", trouble.line))),
+    }
+}
+
+/// Fetches a file, in the way of `tidewheel get`.
+fn fetch(options: &GetOptions, terms: Terms) -> Result<(), Failure> {
+    let url = ftp_url(&options.url)?;
+    let downloads = Downloads::new(
+        get::passwords(&[&url], terms)?,
+        get::destination(options.output.as_deref(), 1)?,
+        options.mode.mode(),
+        terms,
+    );
+    downloads.one(&url)
+}
+
+/// Stores a file. It has its final name once it is whole, unless it is written in place.
+fn put(options: &PutOptions, terms: Terms) -> Result<(), Failure> {
+    let shown = options.file.display();
+    let (mut source, total) =
+        open(&options.file).map_err(|error| Failure::failed(format!("cannot read {shown}: {error}")))?;
+    let name = options.file.file_name().map(|name| name.to_string_lossy().into_owned());
+    let mode = options.mode.mode();
+    let url = ftp_url(&options.url)?;
+    let mut path = FtpPlace::of(&url).map_err(Failure::usage)?.path;
+    if path.is_empty() || path.ends_with('/') {
+        let name = name.filter(|name| name != "-" && place::one_line(name).is_ok()).ok_or_else(|| {
+            Failure::usage(format!(
+                "{url} is a folder, and {shown} has no name to have there: write the whole path"
+            ))
+        })?;
+        path.push_str(&name);
+    }
+    at(&options.url, terms, |session, _| {
+        let draft = if options.in_place { path.clone() } else { draft_of(&path) };
+        let stream = session.begin_to_store(&draft, mode)?;
+        let bar = MultiProgress::new().add(ProgressBar::no_length().with_message(show::printable(&path)));
+        begin_bar(&bar, total);
+        let stored = session.store(stream, mode, &mut source, |bytes| bar.inc(bytes)).and_then(|bytes| {
+            if !options.in_place {
+                session.rename(&draft, &path).map_err(|trouble| {
+                    let line = trouble.line;
+                    Trouble::lasting(format!("cannot give it its name (--in-place does without): {line}"))
+                })?;
+            }
+            Ok(bytes)
+        });
+        bar.finish_and_clear();
+        match stored {
+            Ok(bytes) => {
+                let notice = Notice::Stored { path: &path, bytes }.text(terms.language);
+                Ok(lines(&[notice]))
+            }
+            Err(trouble) if session.remove(&draft).is_ok() => Err(trouble),
+            Err(Trouble { line, may_pass }) => {
+                Err(Trouble { line: format!("{line}; a part of it may be left there as {draft}"), may_pass })
+            }
+        }
+    })
+}
+
+/// What is to be stored, and how large it is if that is known.
+fn open(path: &Path) -> io::Result<(Box<dyn Read>, Option<u64>)> {
+    if path == "-" {
+        return Ok((Box::new(io::stdin()), None));
+    }
+    let there = fs::metadata(path)?;
+    if there.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"));
+    }
+    Ok((Box::new(File::open(path)?), there.is_file().then_some(there.len())))
+}
+
+/// The name that a file has on the server until it is whole, beside its final one.
+fn draft_of(path: &str) -> String {
+    let at = path.rfind('/').map_or(0, |slash| slash + 1);
+    // Two of us may store the same name at the same time.
+    format!("{}.tidewheel-{}-{}.part", &path[..at], std::process::id(), &path[at..])
+}

@@ -1,0 +1,385 @@
+//! `tidewheel get`: documents over HTTP, HTTPS and FTP, several at once.
+//!
+//! ```text
+//!  URLs, those of a list ─► threads ─► a draft beside its file ─► whole: its name
+//!                                        └─ trouble that may pass: again, up to --retry times
+//! ```
+
+mod files;
+mod http;
+mod list;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufReader, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar};
+use ureq::http::HeaderValue;
+use url::Url;
+
+use super::Failure;
+use super::ftp::session::{self, Mode, Session};
+use super::place::{self, FtpPlace};
+use super::transfer::{Sink, TermOptions, Terms, Trouble, begin_bar};
+use super::words::Notice;
+use crate::cli::show;
+use files::Destination;
+use http::Http;
+use list::Field;
+
+/// What it can fetch.
+const SCHEMES: [&str; 3] = ["http", "https", "ftp"];
+
+/// How large a list of addresses may be.
+const LIST_BYTES_MAX: u64 = 64 << 20;
+
+/// How long it rests before the first retry; before each further one twice as long, up to the most.
+const PAUSE_FIRST: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Fetch documents over HTTP, HTTPS or FTP, several at once
+///
+/// A document has its final name once it is whole: until then it is a file .tidewheel-*.part in the same folder, which
+/// is removed when something goes wrong.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct GetOptions {
+    /// What to fetch: http://, https:// or ftp://[USER@]HOST/PATH
+    #[arg(value_name = "URL", required_unless_present = "list_from")]
+    urls: Vec<String>,
+
+    /// Where to: a file, which is replaced; a folder; or - for standard output. Without it, this folder. In a folder each
+    /// has the last name of its URL, with a number if that is taken
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    /// Show the status and the headers of each answer on standard error, apart from the body
+    #[arg(short = 'i', long = "include")]
+    headers: bool,
+
+    /// Try again up to so many times what failed in a way that may pass: after half a second, one second, two ...
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    retry: u32,
+
+    /// How many to fetch at the same time
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    at_once: u16,
+
+    /// Fetch what the JSON document at this URL names, too; see --field
+    #[arg(long, value_name = "URL", requires = "field")]
+    list_from: Option<String>,
+
+    /// Where in that document the addresses are: names with dots between them, [] for each element, [0] for the first
+    #[arg(long, value_name = "WAY", requires = "list_from")]
+    field: Option<Field>,
+
+    /// What to call this program
+    #[arg(long, value_name = "TEXT", default_value = http::USER_AGENT, value_parser = header_value)]
+    user_agent: String,
+
+    #[command(flatten)]
+    terms: TermOptions,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tidewheel get http://127.0.0.1:8080/ -o page.html
+  tidewheel get -i -o - http://127.0.0.1:8080/        the headers on standard error, the body on standard output
+  tidewheel get --retry 3 https://HOST/a.iso ftp://HOST/b.iso
+  tidewheel get -o pictures --list-from http://HOST/news.json --field 'newslist[].picUrl'
+
+The password of an account, ftp://USER@HOST/PATH, is taken from TIDEWHEEL_FTP_PASSWORD or asked for.
+A proxy is taken from HTTPS_PROXY, HTTP_PROXY or ALL_PROXY, but for the hosts in NO_PROXY.
+
+Exit codes: 0 all were fetched; 1 one was not, and a line on standard error says why; 2 a bad command line";
+
+fn header_value(text: &str) -> Result<String, String> {
+    match HeaderValue::from_str(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("a header is one line of printable text".to_owned()),
+    }
+}
+
+/// Does what the options say.
+///
+/// # Errors
+/// A line for people.
+pub fn run(options: &GetOptions) -> Result<(), Failure> {
+    let terms = options.terms.terms();
+    let read = |text: &String| place::url(text, &SCHEMES).map_err(Failure::usage);
+    let mut urls = options.urls.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let list = options.list_from.as_ref().map(read).transpose()?.zip(options.field.as_ref());
+    let output = options.output.as_deref();
+    let known: Vec<&Url> = urls.iter().chain(list.as_ref().map(|(url, _)| url)).collect();
+    let passwords = passwords(&known, terms)?;
+    let downloads = Downloads {
+        http: Http::new(terms, &options.user_agent),
+        retries: options.retry,
+        headers: options.headers,
+        ..Downloads::new(passwords, destination(output, urls.len())?, Mode::Binary, terms)
+    };
+    let mut failed = 0;
+    if let Some((url, field)) = list {
+        let listed = downloads.list(&url, field).map_err(|trouble| {
+            let line = trouble.line;
+            Failure::failed(format!("{url}: {line}"))
+        })?;
+        for address in listed {
+            match address {
+                Ok(url) => urls.push(url),
+                Err(line) => {
+                    downloads.complain(&line);
+                    failed += 1;
+                }
+            }
+        }
+        destination(output, urls.len())?;
+    }
+    let all = urls.len() + failed;
+    if let ([url], 1) = (&urls[..], all) {
+        return downloads.one(url);
+    }
+    failed += downloads.run(&urls, usize::from(options.at_once));
+    match failed {
+        0 => Ok(()),
+        _ => Err(Failure::failed(format!("{failed} of {all} could not be fetched"))),
+    }
+}
+
+/// Where so many downloads go.
+pub fn destination(output: Option<&Path>, count: usize) -> Result<Destination, Failure> {
+    let path = output.unwrap_or(Path::new(".")).display();
+    match Destination::of(output) {
+        Ok(Destination::File(_)) if count > 1 => Err(Failure::usage(format!(
+            "-o {path} is one file, for {count} documents: name a folder that is there, or - for standard output"
+        ))),
+        Ok(destination) => Ok(destination),
+        Err(error) => Err(Failure::failed(format!("cannot write {path}: {error}"))),
+    }
+}
+
+/// The passwords of the accounts in URLs, asked for before anything else is on the terminal.
+pub fn passwords(urls: &[&Url], terms: Terms) -> Result<HashMap<String, String>, Failure> {
+    let mut passwords = HashMap::new();
+    for url in urls.iter().filter(|url| url.scheme() == "ftp") {
+        let place = FtpPlace::of(url).map_err(Failure::usage)?;
+        if place.user.is_some() && !passwords.contains_key(&place.account()) {
+            passwords.insert(place.account(), session::password(&place, terms)?);
+        }
+    }
+    Ok(passwords)
+}
+
+/// Downloads to one destination on the same terms.
+pub struct Downloads {
+    http: Http,
+    /// Of accounts.
+    passwords: HashMap<String, String>,
+    destination: Destination,
+    /// For FTP.
+    mode: Mode,
+    retries: u32,
+    /// Whether what an answer begins with is shown.
+    headers: bool,
+    terms: Terms,
+    bars: MultiProgress,
+}
+
+impl Downloads {
+    pub fn new(
+        passwords: HashMap<String, String>,
+        destination: Destination,
+        mode: Mode,
+        terms: Terms,
+    ) -> Downloads {
+        let http = Http::new(terms, http::USER_AGENT);
+        Downloads {
+            http,
+            passwords,
+            destination,
+            mode,
+            retries: 0,
+            headers: false,
+            terms,
+            bars: MultiProgress::new(),
+        }
+    }
+
+    /// Fetches one.
+    ///
+    /// # Errors
+    /// A line for people.
+    pub fn one(&self, url: &Url) -> Result<(), Failure> {
+        self.remove_drafts_on_signals();
+        self.save(url).map_err(|trouble| Failure::failed(format!("{url}: {}", trouble.line)))
+    }
+
+    fn remove_drafts_on_signals(&self) {
+        if let Err(error) = files::remove_on_signals() {
+            self.complain(&format!("a draft stays behind if a signal ends this: {error}"));
+        }
+    }
+
+    /// Fetches them all, and says of each what became of it. How many failed.
+    pub fn run(&self, urls: &[Url], at_once: usize) -> usize {
+        self.remove_drafts_on_signals();
+        // Documents on one stream come in order.
+        let at_once =
+            if self.destination == Destination::StandardOutput { 1 } else { at_once.min(urls.len()) };
+        let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            for _ in 0..at_once {
+                scope.spawn(|| {
+                    while let Some(url) = urls.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        if let Err(trouble) = self.save(url) {
+                            self.complain(&format!("{url}: {}", trouble.line));
+                            failed.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        failed.into_inner()
+    }
+
+    /// Fetches one and puts it where it belongs.
+    fn save(&self, url: &Url) -> Result<(), Trouble> {
+        let cannot_write = |error: io::Error| Trouble::lasting(format!("cannot write: {error}"));
+        let name = files::name_for(url.path());
+        let mut draft = self.destination.draft(&name).map_err(cannot_write)?;
+        let bar = self.bar(&name);
+        let mut bytes = 0;
+        let fetched = self.try_often(url, || {
+            draft.restart().map_err(cannot_write)?;
+            bytes = self.fetch(url, draft.file(), &bar, u64::MAX)?;
+            Ok(())
+        });
+        bar.finish_and_clear();
+        fetched?;
+        if let Some(path) = draft.finish().map_err(cannot_write)? {
+            let path = path.display();
+            let line =
+                Notice::Saved { path: &path.to_string(), bytes, url: url.as_str() }.text(self.terms.language);
+            self.bars.suspend(|| {
+                // Whoever closed standard output does not want to know.
+                let _ = writeln!(io::stdout(), "{}", show::printable(&line));
+            });
+        }
+        Ok(())
+    }
+
+    /// Tries until it succeeds, fails for good, or there are no retries left.
+    fn try_often(&self, url: &Url, mut attempt: impl FnMut() -> Result<(), Trouble>) -> Result<(), Trouble> {
+        let (mut left, mut pause) = (self.retries, PAUSE_FIRST);
+        loop {
+            match attempt() {
+                Err(Trouble { line, may_pass: true }) if left > 0 => {
+                    self.complain(&format!("{url}: {line}; trying again ({left} left)"));
+                    thread::sleep(pause);
+                    left -= 1;
+                    pause = PAUSE_MAX.min(2 * pause);
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    /// Fetches one document once. How many bytes it has.
+    fn fetch(&self, url: &Url, file: &mut File, bar: &ProgressBar, bytes_max: u64) -> Result<u64, Trouble> {
+        let mut sink = Sink { file, bar, bytes: 0, bytes_max };
+        let on_head = |head: &str| {
+            if self.headers {
+                self.bars.suspend(|| {
+                    let head: String = head.lines().map(|line| show::printable(line) + "\n").collect();
+                    // The stream may be closed; the exit code tells all the same.
+                    let _ = writeln!(io::stderr(), "{url}\n{head}");
+                });
+            }
+        };
+        if url.scheme() == "ftp" {
+            let place = FtpPlace::of(url).map_err(Trouble::lasting)?;
+            let password = self.passwords.get(&place.account()).map(String::as_str);
+            let mut session = Session::open(&place, password, self.terms)?;
+            on_head(session.welcome());
+            session.retrieve(&place.path, self.mode, &mut sink)?;
+            session.close();
+        } else {
+            self.http.fetch(url, &mut sink, &on_head)?;
+        }
+        Ok(sink.bytes)
+    }
+
+    /// The addresses that a JSON document names, or what is wrong with them.
+    fn list(&self, url: &Url, field: &Field) -> Result<Vec<Result<Url, String>>, Trouble> {
+        let cannot_keep = |error: io::Error| Trouble::lasting(format!("cannot keep it: {error}"));
+        let mut file = tempfile::tempfile().map_err(cannot_keep)?;
+        let bar = self.bar("list");
+        let fetched = self.try_often(url, || {
+            file.set_len(0).and_then(|()| file.rewind()).map_err(cannot_keep)?;
+            self.fetch(url, &mut file, &bar, LIST_BYTES_MAX).map(drop)
+        });
+        bar.finish_and_clear();
+        fetched?;
+        file.rewind().map_err(cannot_keep)?;
+        let document = serde_json::from_reader(BufReader::new(file))
+            .map_err(|error| Trouble::lasting(format!("it is no JSON: {error}")))?;
+        let texts = field.texts(&document);
+        if texts.is_empty() {
+            return Err(Trouble::lasting(format!("there are no addresses at {field}")));
+        }
+        Ok(texts.into_iter().map(|text| listed(url, text)).collect())
+    }
+
+    /// A bar below those that are there.
+    fn bar(&self, name: &str) -> ProgressBar {
+        // Whatever is drawn before it has its place would be drawn elsewhere.
+        let bar = self.bars.add(ProgressBar::no_length().with_message(show::printable(name)));
+        begin_bar(&bar, None);
+        bar
+    }
+
+    /// Says what is wrong, above the bars.
+    fn complain(&self, line: &str) {
+        self.bars.suspend(|| {
+            // The stream may be closed; the exit code tells all the same.
+            let _ = writeln!(io::stderr(), "tidewheel: {}", show::printable(line));
+        });
+    }
+}
+
+/// An address in the list that was fetched from `from`, which it may be relative to.
+fn listed(from: &Url, text: &str) -> Result<Url, String> {
+    let url = from.join(text).map_err(|error| format!("'{text}' in the list: {error}"))?;
+    // Strangers wrote it: our password is not for whatever host they name.
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(format!("{} in the list names an account", url.host_str().unwrap_or_default()));
+    }
+    place::accept(url, &SCHEMES).map_err(|reason| format!("'{text}' in the list {reason}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_in_lists_are_relative_to_the_list_and_name_no_accounts() {
+        let from = Url::parse("http://h/api/news.json?x=1").expect("a URL");
+        for (text, url) in [
+            ("http://pics/1.jpg", "http://pics/1.jpg"),
+            ("//pics/1.jpg", "http://pics/1.jpg"),
+            ("/1.jpg", "http://h/1.jpg"),
+            ("1.jpg", "http://h/api/1.jpg"),
+            ("ftp://h/1.jpg", "ftp://h/1.jpg"),
+        ] {
+            assert_eq!(listed(&from, text).map(String::from).as_deref(), Ok(url));
+        }
+        for bad in ["ftp://root@h/x", "http://u:secret@h/", "file:///etc/passwd", "javascript:x", "http://"] {
+            let told = listed(&from, bad).expect_err(bad);
+            assert!(!told.contains("secret"), "{told}");
+        }
+    }
+}

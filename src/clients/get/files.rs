@@ -1,0 +1,253 @@
+//! Where downloads end up. A file has its name once it is whole; until then it is a draft beside it.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Seek, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level;
+use tempfile::NamedTempFile;
+
+/// What any file is created with; the umask takes away from it.
+const MODE: u32 = 0o666;
+
+/// How many files of one name there may be in a folder.
+const NAMESAKES_MAX: u32 = 10_000;
+
+/// The name of what has none, `http://HOST/`.
+const NAMELESS: &str = "index.html";
+
+/// The longest name, in bytes, less room for a number.
+const NAME_BYTES_MAX: usize = 200;
+
+/// The drafts there are, for when a signal ends the program.
+static DRAFTS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Where all downloads of a command go.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Destination {
+    StandardOutput,
+    /// A regular file, which is replaced if it is there.
+    File(PathBuf),
+    /// Something that is there and must not be replaced: a device, a pipe.
+    Device(PathBuf),
+    /// Each under its own name; what is there stays.
+    Folder(PathBuf),
+}
+
+impl Destination {
+    /// What `-o` stands for.
+    ///
+    /// # Errors
+    /// What the system says of it.
+    pub fn of(output: Option<&Path>) -> io::Result<Destination> {
+        let Some(path) = output else { return Ok(Destination::Folder(PathBuf::from("."))) };
+        if path == "-" {
+            return Ok(Destination::StandardOutput);
+        }
+        match fs::metadata(path) {
+            Ok(there) if there.is_dir() => Ok(Destination::Folder(path.to_owned())),
+            // Through a symbolic link: the link stays one.
+            Ok(there) if there.is_file() => fs::canonicalize(path).map(Destination::File),
+            Ok(_) => Ok(Destination::Device(path.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                match path.as_os_str().as_encoded_bytes() {
+                    [.., b'/'] | [] => Err(error),
+                    _ => Ok(Destination::File(path.to_owned())),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Begins a file that is to become `name` where that is for us to choose.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn draft<'a>(&'a self, name: &'a str) -> io::Result<Draft<'a>> {
+        Ok(match self {
+            Destination::StandardOutput => Draft::Copied { file: tempfile::tempfile()?, to: None },
+            // Opened now: whether it can be written shows before anything is fetched.
+            Destination::Device(path) => {
+                let device = OpenOptions::new().write(true).open(path)?;
+                Draft::Copied { file: tempfile::tempfile()?, to: Some(device) }
+            }
+            Destination::File(path) => Draft::Replacing { file: Beside::new(parent(path))?, path },
+            Destination::Folder(path) => Draft::Named { file: Beside::new(path)?, folder: path, name },
+        })
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| *parent != "").unwrap_or(Path::new("."))
+}
+
+/// A file that is not whole yet. It is gone when this is dropped.
+pub enum Draft<'a> {
+    Copied { file: File, to: Option<File> },
+    Replacing { file: Beside, path: &'a Path },
+    Named { file: Beside, folder: &'a Path, name: &'a str },
+}
+
+impl Draft<'_> {
+    pub fn file(&mut self) -> &mut File {
+        match self {
+            Draft::Copied { file, .. } => file,
+            Draft::Replacing { file, .. } | Draft::Named { file, .. } => file.0.as_file_mut(),
+        }
+    }
+
+    /// Makes it empty again.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn restart(&mut self) -> io::Result<()> {
+        let file = self.file();
+        file.set_len(0)?;
+        file.rewind()
+    }
+
+    /// It is whole: gives it its name, or copies it to where it belongs. The path that it has, if it has one.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn finish(self) -> io::Result<Option<PathBuf>> {
+        match self {
+            Draft::Copied { mut file, to } => {
+                file.rewind()?;
+                match to {
+                    Some(mut device) => io::copy(&mut file, &mut device)?,
+                    None => {
+                        let mut out = io::stdout().lock();
+                        let bytes = io::copy(&mut file, &mut out)?;
+                        out.flush()?;
+                        bytes
+                    }
+                };
+                Ok(None)
+            }
+            Draft::Replacing { file, path } => file.replace(path).map(|()| Some(path.to_owned())),
+            Draft::Named { file, folder, name } => file.become_new(folder, name).map(Some),
+        }
+    }
+}
+
+/// A draft in the folder of what it is to become, so that to become it is to be renamed.
+pub struct Beside(NamedTempFile);
+
+impl Beside {
+    fn new(folder: &Path) -> io::Result<Beside> {
+        let mut names = tempfile::Builder::new();
+        names.prefix(".tidewheel-").suffix(".part").permissions(Permissions::from_mode(MODE));
+        // One step for whoever looks at the list: no draft is without its entry. An entry stays when its draft is gone;
+        // nobody else takes such a name.
+        let mut drafts = drafts();
+        let file = names.tempfile_in(folder)?;
+        drafts.push(file.path().to_owned());
+        Ok(Beside(file))
+    }
+
+    fn replace(self, path: &Path) -> io::Result<()> {
+        self.0.persist(path).map(drop).map_err(|refused| refused.error)
+    }
+
+    /// Takes the first free one of `name`, `name-2`, `name-3`, with the number before the extension.
+    fn become_new(self, folder: &Path, name: &str) -> io::Result<PathBuf> {
+        let mut file = self.0;
+        for number in 1..=NAMESAKES_MAX {
+            let path = folder.join(numbered(name, number));
+            match file.persist_noclobber(&path) {
+                Ok(_) => return Ok(path.strip_prefix(".").map(Path::to_owned).unwrap_or(path)),
+                Err(taken) if taken.error.kind() == io::ErrorKind::AlreadyExists => file = taken.file,
+                Err(refused) => return Err(refused.error),
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::AlreadyExists, "there are too many files of its name"))
+    }
+}
+
+fn numbered(name: &str, number: u32) -> String {
+    match (number, name.rsplit_once('.')) {
+        (1, _) => name.to_owned(),
+        (_, Some((stem, extension))) => format!("{stem}-{number}.{extension}"),
+        (_, None) => format!("{name}-{number}"),
+    }
+}
+
+/// The name under which the document at a path of a URL is saved. Whoever made up the URL may have been a stranger: the
+/// name is one of a visible file in this folder, whatever they wrote.
+pub fn name_for(path: &str) -> String {
+    let last = path.rsplit('/').next().unwrap_or_default();
+    let decoded = percent_encoding::percent_decode_str(last).decode_utf8_lossy();
+    let name: String = decoded
+        .chars()
+        .map(|character| if character == '/' || character.is_control() { '_' } else { character })
+        .collect();
+    let name = name.trim().trim_start_matches('.');
+    let end = name.char_indices().map(|(at, character)| at + character.len_utf8());
+    let end = end.take_while(|end| *end <= NAME_BYTES_MAX).last();
+    end.map_or(NAMELESS, |end| &name[..end]).to_owned()
+}
+
+fn drafts() -> MutexGuard<'static, Vec<PathBuf>> {
+    // A panic while it was pushed to leaves the list whole.
+    DRAFTS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has drafts removed when a signal ends the program.
+///
+/// # Errors
+/// When signals cannot be caught.
+pub fn remove_on_signals() -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            // Held to the end: from here on there are no new ones.
+            let drafts = drafts();
+            for path in drafts.iter() {
+                // Most are gone already.
+                let _ = fs::remove_file(path);
+            }
+            // Ends the program as if the signal had not been caught.
+            let _ = low_level::emulate_default_handler(signal);
+        }
+    })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_choose_no_hidden_and_no_distant_file() {
+        for (path, name) in [
+            ("/a/pic.jpg", "pic.jpg"),
+            ("/a/", "index.html"),
+            ("", "index.html"),
+            ("/%E5%9B%BE%E7%89%87.jpg", "图片.jpg"),
+            ("/..%2F..%2Fetc%2Fpasswd", "_.._etc_passwd"),
+            ("/.bashrc", "bashrc"),
+            ("/..", "index.html"),
+            ("/%2e%2e", "index.html"),
+            ("/a%0Ab%00%1b", "a_b__"),
+            ("/%20", "index.html"),
+        ] {
+            assert_eq!(name_for(path), name, "{path}");
+        }
+        let long = name_for(&format!("/{}", "图".repeat(500)));
+        assert!(long.len() <= NAME_BYTES_MAX && long.ends_with('图'), "{long}");
+    }
+
+    #[test]
+    fn namesakes_are_numbered_before_the_extension() {
+        assert_eq!(numbered("pic.jpg", 1), "pic.jpg");
+        assert_eq!(numbered("pic.jpg", 2), "pic-2.jpg");
+        assert_eq!(numbered("a.tar.gz", 3), "a.tar-3.gz");
+        assert_eq!(numbered("README", 12), "README-12");
+    }
+}

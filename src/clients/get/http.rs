@@ -1,0 +1,172 @@
+//! One document over HTTP or HTTPS.
+
+use std::io;
+
+use ureq::http::{Response, StatusCode};
+use ureq::tls::{RootCerts, TlsConfig};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
+};
+use ureq::{Agent, Body, Error, Timeout};
+use url::Url;
+
+use crate::clients::transfer::{Broken, Sink, Terms, Trouble, begin_bar};
+
+/// What the program calls itself.
+pub const USER_AGENT: &str = concat!("tidewheel/", env!("CARGO_PKG_VERSION"));
+
+/// Fetches over HTTP and HTTPS. Connections are used again.
+pub struct Http {
+    agent: Agent,
+    terms: Terms,
+}
+
+impl Http {
+    pub fn new(terms: Terms, user_agent: &str) -> Http {
+        let Terms { timeout, .. } = terms;
+        // The system's certificates, so that those of a company or a test count, too.
+        let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .user_agent(user_agent)
+            .tls_config(tls)
+            .timeout_resolve(timeout)
+            .timeout_connect(timeout)
+            .timeout_send_request(timeout)
+            .timeout_recv_response(timeout)
+            // Of the body each piece: a limit for all of it would be one for its size.
+            .timeout_per_read(timeout)
+            .timeout_per_write(timeout)
+            .build();
+        let connector = DefaultConnector::default().chain(HonestEnds);
+        Http { agent: Agent::with_parts(config, connector, DefaultResolver::default()), terms }
+    }
+
+    /// Fetches one document. `on_head` is shown the status and the headers of the answer as lines, whatever the status.
+    ///
+    /// # Errors
+    /// Why it was not fetched as a whole.
+    pub fn fetch(&self, url: &Url, sink: &mut Sink<'_>, on_head: &dyn Fn(&str)) -> Result<(), Trouble> {
+        let response = self.agent.get(url.as_str()).call().map_err(|error| self.trouble(error, None))?;
+        on_head(&head(&response));
+        let status = response.status();
+        if !status.is_success() {
+            let line = format!("the server answers {status}");
+            return Err(Trouble { line, may_pass: may_pass(status) });
+        }
+        let body = response.into_body();
+        let total = body.content_length();
+        begin_bar(sink.bar, total);
+        sink.fill(&mut body.into_reader()).map_err(|broken| match broken {
+            Broken::Source(error) => self.trouble(Error::from(error), Some((sink.bytes, total))),
+            Broken::Sink(trouble) => trouble,
+        })
+    }
+
+    /// An error in words; `body` is how much of it had come, of how much, if it had begun.
+    fn trouble(&self, error: Error, body: Option<(u64, Option<u64>)>) -> Trouble {
+        match error {
+            Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
+                let patience = self.terms.patience();
+                Trouble::passing(format!("no connection for {patience}"))
+            }
+            Error::Timeout(_) => self.terms.silence(body.map_or(0, |(bytes, _)| bytes)),
+            Error::Io(error) => match error.kind() {
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                    match body {
+                        Some((bytes, total)) => self.terms.cut(bytes, total),
+                        None => self.terms.closed(),
+                    }
+                }
+                // What TLS has to say, of a certificate for instance.
+                io::ErrorKind::InvalidData => Trouble::lasting(format!("TLS: {error}")),
+                _ => Trouble::unreachable(&error),
+            },
+            Error::HostNotFound => Trouble::lasting("there is no such host".to_owned()),
+            Error::Rustls(error) => Trouble::lasting(format!("TLS: {error}")),
+            Error::TooManyRedirects => {
+                Trouble::lasting("it sends from one address to the next without end".to_owned())
+            }
+            Error::Protocol(error) => Trouble::lasting(format!("the answer is not sound HTTP: {error}")),
+            other => Trouble::lasting(other.to_string()),
+        }
+    }
+}
+
+/// Whether the same request may succeed a little later.
+fn may_pass(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
+}
+
+/// The status and the headers, one line each.
+fn head(response: &Response<Body>) -> String {
+    let mut lines = format!("{:?} {}\n", response.version(), response.status());
+    for (name, value) in response.headers() {
+        lines.push_str(&format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes())));
+    }
+    lines
+}
+
+/// Makes connections whose breaking is told: see [`HonestEnd`].
+#[derive(Debug)]
+struct HonestEnds;
+
+impl<In: Transport> Connector<In> for HonestEnds {
+    type Out = HonestEnd<In>;
+
+    fn connect(&self, _details: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, Error> {
+        Ok(chained.map(HonestEnd))
+    }
+}
+
+/// A connection that ends in order or in an error. A body without a length goes on to the end of the connection, and the
+/// library takes a reset and a TLS stream that was cut for such an end.
+#[derive(Debug)]
+struct HonestEnd<In>(In);
+
+impl<In: Transport> Transport for HonestEnd<In> {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.0.buffers()
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        self.0.transmit_output(amount, timeout)
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        self.0.await_input(timeout).map_err(|error| match error {
+            Error::Io(broken)
+                if matches!(
+                    broken.kind(),
+                    io::ErrorKind::ConnectionReset
+                        | io::ErrorKind::ConnectionAborted
+                        | io::ErrorKind::UnexpectedEof
+                ) =>
+            {
+                Error::Io(io::Error::new(io::ErrorKind::BrokenPipe, broken))
+            }
+            other => other,
+        })
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.0.is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        self.0.is_tls()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_overloaded_may_pass_and_what_is_not_there_stays_so() {
+        let passes = |code| may_pass(StatusCode::from_u16(code).expect("a status"));
+        assert!([408, 429, 500, 502, 503, 504].into_iter().all(passes));
+        assert!(![301, 400, 401, 403, 404, 410, 501].into_iter().any(passes));
+    }
+}

@@ -1,0 +1,427 @@
+//! The way to a peer, on any transport: connections and datagrams, to one that listens or from those that come.
+//!
+//! Nothing here waits but [`connect`], and that no longer than it is told to.
+
+use std::fs;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::{self as unix, UnixDatagram, UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+use tidewheel::Address;
+
+use super::Failure;
+use crate::cli::address::{Location, Place, Transport, look_up_all, loopback};
+use crate::cli::units::Time;
+
+/// A way to a peer that never waits: what cannot be done at once fails with [`ErrorKind::WouldBlock`].
+pub trait Link {
+    /// What becomes readable and writable.
+    fn fd(&self) -> BorrowedFd<'_>;
+
+    /// Reads bytes or one datagram. 0 bytes from a stream are its end.
+    fn receive(&mut self, bytes: &mut [u8]) -> io::Result<usize>;
+
+    /// Sends the beginning of the bytes, or all of them as one datagram.
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Tells a peer on a stream that nothing more will come.
+    fn half_close(&mut self) {}
+
+    /// Whether bytes come and go without borders between messages.
+    fn is_stream(&self) -> bool {
+        false
+    }
+
+    /// Who would get what is sent now; `None` if there is nobody.
+    fn peer(&self) -> Option<&str>;
+
+    /// Leaves the peer for whoever writes next, if others can.
+    fn forget_peer(&mut self) {}
+}
+
+// ---- streams ----
+
+/// A connection.
+struct Connection<S> {
+    stream: S,
+    peer: String,
+}
+
+/// What the two kinds of streams share beyond reading and writing.
+trait Stream: Read + Write + AsFd {
+    fn shut_down_writing(&self) -> io::Result<()>;
+}
+
+impl Stream for TcpStream {
+    fn shut_down_writing(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
+
+impl Stream for UnixStream {
+    fn shut_down_writing(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
+
+impl<S: Stream> Link for Connection<S> {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+
+    fn receive(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(bytes)
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.write(bytes)
+    }
+
+    fn half_close(&mut self) {
+        // A peer that is gone already is told of by the next read.
+        let _ = self.stream.shut_down_writing();
+    }
+
+    fn is_stream(&self) -> bool {
+        true
+    }
+
+    fn peer(&self) -> Option<&str> {
+        Some(&self.peer)
+    }
+}
+
+// ---- datagrams to one peer ----
+
+/// A socket for datagrams that is connected to its only peer.
+struct Datagrams<S> {
+    socket: S,
+    peer: String,
+}
+
+impl Link for Datagrams<UdpSocket> {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    fn receive(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.socket.recv(bytes)
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.send(bytes)
+    }
+
+    fn peer(&self) -> Option<&str> {
+        Some(&self.peer)
+    }
+}
+
+impl Link for Datagrams<UnixDatagram> {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    fn receive(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.socket.recv(bytes)
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.send(bytes)
+    }
+
+    fn peer(&self) -> Option<&str> {
+        Some(&self.peer)
+    }
+}
+
+// ---- datagrams from whoever writes ----
+
+/// A socket for datagrams whose peer is whoever wrote last.
+struct Answers<S, A> {
+    socket: S,
+    last: Option<(A, String)>,
+    /// The socket's file, while there is one.
+    _file: Option<SocketFile>,
+}
+
+impl Link for Answers<UdpSocket, SocketAddr> {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    fn receive(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let (count, from) = self.socket.recv_from(bytes)?;
+        self.last = Some((from, from.to_string()));
+        Ok(count)
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &self.last {
+            Some((to, _)) => self.socket.send_to(bytes, to),
+            None => Err(ErrorKind::NotConnected.into()),
+        }
+    }
+
+    fn peer(&self) -> Option<&str> {
+        self.last.as_ref().map(|(_, name)| &**name)
+    }
+
+    fn forget_peer(&mut self) {
+        self.last = None;
+    }
+}
+
+impl Link for Answers<UnixDatagram, unix::SocketAddr> {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    fn receive(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let (count, from) = self.socket.recv_from(bytes)?;
+        // Whoever has no address can be heard, and not answered.
+        self.last = (!from.is_unnamed()).then(|| {
+            let name = unix_name(&from);
+            (from, name)
+        });
+        Ok(count)
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &self.last {
+            Some((to, _)) => self.socket.send_to_addr(bytes, to),
+            None => Err(ErrorKind::NotConnected.into()),
+        }
+    }
+
+    fn peer(&self) -> Option<&str> {
+        self.last.as_ref().map(|(_, name)| &**name)
+    }
+
+    fn forget_peer(&mut self) {
+        self.last = None;
+    }
+}
+
+/// The path of a unix socket, or the name that the kernel gave it.
+fn unix_name(address: &unix::SocketAddr) -> String {
+    use std::os::linux::net::SocketAddrExt;
+
+    match (address.as_pathname(), address.as_abstract_name()) {
+        (Some(path), _) => format!("unix-dgram:{}", path.display()),
+        (None, Some(name)) => format!("unix-dgram:@{}", name.escape_ascii()),
+        (None, None) => "unix-dgram:".to_owned(),
+    }
+}
+
+// ---- connecting ----
+
+/// Connects to where somebody should listen. Each address of the host may take as long as `timeout` says.
+///
+/// # Errors
+/// When there is no such host, or nobody takes the connection.
+pub fn connect(to: &Location, timeout: Time) -> Result<Box<dyn Link>, Failure> {
+    match (&to.place, to.transport) {
+        (Place::Path(path), Transport::UnixDatagram) => connect_unix_datagram(path, to),
+        (Place::Path(path), _) => connect_unix(path, timeout),
+        (Place::Host(_, 0), _) => {
+            return Err(Failure::usage(format!("{to}: there is no port 0 to connect to")));
+        }
+        (Place::Host(host, port), transport) => {
+            let ips =
+                if host.is_empty() { vec![loopback()] } else { look_up_all(host).map_err(Failure::usage)? };
+            let addresses: Vec<_> = ips.into_iter().map(|ip| SocketAddr::new(ip, *port)).collect();
+            if transport == Transport::Udp {
+                connect_udp(&addresses, to)
+            } else {
+                connect_tcp(&addresses, to, timeout)
+            }
+        }
+    }
+    .map_err(|error| Failure::failed(format!("cannot connect to {to}: {error}{}", remedy(&error, timeout))))
+}
+
+fn remedy(error: &io::Error, timeout: Time) -> String {
+    match error.kind() {
+        ErrorKind::ConnectionRefused | ErrorKind::NotFound => {
+            " (nobody listens there: check the address, or start the server)".to_owned()
+        }
+        ErrorKind::TimedOut => {
+            format!(" (nothing came within {timeout}: check the address, or give --timeout)")
+        }
+        _ => String::new(),
+    }
+}
+
+fn connect_tcp(addresses: &[SocketAddr], to: &Location, timeout: Time) -> io::Result<Box<dyn Link>> {
+    let stream = first_of(addresses, |address| match timeout.limit() {
+        Some(limit) => TcpStream::connect_timeout(address, limit),
+        None => TcpStream::connect(address),
+    })?;
+    stream.set_nonblocking(true)?;
+    // Lines are short, and wait for nobody.
+    stream.set_nodelay(true)?;
+    Ok(Box::new(Connection { stream, peer: to.to_string() }))
+}
+
+fn connect_udp(addresses: &[SocketAddr], to: &Location) -> io::Result<Box<dyn Link>> {
+    let socket = first_of(addresses, |address| {
+        let any = match address {
+            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+        };
+        let socket = UdpSocket::bind(any)?;
+        socket.connect(address)?;
+        Ok(socket)
+    })?;
+    socket.set_nonblocking(true)?;
+    Ok(Box::new(Datagrams { socket, peer: to.to_string() }))
+}
+
+fn connect_unix(path: &Path, timeout: Time) -> io::Result<Box<dyn Link>> {
+    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    // Connecting waits when the listener's backlog is full.
+    set_socket_timeout(&socket, Timeout::Send, timeout.limit())?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?).map_err(|error| match error {
+        rustix::io::Errno::AGAIN => ErrorKind::TimedOut.into(),
+        error => io::Error::from(error),
+    })?;
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(true)?;
+    Ok(Box::new(Connection { stream, peer: format!("unix:{}", path.display()) }))
+}
+
+fn connect_unix_datagram(path: &Path, to: &Location) -> io::Result<Box<dyn Link>> {
+    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
+    // A name of the kernel's choice, so that there is somebody to answer.
+    rustix::net::bind(&socket, &SocketAddrUnix::new_unnamed())?;
+    let socket = UnixDatagram::from(socket);
+    socket.connect(path)?;
+    socket.set_nonblocking(true)?;
+    Ok(Box::new(Datagrams { socket, peer: to.to_string() }))
+}
+
+/// What comes of the first address with which it works, or else the error of the last.
+fn first_of<T>(
+    addresses: &[SocketAddr],
+    mut open: impl FnMut(&SocketAddr) -> io::Result<T>,
+) -> io::Result<T> {
+    let mut last = io::Error::from(ErrorKind::AddrNotAvailable);
+    for address in addresses {
+        match open(address) {
+            Ok(opened) => return Ok(opened),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+// ---- listening ----
+
+/// A place where peers come: one after another, or all to the same socket.
+pub enum Listening {
+    Tcp(TcpListener),
+    Unix(UnixListener, SocketFile),
+    Datagrams(Box<dyn Link>),
+}
+
+/// Listens, and says where.
+///
+/// # Errors
+/// When the address cannot be had.
+pub fn listen(at: &Location) -> Result<(Listening, Address), Failure> {
+    let address = at.resolve().map_err(Failure::usage)?;
+    listen_at(&address).map_err(|error| Failure::usage(format!("cannot listen on {address}: {error}")))
+}
+
+fn listen_at(address: &Address) -> io::Result<(Listening, Address)> {
+    Ok(match address {
+        Address::Tcp(at) => {
+            let listener = TcpListener::bind(at)?;
+            listener.set_nonblocking(true)?;
+            let at = listener.local_addr()?;
+            (Listening::Tcp(listener), Address::Tcp(at))
+        }
+        Address::Udp(at) => {
+            let socket = UdpSocket::bind(at)?;
+            socket.set_nonblocking(true)?;
+            let at = socket.local_addr()?;
+            let link = Answers { socket, last: None, _file: None };
+            (Listening::Datagrams(Box::new(link)), Address::Udp(at))
+        }
+        Address::Unix(path) => {
+            let listener =
+                unless_stale(path, || UnixListener::bind(path), || UnixStream::connect(path).map(drop))?;
+            listener.set_nonblocking(true)?;
+            (Listening::Unix(listener, SocketFile(path.clone())), address.clone())
+        }
+        Address::UnixDatagram(path) => {
+            let knock = || UnixDatagram::unbound()?.connect(path);
+            let socket = unless_stale(path, || UnixDatagram::bind(path), knock)?;
+            socket.set_nonblocking(true)?;
+            let link = Answers { socket, last: None, _file: Some(SocketFile(path.clone())) };
+            (Listening::Datagrams(Box::new(link)), address.clone())
+        }
+    })
+}
+
+impl Listening {
+    /// What becomes readable when a peer comes; datagrams have no such thing.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Listening::Tcp(listener) => listener.as_fd(),
+            Listening::Unix(listener, _) => listener.as_fd(),
+            Listening::Datagrams(link) => link.fd(),
+        }
+    }
+
+    /// The next peer that has connected.
+    pub fn accept(&self) -> io::Result<Box<dyn Link>> {
+        match self {
+            Listening::Tcp(listener) => {
+                let (stream, from) = listener.accept()?;
+                stream.set_nonblocking(true)?;
+                stream.set_nodelay(true)?;
+                Ok(Box::new(Connection { stream, peer: from.to_string() }))
+            }
+            Listening::Unix(listener, SocketFile(path)) => {
+                let (stream, _) = listener.accept()?;
+                stream.set_nonblocking(true)?;
+                Ok(Box::new(Connection { stream, peer: format!("unix:{}", path.display()) }))
+            }
+            Listening::Datagrams(_) => Err(ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+/// The file of a unix socket, removed with it.
+pub struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // One that somebody has removed already is gone all the same.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Binds; a socket that nobody listens on, which somebody who was killed left behind, is replaced.
+fn unless_stale<T>(
+    path: &Path,
+    bind: impl Fn() -> io::Result<T>,
+    knock: impl FnOnce() -> io::Result<()>,
+) -> io::Result<T> {
+    match bind() {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => match knock() {
+            Err(refused) if refused.kind() == ErrorKind::ConnectionRefused => {
+                fs::remove_file(path)?;
+                bind()
+            }
+            _ => Err(error),
+        },
+        bound => bound,
+    }
+}

@@ -1,0 +1,155 @@
+//! What all transfers share: the terms they are made on, the trouble they run into, and the way of the bytes into a
+//! file.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tidewheel::services::Language;
+
+use crate::cli::settings::{self, Lang};
+use crate::cli::units::Time;
+
+/// How much is read at once.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// The options of whatever moves files.
+#[derive(clap::Args)]
+pub struct TermOptions {
+    /// How long a server may take to be reached, to answer, and between one piece and the next; 0 for no limit
+    #[arg(long, value_name = "DURATION", default_value = "10s", global = true)]
+    timeout: Time,
+
+    /// The language of what is said [default: from LC_ALL, LC_MESSAGES, LANG]
+    #[arg(long, value_enum, global = true)]
+    lang: Option<Lang>,
+}
+
+impl TermOptions {
+    pub fn terms(&self) -> Terms {
+        Terms { timeout: self.timeout.limit(), language: settings::language(self.lang) }
+    }
+}
+
+/// How long to wait, and which language to speak.
+#[derive(Clone, Copy)]
+pub struct Terms {
+    pub timeout: Option<Duration>,
+    pub language: Language,
+}
+
+impl Terms {
+    /// The timeout in words.
+    pub fn patience(&self) -> String {
+        self.timeout.map_or_else(String::new, |timeout| Time(timeout).to_string())
+    }
+
+    /// Nothing has come for too long.
+    pub fn silence(&self, bytes: u64) -> Trouble {
+        let patience = self.patience();
+        Trouble::passing(match bytes {
+            0 => format!("no answer for {patience}"),
+            _ => format!("nothing more came for {patience}, after {bytes} bytes"),
+        })
+    }
+
+    /// The end has come before the beginning.
+    pub fn closed(&self) -> Trouble {
+        Trouble::passing("the server closed the connection without an answer".to_owned())
+    }
+
+    /// The end has come too early.
+    pub fn cut(&self, bytes: u64, total: Option<u64>) -> Trouble {
+        Trouble::passing(match total {
+            Some(total) => format!("the connection broke off after {bytes} of {total} bytes"),
+            None => format!("the connection broke off after {bytes} bytes"),
+        })
+    }
+}
+
+/// Why something was not transferred: a line for people.
+#[derive(Debug)]
+pub struct Trouble {
+    pub line: String,
+    /// Trying again may help.
+    pub may_pass: bool,
+}
+
+impl Trouble {
+    /// It will be the same the next time.
+    pub fn lasting(line: String) -> Trouble {
+        Trouble { line, may_pass: false }
+    }
+
+    pub fn passing(line: String) -> Trouble {
+        Trouble { line, may_pass: true }
+    }
+
+    /// There is no connection.
+    pub fn unreachable(error: &io::Error) -> Trouble {
+        // The standard library has no kind for it.
+        match error.to_string() {
+            told if told.starts_with("failed to lookup address") => Trouble {
+                // The system's word for a server of names that does not answer.
+                may_pass: told.contains("Temporary failure"),
+                line: format!("there is no such host: {told}"),
+            },
+            told => Trouble::passing(format!("cannot connect: {told}")),
+        }
+    }
+}
+
+/// Where the bytes of one transfer go: into a file, past a progress bar.
+pub struct Sink<'a> {
+    pub file: &'a mut File,
+    pub bar: &'a ProgressBar,
+    pub bytes: u64,
+    /// More than this is refused.
+    pub bytes_max: u64,
+}
+
+/// Which end of a transfer failed.
+pub enum Broken {
+    Source(io::Error),
+    Sink(Trouble),
+}
+
+impl Sink<'_> {
+    /// Takes all that comes.
+    pub fn fill(&mut self, source: &mut impl Read) -> Result<(), Broken> {
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            let len = match source.read(&mut piece) {
+                Ok(0) => return Ok(()),
+                Ok(len) => len,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(Broken::Source(error)),
+            };
+            self.bytes += len as u64;
+            let limit = self.bytes_max;
+            if self.bytes > limit {
+                let line = format!("it has more than {limit} bytes");
+                return Err(Broken::Sink(Trouble::lasting(line)));
+            }
+            self.file
+                .write_all(&piece[..len])
+                .map_err(|error| Broken::Sink(Trouble::lasting(format!("cannot write: {error}"))))?;
+            self.bar.inc(len as u64);
+        }
+    }
+}
+
+/// Gives a bar the looks of a transfer of so many bytes, and sets it to the beginning.
+pub fn begin_bar(bar: &ProgressBar, total: Option<u64>) {
+    let looks = match total {
+        Some(_) => "{msg:30!} {bar:30} {bytes:>11}/{total_bytes} {bytes_per_sec} {eta}",
+        None => "{msg:30!} {spinner} {bytes:>11} {bytes_per_sec}",
+    };
+    match total {
+        Some(total) => bar.set_length(total),
+        None => bar.unset_length(),
+    }
+    bar.set_position(0);
+    bar.set_style(ProgressStyle::with_template(looks).expect("a template that is sound"));
+}

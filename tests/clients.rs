@@ -1,0 +1,16 @@
+//! The clients of the command line, as people and pipes use them.
+
+mod chat;
+mod console;
+mod ftp;
+mod ftp_server;
+mod get;
+mod listen;
+mod run;
+mod screen;
+mod shell;
+mod talk;
+mod terminal;
+mod tutorials;
+mod web;
+mod web_servers;

@@ -1,0 +1,433 @@
+//! `tidewheel ftp`, and `tidewheel get` of ftp://: against a small server that may misbehave, and those of Debian.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{Ipv6Addr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, tcgetattr};
+
+use super::ftp_server::{ACCOUNT, Fault, FtpServer};
+use super::run::{Ran, command, finish, names, prepared, run_in};
+use crate::harness::program::tidewheel_through;
+use crate::harness::{Folder, await_that, pattern};
+
+/// What is run on, what is served, and who serves it.
+struct Scene {
+    folder: Folder,
+    served: Folder,
+    server: FtpServer,
+}
+
+impl Scene {
+    fn new(fault: Fault) -> Scene {
+        let served = Folder::new();
+        let server = FtpServer::start(&served.path(""), fault);
+        Scene { folder: Folder::new(), served, server }
+    }
+
+    /// Runs `tidewheel ftp` at a path, anonymously; `URL` among the words is its URL.
+    fn ftp(&self, words: &[&str], path: &str) -> Ran {
+        run_in(&self.folder, with_url(words, &self.server.url(path)))
+    }
+}
+
+/// The words of `tidewheel ftp`, with a URL in its place.
+fn with_url<'a>(words: &[&'a str], url: &'a str) -> Vec<&'a str> {
+    ["ftp"].into_iter().chain(words.iter().map(|&word| if word == "URL" { url } else { word })).collect()
+}
+
+#[test]
+fn files_and_folders_are_worked_with() {
+    let scene = Scene::new(Fault::None);
+    works(&scene.folder, &scene.served.path(""), |words, path| {
+        command(&scene.folder, with_url(words, &scene.server.url(path)))
+    });
+    // A file has its name on the server once it is whole.
+    let said = scene.server.said();
+    let stored = said.iter().position(|line| line.starts_with("STOR .tidewheel-")).expect("it was stored");
+    assert!(
+        said[stored + 1].starts_with("RNFR .tidewheel-") && said[stored + 2] == "RNTO big.bin",
+        "{said:?}"
+    );
+    assert!(said.iter().any(|line| line == "PASS anonymous@"), "{said:?}");
+}
+
+/// The whole round on a server that works, whose folder is `served`.
+fn works(folder: &Folder, served: &Path, ftp: impl Fn(&[&str], &str) -> Command) {
+    let run = |words: &[&str], path: &str| finish(ftp(words, path));
+    let big = pattern(3_000_000);
+    fs::write(folder.path("big.bin"), &big).expect("the folder is there");
+    fs::write(folder.path("lines.txt"), "one\ntwo\n").expect("the folder is there");
+    assert_eq!(run(&["pwd", "URL"], "/").well(), "/\n");
+    assert_eq!(run(&["mkdir", "URL"], "/made%20here").well(), "");
+    assert_eq!(run(&["pwd", "URL"], "/made%20here").well(), "/made here\n");
+    assert_eq!(run(&["put", "big.bin", "URL"], "/").well(), "stored big.bin (3000000 bytes)\n");
+    assert_eq!(fs::read(served.join("big.bin")).expect("it was stored"), big);
+    run(&["put", "big.bin", "URL"], "/made%20here/b").well();
+    run(&["put", "lines.txt", "URL", "--in-place"], "/made%20here/").well();
+    // Some tell of the folder itself and of the one above it, too, and in any order.
+    let listed = |path: &str| {
+        let names = run(&["nlst", "URL"], path).well();
+        let mut names: Vec<_> =
+            names.lines().filter(|name| ![".", ".."].contains(name)).map(str::to_owned).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(listed("/made%20here/"), ["b", "lines.txt"]);
+    let long = run(&["ls", "URL"], "/made%20here").well();
+    for name in [" b", " lines.txt"] {
+        assert!(long.lines().any(|line| line.starts_with("-rw") && line.ends_with(name)), "{long}");
+    }
+
+    let out = run(&["get", "URL", "-o", "back.bin"], "/made%20here/b").well();
+    assert!(out.starts_with("saved back.bin (3000000 bytes) from ftp://"), "{out}");
+    assert_eq!(fs::read(folder.path("back.bin")).expect("it was saved"), big);
+    assert_eq!(run(&["get", "URL", "-o", "-"], "/made%20here/lines.txt").well(), "one\ntwo\n");
+
+    run(&["rename", "URL", "made here/c"], "/made%20here/b").well();
+    assert_eq!(names(&served.join("made here")), ["c", "lines.txt"]);
+    let line = run(&["rmdir", "URL"], "/made%20here").failed();
+    assert!(line.contains("/made%20here: the server says 550 "), "{line}");
+    for name in ["c", "lines.txt"] {
+        run(&["rm", "URL"], &format!("/made%20here/{name}")).well();
+    }
+    assert!(listed("/made%20here").is_empty());
+    run(&["rmdir", "URL"], "/made%20here").well();
+    run(&["rm", "URL"], "/big.bin").well();
+    assert!(names(served).is_empty());
+
+    for (words, path) in [
+        (&["ls", "URL"][..], "/missing/"),
+        (&["nlst", "URL"], "/missing"),
+        (&["pwd", "URL"], "/missing"),
+        (&["get", "URL"], "/missing.txt"),
+        (&["put", "big.bin", "URL"], "/missing/x"),
+        (&["rename", "URL", "x"], "/missing"),
+        (&["rm", "URL"], "/missing"),
+        (&["rmdir", "URL"], "/missing"),
+    ] {
+        let line = run(words, path).failed();
+        assert!(line.contains(&format!("{path}: the server says 55")), "{words:?}: {line}");
+    }
+    assert!(names(served).is_empty());
+    assert_eq!(names(&folder.path("")), ["back.bin", "big.bin", "lines.txt"]);
+}
+
+#[test]
+fn texts_change_their_line_ends_on_the_way() {
+    let scene = Scene::new(Fault::None);
+    fs::write(scene.folder.path("text"), "one\ntwo\n").expect("the folder is there");
+    scene.ftp(&["put", "--ascii", "text", "URL"], "/").well();
+    // The server stores what has come as it came.
+    assert_eq!(fs::read(scene.served.path("text")).expect("it was stored"), b"one\r\ntwo\r\n");
+    assert_eq!(scene.ftp(&["get", "--ascii", "URL", "-o", "-"], "/text").well(), "one\ntwo\n");
+    assert_eq!(scene.ftp(&["get", "--binary", "URL", "-o", "-"], "/text").well(), "one\r\ntwo\r\n");
+    assert!(scene.server.said().iter().any(|line| line == "TYPE A N"));
+    let line = scene.ftp(&["get", "--binary", "--ascii", "URL"], "/text").refused();
+    assert!(line.contains("cannot be used with"), "{line}");
+}
+
+#[test]
+fn accounts_have_their_password_from_the_environment() {
+    let scene = Scene::new(Fault::NoAnonymous);
+    fs::write(scene.served.path("for bob"), "hello").expect("the folder is there");
+    let line = scene.ftp(&["ls", "URL"], "/").failed();
+    assert!(
+        line.contains("the server wants an account, ftp://USER@HOST/PATH: 530 Login incorrect."),
+        "{line}"
+    );
+
+    let url = scene.server.account_url("/for%20bob");
+    let with = |password: &str, args: &[&str]| {
+        let mut command = command(&scene.folder, args);
+        command.env("TIDEWHEEL_FTP_PASSWORD", password);
+        finish(command)
+    };
+    assert_eq!(with(ACCOUNT.1, &["ftp", "get", &url, "-o", "-"]).well(), "hello");
+    assert_eq!(with(ACCOUNT.1, &["get", &url, "-o", "-"]).well(), "hello");
+    let line = with("wrong", &["ftp", "get", &url]).failed();
+    assert!(
+        line.contains("the server does not let bob in: 530 Login incorrect.") && !line.contains("wrong"),
+        "{line}"
+    );
+    let line = with("two\r\nDELE x", &["ftp", "get", &url]).refused();
+    assert!(line.contains("control characters"), "{line}");
+    assert!(names(&scene.folder.path("")).is_empty());
+
+    // Without a terminal there is nobody to ask.
+    let command = tidewheel_through(&["setsid", "--wait"], ["ftp", "ls", &url]);
+    let line = finish(prepared(command, &scene.folder)).refused();
+    assert!(line.contains("set TIDEWHEEL_FTP_PASSWORD"), "{line}");
+    let line = run_in(&scene.folder, ["ftp", "ls", "ftp://bob:s3cret@127.0.0.1/"]).refused();
+    assert!(line.contains("has a password") && !line.contains("s3cret"), "{line}");
+}
+
+#[test]
+fn a_password_that_is_typed_is_not_shown() {
+    let scene = Scene::new(Fault::NoAnonymous);
+    fs::write(scene.served.path("x"), "hello\n").expect("the folder is there");
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("there are terminals");
+    grantpt(&terminal).and_then(|()| unlockpt(&terminal)).expect("it is ours");
+    let name = ptsname(&terminal, Vec::new()).expect("it has a name").into_string().expect("it is ASCII");
+    let inside = File::options().read(true).write(true).open(name).expect("it was unlocked");
+    let mut outside = File::from(terminal);
+
+    let args = ["ftp", "get", &scene.server.account_url("/x"), "-o", "-"];
+    let mut program = prepared(tidewheel_through(&["setsid", "--ctty", "--wait"], args), &scene.folder);
+    program.stdin(inside.try_clone().expect("there are descriptors"));
+    let program = thread::spawn(move || finish(program));
+    let mut prompt = [0; "Password of bob@127.0.0.1: ".len()];
+    outside.read_exact(&mut prompt).expect("it asks");
+    assert_eq!(prompt.as_slice(), b"Password of bob@127.0.0.1: ");
+    // Who types before that sees it: so does everybody with every program.
+    await_that("the terminal echoes nothing", || {
+        let modes = tcgetattr(&outside).expect("it is a terminal");
+        (!modes.local_modes.contains(LocalModes::ECHO)).then_some(())
+    });
+    outside.write_all(format!("{}\n", ACCOUNT.1).as_bytes()).expect("it reads");
+    assert_eq!(program.join().expect("it was run").well(), "hello\n");
+    // Whatever else has reached the terminal.
+    fcntl_setfl(&outside, OFlags::NONBLOCK).expect("it is ours");
+    let mut shown = Vec::new();
+    let _ = outside.read_to_end(&mut shown);
+    assert!(shown.iter().all(u8::is_ascii_whitespace), "{}", shown.escape_ascii());
+}
+
+#[test]
+fn nothing_is_left_of_a_file_that_is_cut() {
+    for (fault, told) in [
+        (Fault::CutAndSaysSo, "the server says 426 Broken off."),
+        (Fault::CutAndLies, "the connection broke off after 500 of 1000 bytes"),
+        (Fault::Vanishes, "the connection broke off"),
+    ] {
+        let scene = Scene::new(fault);
+        fs::write(scene.served.path("x"), pattern(1000)).expect("the folder is there");
+        fs::write(scene.folder.path("kept"), "as it was").expect("the folder is there");
+        for args in [&["ftp", "get"][..], &["get"]] {
+            for output in [&["-o", "kept"][..], &[], &["-o", "-"]] {
+                let url = scene.server.url("/x");
+                let line = run_in(
+                    &scene.folder,
+                    args.iter().copied().chain([url.as_str()]).chain(output.iter().copied()),
+                )
+                .failed();
+                assert!(line.starts_with(&format!("tidewheel: {url}: {told}")), "{fault:?}: {line}");
+            }
+        }
+        assert_eq!(fs::read(scene.folder.path("kept")).expect("it is there"), b"as it was");
+        assert_eq!(names(&scene.folder.path("")), ["kept"]);
+    }
+}
+
+#[test]
+fn nothing_is_left_on_a_server_that_does_not_take_a_file() {
+    for (fault, told) in [
+        (Fault::Full, "the server says 552 The disk is full."),
+        (
+            Fault::NoRename,
+            "cannot give it its name (--in-place does without): the server says 550 Permission denied.",
+        ),
+    ] {
+        let scene = Scene::new(fault);
+        fs::write(scene.folder.path("x"), pattern(1 << 20)).expect("the folder is there");
+        fs::write(scene.served.path("x"), "as it was").expect("the folder is there");
+        let line = scene.ftp(&["put", "x", "URL"], "/").failed();
+        assert!(line.contains(told) && !line.contains("may be left"), "{fault:?}: {line}");
+        assert_eq!(names(&scene.served.path("")), ["x"]);
+        assert_eq!(fs::read(scene.served.path("x")).expect("it is there"), b"as it was");
+        if fault == Fault::NoRename {
+            scene.ftp(&["put", "--in-place", "x", "URL"], "/").well();
+            assert_eq!(fs::read(scene.served.path("x")).expect("it is there"), pattern(1 << 20));
+        }
+    }
+    // A server that is gone cannot be asked to tidy up.
+    let scene = Scene::new(Fault::Vanishes);
+    fs::write(scene.folder.path("x"), pattern(1 << 20)).expect("the folder is there");
+    let line = scene.ftp(&["put", "x", "URL"], "/").failed();
+    assert!(line.contains("a part of it may be left there as .tidewheel-"), "{line}");
+}
+
+#[test]
+fn what_cannot_be_read_or_reached_is_told() {
+    let scene = Scene::new(Fault::None);
+    for (file, told) in
+        [("missing", "cannot read missing: No such file"), (".", "cannot read .: it is a folder")]
+    {
+        let line = scene.ftp(&["put", file, "URL"], "/x").failed();
+        assert!(line.contains(told), "{line}");
+    }
+    let line = scene.ftp(&["put", "-", "URL"], "/").refused();
+    assert!(line.contains("write the whole path"), "{line}");
+    scene.ftp(&["put", "-", "URL"], "/empty").well();
+    assert_eq!(fs::read(scene.served.path("empty")).expect("it was stored"), b"");
+    // What would be a second command is none.
+    let line = scene.ftp(&["rm", "URL"], "/x%0D%0ADELE%20empty").refused();
+    assert!(line.contains("control characters"), "{line}");
+    let line = scene.ftp(&["rename", "URL", "x\r\nDELE empty"], "/empty").refused();
+    assert!(line.contains("control characters"), "{line}");
+    assert_eq!(names(&scene.served.path("")), ["empty"]);
+
+    let closed = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port").local_addr();
+    let line =
+        run_in(&scene.folder, ["ftp", "ls", &format!("ftp://{}/", closed.expect("it was bound"))]).failed();
+    assert!(line.contains("cannot connect: Connection refused"), "{line}");
+    let line = run_in(&scene.folder, ["ftp", "ls", "ftp://nowhere.invalid/"]).failed();
+    assert!(line.contains("there is no such host"), "{line}");
+    let line = run_in(&scene.folder, ["ftp", "ls", "http://127.0.0.1/"]).refused();
+    assert!(line.contains("begins with none of ftp://"), "{line}");
+    let line = Scene::new(Fault::NoFtp).ftp(&["ls", "URL"], "/").failed();
+    assert!(line.contains("what came is not FTP"), "{line}");
+    let line = Scene::new(Fault::Silent).ftp(&["ls", "--timeout", "300ms", "URL"], "/").failed();
+    assert!(line.contains("no answer for 300ms"), "{line}");
+}
+
+#[test]
+fn data_come_from_the_server_that_was_reached() {
+    // The passive address of this one is nobody's.
+    let scene = Scene::new(Fault::WrongAddress);
+    fs::write(scene.served.path("x"), "hello").expect("the folder is there");
+    assert_eq!(scene.ftp(&["get", "URL", "-o", "-"], "/x").well(), "hello");
+
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+        return println!("left out: there is no IPv6");
+    }
+    let server = FtpServer::start_at("[::1]:0", &scene.served.path(""), Fault::None);
+    assert_eq!(run_in(&scene.folder, ["get", &server.url("/x"), "-o", "-"]).well(), "hello");
+    assert!(server.said().iter().any(|line| line == "EPSV"), "{:?}", server.said());
+}
+
+// ---- the servers of Debian ----
+
+/// Serves on a free port of loopback with a program that expects its connection as standard input, as inetd has it. The
+/// port.
+fn inetd(program: PathBuf, args: Vec<String>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    let port = listener.local_addr().expect("it is bound").port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream = stream.expect("a connection that came");
+            let input = stream.try_clone().expect("there are descriptors");
+            let (input, output): (OwnedFd, OwnedFd) = (input.into(), stream.into());
+            let mut child = Command::new(&program)
+                .args(&args)
+                .stdin(Stdio::from(input))
+                .stdout(Stdio::from(output))
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("the program is there");
+            // It ends with its connection.
+            thread::spawn(move || child.wait());
+        }
+    });
+    port
+}
+
+/// Where a program is, if it is anywhere. Servers are not on everybody's path.
+fn installed(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from))
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Lets the user that a server becomes write there.
+fn open_to_all(folder: &Path) {
+    fs::set_permissions(folder, PermissionsExt::from_mode(0o777)).expect("it is ours");
+}
+
+#[test]
+fn vsftpd_is_worked_with_anonymously() {
+    let Some(vsftpd) = installed("vsftpd") else { return println!("left out: vsftpd is not installed") };
+    let (folder, served) = (Folder::new(), Folder::new());
+    // It refuses to serve a root that others can write to.
+    let root = served.path("root");
+    fs::create_dir_all(root.join("incoming")).expect("the folder is there");
+    open_to_all(&root.join("incoming"));
+    let config = served.path("vsftpd.conf");
+    let settings = format!(
+        "listen=NO\nanonymous_enable=YES\nanon_root={}\nwrite_enable=YES\nanon_upload_enable=YES\n\
+         anon_mkdir_write_enable=YES\nanon_other_write_enable=YES\nanon_world_readable_only=NO\nanon_umask=022\n\
+         ascii_download_enable=YES\nascii_upload_enable=YES\nrun_as_launching_user={}\n",
+        root.display(),
+        if is_root() { "NO" } else { "YES" },
+    );
+    fs::write(&config, settings).expect("the folder is there");
+    let port = inetd(vsftpd, vec![config.display().to_string()]);
+    let url = |path: &str| format!("ftp://127.0.0.1:{port}{path}");
+    let run = |args: &[&str]| run_in(&folder, args);
+
+    assert_eq!(run(&["ftp", "pwd", &url("/incoming")]).well(), "/incoming\n");
+    let text = "one\ntwo\n";
+    fs::write(folder.path("text"), text).expect("the folder is there");
+    fs::write(folder.path("big"), pattern(5_000_000)).expect("the folder is there");
+    run(&["ftp", "put", "big", &url("/incoming/")]).well();
+    run(&["ftp", "put", "--ascii", "text", &url("/incoming/")]).well();
+    assert_eq!(fs::read(root.join("incoming/text")).expect("it was stored"), text.as_bytes());
+    assert_eq!(run(&["ftp", "get", "--ascii", &url("/incoming/text"), "-o", "-"]).well(), text);
+    assert_eq!(run(&["ftp", "nlst", &url("/incoming")]).well(), "big\ntext\n");
+    run(&["ftp", "mkdir", &url("/incoming/sub")]).well();
+    run(&["ftp", "rename", &url("/incoming/text"), "incoming/sub/t"]).well();
+    let listed = run(&["ftp", "ls", &url("/incoming/sub")]).well();
+    assert!(listed.starts_with("-rw") && listed.ends_with(" t\n"), "{listed}");
+    run(&["get", &url("/incoming/sub/t"), &url("/incoming/big"), "-o", "."]).well();
+    assert_eq!(fs::read(folder.path("big-2")).expect("it was saved"), pattern(5_000_000));
+    assert_eq!(fs::read(folder.path("t")).expect("it was saved"), text.as_bytes());
+
+    let line = run(&["ftp", "ls", &url("/missing")]).failed();
+    assert!(line.contains("the server says 550 "), "{line}");
+    let line = run(&["ftp", "put", "text", &url("/")]).failed();
+    assert!(line.contains("the server says 553 "), "{line}");
+    let mut account = command(&folder, ["ftp", "pwd", &format!("ftp://bob@127.0.0.1:{port}/")]);
+    account.env("TIDEWHEEL_FTP_PASSWORD", "wrong");
+    let line = finish(account).failed();
+    assert!(line.contains("the server does not let bob in: 530 "), "{line}");
+
+    run(&["ftp", "rm", &url("/incoming/sub/t")]).well();
+    run(&["ftp", "rmdir", &url("/incoming/sub")]).well();
+    assert_eq!(names(&root.join("incoming")), ["big"]);
+}
+
+#[test]
+fn pure_ftpd_is_worked_with_as_an_account() {
+    let (Some(pure_ftpd), Some(pure_pw)) = (installed("pure-ftpd"), installed("pure-pw")) else {
+        return println!("left out: pure-ftpd is not installed");
+    };
+    if !is_root() {
+        return println!("left out: pure-ftpd can be started by root alone");
+    }
+    let (folder, served) = (Folder::new(), Folder::new());
+    let root = served.path("home");
+    fs::create_dir(&root).expect("the folder is there");
+    open_to_all(&root);
+    let (list, accounts) = (served.path("passwd"), served.path("accounts.pdb"));
+    // The password as SHA-256 of crypt(3); pure-pw's own way costs a login three seconds.
+    let hashed = "$5$abcdefgh$Wpub5pVENRJjSgUWIthB8UVCwCbtQBPzkB2Vika5AO5";
+    let account = format!("{}:{hashed}:65534:65534::{}/./::::::::::::\n", ACCOUNT.0, root.display());
+    fs::write(&list, account).expect("the folder is there");
+    let made = Command::new(&pure_pw).arg("mkdb").arg(&accounts).arg("-f").arg(&list).status();
+    assert!(made.expect("the program is there").success());
+    // Accounts of its own, in a root of their own, of users from number 1 on, without anonymous ones.
+    let accounts = format!("puredb:{}", accounts.display());
+    let options = ["-l", &accounts, "-A", "-u", "1", "-E", "-H"].map(str::to_owned);
+    let port = inetd(pure_ftpd, options.to_vec());
+    works(&folder, &root, |words, path| {
+        let url = format!("ftp://{}@127.0.0.1:{port}{path}", ACCOUNT.0);
+        let mut command = command(&folder, with_url(words, &url));
+        command.env("TIDEWHEEL_FTP_PASSWORD", ACCOUNT.1);
+        command
+    });
+    let line = run_in(&folder, ["ftp", "ls", &format!("ftp://127.0.0.1:{port}/")]).failed();
+    assert!(line.contains("the server wants an account"), "{line}");
+}

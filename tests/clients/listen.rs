@@ -1,0 +1,181 @@
+//! `tidewheel talk --listen` in pipes: one peer after another on streams, whoever wrote last on datagrams.
+
+use std::io::Write;
+use std::net::{TcpStream, UdpSocket};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::thread;
+
+use rustix::process::Signal;
+
+use super::console::Client;
+use crate::harness::program::refused;
+use crate::harness::{Folder, PATIENCE, expect, read_to_end};
+
+fn start() -> (Client, String) {
+    start_at("127.0.0.1:0")
+}
+
+fn start_at(address: &str) -> (Client, String) {
+    let mut client = Client::start(["talk", "--listen", address]);
+    let at = client.listening();
+    (client, at)
+}
+
+fn connect(address: &str) -> TcpStream {
+    let stream =
+        TcpStream::connect(address.strip_prefix("tcp://").expect("it is of tcp")).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("it is no zero");
+    stream
+}
+
+#[test]
+fn one_peer_after_another_and_either_side_speaks_first() {
+    let (mut operator, address) = start();
+    let mut first = connect(&address);
+    // It waits in the backlog meanwhile.
+    let mut second = connect(&address);
+    operator.say("who is there?\n");
+    expect(&mut first, b"who is there?\n");
+    assert!(operator.err_line().ends_with(" is here"));
+    first.write_all(b"me\n").expect("it is open");
+    assert_eq!(operator.out_line(), "me");
+    first.write_all(b"Bye\r\n").expect("it is open");
+    assert_eq!(operator.out_line(), "Bye\r");
+    assert_eq!(read_to_end(&mut first).0, b"", "the word ends the conversation");
+    assert!(operator.err_line().ends_with(" is gone"));
+
+    second.write_all(b"hello?\n").expect("it is open");
+    assert_eq!(operator.out_line(), "hello?");
+    assert!(operator.err_line().ends_with(" is here"));
+    operator.say("hello!\nBYE\n");
+    expect(&mut second, b"hello!\nBYE\n");
+    assert_eq!(read_to_end(&mut second).0, b"", "from this side, too");
+    drop(second);
+    assert!(operator.err_line().ends_with(" is gone"));
+
+    let mut third = connect(&address);
+    third.write_all(b"without an end: bye").expect("it is open");
+    operator.expect("without an end: bye");
+    drop(third);
+    assert!(operator.err_line().ends_with(" is here"));
+    assert!(operator.err_line().ends_with(" is gone"));
+    operator.signal(Signal::INT);
+    let ended = operator.wait();
+    assert_eq!((ended.code, &*ended.err), (Some(0), ""));
+}
+
+#[test]
+fn a_peer_without_line_endings_is_understood() {
+    let (mut operator, address) = start();
+    let mut peer = connect(&address);
+    peer.write_all(b"BYE").expect("it is open");
+    operator.expect("BYE");
+    assert_eq!(read_to_end(&mut peer).0, b"");
+}
+
+#[test]
+fn the_end_of_input_ends_it_after_the_conversation() {
+    let (mut operator, address) = start();
+    operator.say("only this\n");
+    operator.end_input();
+    let mut peer = connect(&address);
+    assert_eq!(read_to_end(&mut peer).0, b"only this\n", "what was said before anybody came is not lost");
+    peer.write_all(b"thank you\n").expect("the operator still reads");
+    drop(peer);
+    let ended = operator.wait();
+    assert_eq!((ended.code, &*ended.out), (Some(0), "thank you\n"), "{}", ended.err);
+}
+
+#[test]
+fn datagrams_are_answered_to_whoever_wrote_last_with_the_time_before_the_text() {
+    let (mut operator, address) = start_at("udp://127.0.0.1:0");
+    let address = address.strip_prefix("udp://").expect("it is of udp");
+    let peers = [(); 2].map(|()| {
+        let peer = UdpSocket::bind("127.0.0.1:0").expect("loopback has a port");
+        peer.set_read_timeout(Some(PATIENCE)).expect("it is no zero");
+        peer.connect(address).expect("an address of loopback");
+        peer
+    });
+    let receive = |peer: &UdpSocket| {
+        let mut bytes = [0; 128];
+        let count = peer.recv(&mut bytes).expect("the operator answers");
+        String::from_utf8_lossy(&bytes[..count]).into_owned()
+    };
+    for peer in [&peers[0], &peers[1], &peers[0]] {
+        peer.send(b"hello").expect("the operator is there");
+        assert_eq!(operator.out_line(), "hello");
+        let name = peer.local_addr().expect("it is bound");
+        assert_eq!(operator.err_line(), format!("tidewheel: {name} is here"));
+        operator.say("an answer\n");
+        let answer = receive(peer);
+        // [Sat Nov 21 04:05:06 2026]:an answer
+        let (time, text) = answer.split_at(26);
+        assert_eq!(text, ":an answer", "{answer}");
+        assert!(time.starts_with('[') && time.ends_with(']') && time.matches(':').count() == 2, "{answer}");
+    }
+    operator.say("bye\n");
+    assert_eq!(receive(&peers[0]), "bye", "whoever compares it knows it");
+    assert!(operator.err_line().ends_with(" is gone"));
+    // What is said now waits for whoever comes.
+    operator.say("next\n");
+    peers[1].send(b"me").expect("the operator is there");
+    assert!(receive(&peers[1]).ends_with("]:next"));
+    assert_eq!(operator.out_line(), "me");
+    let ended = operator.finish();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+#[test]
+fn unix_sockets_are_served_and_removed_and_stale_ones_replaced() {
+    let folder = Folder::new();
+    let (stream, datagrams) = (folder.path("stream"), folder.path("datagrams"));
+    // Left behind by somebody who was killed.
+    drop(std::os::unix::net::UnixListener::bind(&stream).expect("the folder takes a socket"));
+    drop(UnixDatagram::bind(&datagrams).expect("the folder takes a socket"));
+
+    let (mut operator, _) = start_at(&format!("unix:{}", stream.display()));
+    let line = refused(["talk", "--listen", &format!("unix:{}", stream.display())]);
+    assert!(line.contains("in use"), "{line}");
+    let mut peer = UnixStream::connect(&stream).expect("it listens");
+    operator.say("hello\n");
+    expect(&mut peer, b"hello\n");
+    drop(peer);
+    operator.signal(Signal::TERM);
+    assert_eq!(operator.wait().code, Some(0));
+    assert!(!stream.exists());
+
+    let (mut operator, _) = start_at(&format!("unix-dgram:{}", datagrams.display()));
+    let peer = UnixDatagram::bind(folder.path("peer")).expect("the folder takes a socket");
+    peer.set_read_timeout(Some(PATIENCE)).expect("it is no zero");
+    peer.send_to(b"hello", &datagrams).expect("it listens");
+    assert_eq!(operator.out_line(), "hello");
+    operator.say("answer\n");
+    let mut bytes = [0; 128];
+    let count = peer.recv(&mut bytes).expect("the operator answers");
+    assert!(bytes[..count].ends_with(b"]:answer"));
+    assert_eq!(operator.finish().code, Some(0));
+    assert!(!datagrams.exists());
+}
+
+#[test]
+fn two_of_them_talk_to_each_other() {
+    let (mut operator, address) = start();
+    let mut caller = Client::start(["talk", &address, "--until", "bye"]);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            caller.say("over\n");
+            assert_eq!(caller.out_line(), "and out");
+        });
+        assert_eq!(operator.out_line(), "over");
+        operator.say("and out\n");
+    });
+    operator.say("bye\n");
+    assert_eq!(caller.wait().fine(), "bye\n");
+}
+
+#[test]
+fn an_address_that_cannot_be_had_is_bad_usage() {
+    let (_operator, address) = start();
+    let line = refused(["talk", "--listen", &address]);
+    assert!(line.contains(&address) && line.contains("in use"), "{line}");
+}

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::{self as unix, UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -356,14 +357,16 @@ fn listen_at(address: &Address) -> io::Result<(Listening, Address)> {
         Address::Unix(path) => {
             let listener =
                 unless_stale(path, || UnixListener::bind(path), || UnixStream::connect(path).map(drop))?;
+            let file = SocketFile::new(path)?;
             listener.set_nonblocking(true)?;
-            (Listening::Unix(listener, SocketFile(path.clone())), address.clone())
+            (Listening::Unix(listener, file), address.clone())
         }
         Address::UnixDatagram(path) => {
             let knock = || UnixDatagram::unbound()?.connect(path);
             let socket = unless_stale(path, || UnixDatagram::bind(path), knock)?;
+            let file = SocketFile::new(path)?;
             socket.set_nonblocking(true)?;
-            let link = Answers { socket, last: None, _file: Some(SocketFile(path.clone())) };
+            let link = Answers { socket, last: None, _file: Some(file) };
             (Listening::Datagrams(Box::new(link)), address.clone())
         }
     })
@@ -388,7 +391,7 @@ impl Listening {
                 stream.set_nodelay(true)?;
                 Ok(Box::new(Connection { stream, peer: from.to_string() }))
             }
-            Listening::Unix(listener, SocketFile(path)) => {
+            Listening::Unix(listener, SocketFile { path, .. }) => {
                 let (stream, _) = listener.accept()?;
                 stream.set_nonblocking(true)?;
                 Ok(Box::new(Connection { stream, peer: format!("unix:{}", path.display()) }))
@@ -398,14 +401,29 @@ impl Listening {
     }
 }
 
-/// The file of a unix socket, removed with it.
-pub struct SocketFile(PathBuf);
+/// The file of a unix socket, removed with it, if it is still the one that was made.
+pub struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> io::Result<SocketFile> {
+        Ok(SocketFile { path: path.to_owned(), identity: identity(path)? })
+    }
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // One that somebody has removed already is gone all the same.
-        let _ = fs::remove_file(&self.0);
+        if identity(&self.path).is_ok_and(|identity| identity == self.identity) {
+            // One that somebody else removes at the same moment is gone all the same.
+            let _ = fs::remove_file(&self.path);
+        }
     }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
 /// Binds; a socket that nobody listens on, which somebody who was killed left behind, is replaced.
@@ -414,14 +432,17 @@ fn unless_stale<T>(
     bind: impl Fn() -> io::Result<T>,
     knock: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<T> {
+    // Any other file refuses connections, too.
+    let is_socket = || fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
     match bind() {
-        Err(error) if error.kind() == ErrorKind::AddrInUse => match knock() {
-            Err(refused) if refused.kind() == ErrorKind::ConnectionRefused => {
-                fs::remove_file(path)?;
-                bind()
-            }
-            _ => Err(error),
-        },
+        Err(error)
+            if error.kind() == ErrorKind::AddrInUse
+                && is_socket()
+                && knock().is_err_and(|refused| refused.kind() == ErrorKind::ConnectionRefused) =>
+        {
+            fs::remove_file(path)?;
+            bind()
+        }
         bound => bound,
     }
 }

@@ -15,7 +15,7 @@ use signal_hook::{flag, low_level};
 use tidewheel::services::Language;
 
 use super::Failure;
-use super::terminal::Terminal;
+use super::terminal::{self, Terminal};
 use super::text::{Lines, harmless, without_ending};
 use super::words::Notice;
 
@@ -31,8 +31,6 @@ pub enum Input {
     Bytes(Vec<u8>),
     /// There will be no more.
     End,
-    /// Ctrl-C.
-    Stop,
     /// Nothing more can be read, for this reason.
     Failed(String),
 }
@@ -84,17 +82,18 @@ impl Console {
         let (wakes, wake) = UnixStream::pair()?;
         wakes.set_nonblocking(true)?;
         wake.set_nonblocking(true)?;
-        let terminal = Terminal::open(wake.try_clone()?);
+        let editor = terminal::editor();
         for signal in [SIGINT, SIGTERM] {
-            if terminal.is_none() {
+            if editor.is_none() {
                 // A second one ends the program at once, should it hang in writing to a pipe.
                 flag::register_conditional_default(signal, stopping.clone())?;
             }
             flag::register(signal, stopping.clone())?;
             low_level::pipe::register(signal, wake.try_clone()?)?;
         }
-        let side = match terminal {
-            Some(terminal) => Side::Terminal(terminal),
+        let side = match editor {
+            // After the signals: for each line it takes SIGINT, and then gives it back to whoever had it before.
+            Some(editor) => Side::Terminal(Terminal::start(editor, wake)?),
             None => Side::Pipes(Pipes {
                 by_lines,
                 lines: Lines::default(),
@@ -121,7 +120,8 @@ impl Console {
 
     /// Whether SIGINT, SIGTERM or Ctrl-C has come.
     pub fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
+        let has_left = matches!(&self.side, Side::Terminal(terminal) if terminal.has_left());
+        has_left || self.stopping.load(Ordering::Acquire)
     }
 
     /// The next thing that has been typed or read.

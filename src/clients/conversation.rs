@@ -131,7 +131,6 @@ impl<'a> Conversation<'a> {
                     Some(Input::Line(line)) => self.line(&line),
                     Some(Input::Bytes(bytes)) => self.out = Some(bytes),
                     Some(Input::End) => self.end_of_input(),
-                    Some(Input::Stop) => return Ok(Outcome::Stopped),
                     Some(Input::Failed(why)) => return Err(terminal_failed(&why)),
                 }
                 self.flush()?;
@@ -374,7 +373,7 @@ pub fn next_peer(listening: &Listening, console: &mut Console) -> Result<Option<
         {
             match input {
                 Input::Line(_) | Input::Bytes(_) => console.say(&Notice::Nobody),
-                Input::End | Input::Stop => return Ok(None),
+                Input::End => return Ok(None),
                 Input::Failed(why) => return Err(terminal_failed(&why)),
             }
         }

@@ -68,7 +68,8 @@ Examples:
   tidewheel talk --listen udp://127.0.0.1:8000    its answers begin with the time
 
 On a terminal lines can be edited and called back with the arrow keys; what comes in is printed above, control \
-characters escaped. Ctrl-D ends the input, which half-closes a stream, and what still arrives is printed; Ctrl-C leaves.
+characters escaped. Ctrl-R finds the line that begins with what was typed. Ctrl-D ends the input, which half-closes a \
+stream, and what still arrives is printed; a second one or Ctrl-C leaves.
 
 Elsewhere standard input is sent and standard output is what the peer sends, byte for byte on streams, a line each for \
 datagrams. Everything else is said on standard error.

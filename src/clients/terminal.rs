@@ -11,7 +11,7 @@
 //! through its hooks when it has begun (the first look for a hint) and when it is about to end (a line is validated).
 
 use std::collections::VecDeque;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -24,7 +24,7 @@ use rustyline::highlight::Highlighter;
 use rustyline::hint::Hinter;
 use rustyline::history::DefaultHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
-use rustyline::{ColorMode, Config, Context, Editor, ExternalPrinter, Helper};
+use rustyline::{Cmd, ColorMode, Config, Context, Editor, ExternalPrinter, Helper, KeyEvent, Modifiers};
 
 use super::console::Input;
 
@@ -44,6 +44,11 @@ const ENDING_PAUSE: Duration = Duration::from_millis(20);
 
 /// Up and down again: a message that changes nothing on the screen.
 const NOTHING: &str = "\x1b[A\n";
+
+/// Keys such as the arrows come as several bytes. After Escape alone, nothing follows for so long.
+const ESCAPE_MS: u16 = 100;
+
+pub type LineEditor = Editor<Hooks, DefaultHistory>;
 
 /// A terminal that is being edited on.
 pub struct Terminal {
@@ -68,32 +73,60 @@ struct State {
     editing: bool,
     /// Somebody is about to print, or waits until the editor has taken what was printed before.
     printing: bool,
+    /// Whoever types wants to leave, now.
+    left: bool,
     /// The editor is to end.
     closing: bool,
     /// The editor has ended, and the terminal is as it was.
     ended: bool,
 }
 
+/// An editor for the standard streams, if they are a terminal on which that can be done.
+pub fn editor() -> Option<(LineEditor, impl ExternalPrinter + Send + 'static)> {
+    if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
+        return None;
+    }
+    let config = Config::builder()
+        .max_history_size(HISTORY_LINES_MAX)
+        .ok()?
+        .auto_add_history(true)
+        .color_mode(ColorMode::Disabled)
+        .keyseq_timeout(Some(ESCAPE_MS))
+        .build();
+    let mut editor = LineEditor::with_config(config).ok()?;
+    // It refuses terminals that cannot move their cursor.
+    let printer = editor.create_external_printer().ok()?;
+    // While it searches, or waits for a second key, it paints nothing. So Ctrl-R and Ctrl-S go straight to the line that
+    // begins as this one, and the keys that would wait for another do nothing.
+    for (key, command) in [
+        (KeyEvent::ctrl('R'), Cmd::HistorySearchBackward),
+        (KeyEvent::ctrl('S'), Cmd::HistorySearchForward),
+        (KeyEvent::ctrl('Q'), Cmd::Noop),
+        (KeyEvent::ctrl('V'), Cmd::Noop),
+        (KeyEvent::ctrl('X'), Cmd::Noop),
+        (KeyEvent::ctrl(']'), Cmd::Noop),
+        (KeyEvent::new(']', Modifiers::CTRL_ALT), Cmd::Noop),
+    ] {
+        editor.bind_sequence(key, command);
+    }
+    Some((editor, printer))
+}
+
 impl Terminal {
-    /// Begins to edit, if the standard streams are a terminal on which that can be done.
-    pub fn open(wake: UnixStream) -> Option<Terminal> {
-        if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
-            return None;
-        }
-        let config = Config::builder()
-            .max_history_size(HISTORY_LINES_MAX)
-            .ok()?
-            .auto_add_history(true)
-            .color_mode(ColorMode::Disabled)
-            .build();
-        let mut editor = Editor::<Hooks, DefaultHistory>::with_config(config).ok()?;
-        // It refuses terminals that cannot move their cursor.
-        let printer = Box::new(editor.create_external_printer().ok()?);
+    /// Begins to edit.
+    ///
+    /// # Errors
+    /// When there can be no thread.
+    pub fn start(
+        (mut editor, printer): (LineEditor, impl ExternalPrinter + Send + 'static),
+        wake: UnixStream,
+    ) -> io::Result<Terminal> {
         let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), wake });
         editor.set_helper(Some(Hooks { shared: shared.clone() }));
         let at_editor = shared.clone();
-        let spawned = thread::Builder::new().name("editor".to_owned()).spawn(move || at_editor.edit(editor));
-        Some(Terminal { printer, shared, editor: Some(spawned.ok()?) })
+        let thread =
+            thread::Builder::new().name("editor".to_owned()).spawn(move || at_editor.edit(editor))?;
+        Ok(Terminal { printer: Box::new(printer), shared, editor: Some(thread) })
     }
 
     /// The next line that was typed.
@@ -104,6 +137,11 @@ impl Terminal {
     /// Looks at the next line without taking it.
     pub fn look_at_next<T>(&self, look: impl FnOnce(Option<&Input>) -> T) -> T {
         look(self.shared.lock().lines.front())
+    }
+
+    /// Whether Ctrl-C was pressed, or Ctrl-D twice.
+    pub fn has_left(&self) -> bool {
+        self.shared.lock().left
     }
 
     /// Prints lines above the one that is typed.
@@ -178,13 +216,18 @@ impl Shared {
         self.wake();
     }
 
+    fn leave(&self) {
+        self.lock().left = true;
+        self.wake();
+    }
+
     fn wake(&self) {
         // If it is full of bytes already, one more would wake nobody sooner.
         let _ = (&self.wake).write(&[0]);
     }
 
     /// The thread of the editor.
-    fn edit(&self, mut editor: Editor<Hooks, DefaultHistory>) {
+    fn edit(&self, mut editor: LineEditor) {
         let _ended = Ended(self);
         let mut prompt = PROMPT;
         loop {
@@ -201,13 +244,16 @@ impl Shared {
                 Ok(_) if prompt.is_empty() => {}
                 // What was pasted may be several lines.
                 Ok(text) => self.put(text.split('\n').map(|line| Input::Line(line.as_bytes().to_vec()))),
-                Err(ReadlineError::Eof) => {
-                    if !std::mem::take(&mut prompt).is_empty() {
-                        self.put([Input::End]);
-                    }
+                Err(ReadlineError::Eof) if !prompt.is_empty() => {
+                    prompt = "";
+                    self.put([Input::End]);
                 }
-                // Ctrl-C, or the end of the conversation, which looks no more.
-                Err(ReadlineError::Interrupted) => return self.put([Input::Stop]),
+                // Ctrl-C, or the end of the conversation, which looks no more; Ctrl-D once more, or the terminal has
+                // gone, of which nothing else will ever be read.
+                Err(ReadlineError::Interrupted | ReadlineError::Eof) => return self.leave(),
+                Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+                    return self.put([Input::Failed("what was typed is not UTF-8".to_owned())]);
+                }
                 Err(error) => return self.put([Input::Failed(error.to_string())]),
             }
         }
@@ -225,7 +271,7 @@ impl Drop for Ended<'_> {
 }
 
 /// What the editor calls in the course of a line.
-struct Hooks {
+pub struct Hooks {
     shared: Arc<Shared>,
 }
 

@@ -25,7 +25,7 @@ impl Screen {
         let screen = Screen { name: format!("tidewheel-{}-{number}", std::process::id()) };
         let words: Vec<_> = args.iter().map(|arg| format!("'{arg}'")).collect();
         let line = format!(
-            "'{}' {}; echo \"code $?\"; stty -a | grep -ow -e -icanon -e -echo; echo END; exec cat",
+            "before=$(stty -g); '{}' {}; echo \"code $?\"; [ \"$before\" = \"$(stty -g)\" ] || stty -a; echo END; exec cat",
             env!("CARGO_BIN_EXE_tidewheel"),
             words.join(" ")
         );
@@ -56,6 +56,18 @@ impl Screen {
     /// Presses a key by its name: `Enter`, `Up`, `C-c`.
     pub fn press(&self, key: &str) {
         assert!(self.tmux(["send-keys", key]).status.success());
+    }
+
+    /// Sends bytes as no key would.
+    pub fn send_bytes(&self, bytes: &[u8]) {
+        let bytes = bytes.iter().map(|byte| format!("{byte:02x}"));
+        assert!(self.tmux(["send-keys", "-H"].map(str::to_owned).into_iter().chain(bytes)).status.success());
+    }
+
+    /// Gives the terminal another size.
+    pub fn resize(&self, columns: u16, rows: u16) {
+        let [columns, rows] = [columns, rows].map(|size| size.to_string());
+        assert!(self.tmux(["resize-window", "-x", &columns, "-y", &rows]).status.success());
     }
 
     /// The lines that are to be seen, and those above them that have gone, without empty ones at the end.
@@ -94,8 +106,14 @@ impl Screen {
     /// Waits until the program has ended well and left the terminal as it was. Returns what is on it.
     #[track_caller]
     pub fn await_end(&self) -> Vec<String> {
+        self.await_code(0)
+    }
+
+    /// The same where it has failed.
+    #[track_caller]
+    pub fn await_code(&self, code: u8) -> Vec<String> {
         let lines = self.await_last("END");
-        assert_eq!(lines[lines.len() - 2..], ["code 0", "END"], "{}", lines.join("\n"));
+        assert_eq!(lines[lines.len() - 2..], [&format!("code {code}"), "END"], "{}", lines.join("\n"));
         lines
     }
 }

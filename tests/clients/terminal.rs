@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 
 use super::screen::Screen;
 use crate::harness::program::Server;
-use crate::harness::{PATIENCE, expect, read_to_end};
+use crate::harness::{PATIENCE, expect, read_to_end, reset};
 
 /// A client on a terminal, and the other end of its connection.
 fn talk(options: &[&str]) -> Option<(Screen, TcpStream)> {
@@ -206,6 +206,66 @@ fn a_terminal_that_is_told_to_end_is_left_as_it_was() {
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).expect("it is closed in order");
     assert_eq!(rest, b"");
+}
+
+#[test]
+fn who_has_ended_the_input_can_leave_at_once() {
+    for key in ["C-c", "C-d"] {
+        let Some((screen, mut stream)) = talk(&["--wait", "0"]) else { return };
+        screen.press("C-d");
+        assert_eq!(read_to_end(&mut stream).0, b"");
+        screen.await_lines("it says so", |lines| lines.iter().any(|line| line.starts_with("* end of input")));
+        screen.press(key);
+        screen.await_end();
+    }
+}
+
+#[test]
+fn a_server_that_vanishes_leaves_the_terminal_as_it_was() {
+    let Some((screen, mut stream)) = talk(&[]) else { return };
+    screen.type_text("unfinished");
+    screen.await_last("> unfinished");
+    stream.write_all(b"half a line").expect("the client is there");
+    screen.await_line("half a line");
+    reset(stream);
+    let lines = screen.await_code(1);
+    assert!(
+        lines.iter().any(|line| line.starts_with("tidewheel: cannot receive from tcp://")),
+        "{}",
+        lines.join("\n")
+    );
+}
+
+#[test]
+fn what_cannot_be_read_is_told_and_the_terminal_left_as_it_was() {
+    let Some((screen, _stream)) = talk(&[]) else { return };
+    screen.send_bytes(b"caf\xe9\r");
+    let lines = screen.await_code(1);
+    let told = "tidewheel: cannot read from the terminal: what was typed is not UTF-8";
+    assert!(lines.iter().any(|line| line == told), "{}", lines.join("\n"));
+}
+
+#[test]
+fn the_line_that_is_typed_stays_whole_in_another_size() {
+    let Some((screen, mut stream)) = talk(&[]) else { return };
+    let typed = "a line that is longer than the terminal will be";
+    screen.type_text(typed);
+    screen.await_last(&format!("> {typed}"));
+    screen.resize(30, 12);
+    let is_typed = |lines: &[String]| {
+        let first = lines.iter().rposition(|line| line.starts_with("> "));
+        first.is_some_and(|first| lines[first..].concat() == format!("> {typed}"))
+    };
+    screen.await_lines("it is wrapped", is_typed);
+    stream.write_all(b"narrow\n").expect("the client is there");
+    screen.await_line("narrow");
+    screen.await_lines("it stays whole", is_typed);
+    screen.resize(100, 30);
+    stream.write_all(b"wide\n").expect("the client is there");
+    screen.await_line("wide");
+    screen.await_last(&format!("> {typed}"));
+    screen.press("Enter");
+    expect(&mut stream, format!("{typed}\n").as_bytes());
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod console;
 mod conversation;
 mod ftp;
 mod get;
+mod introduction;
 mod link;
 mod place;
 mod shell;

@@ -14,7 +14,7 @@ use crate::cli::units::Time;
 
 /// Take part in a chat: what others say comes in above the line that is typed
 #[derive(Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, after_long_help = BEHAVIOUR)]
 pub struct ChatOptions {
     /// Where the chat is: HOST:PORT, tcp://HOST:PORT or unix:PATH
     #[arg(value_name = "ADDRESS", default_value = "127.0.0.1:25666", value_parser = location_of_chat)]
@@ -42,7 +42,26 @@ Examples:
   tidewheel chat --nick ada                       the chat of `tidewheel serve`; /help lists what it can do
   tidewheel chat --eol none 127.0.0.1:8000        a server that compares names without their line ending
 
-Ctrl-D leaves once the server has said everything, Ctrl-C at once.";
+Ctrl-D leaves once the server has said everything, Ctrl-C at once. See --help for pipes and exit codes.";
+
+// Paragraphs are one line each: clap wraps them to the terminal.
+const BEHAVIOUR: &str = "\
+Examples:
+  tidewheel chat --nick ada                       the chat of `tidewheel serve`; /help lists what it can do
+  tidewheel chat --eol none 127.0.0.1:8000        a server that compares names without their line ending
+  echo 'it is built' | tidewheel chat --nick builder
+
+On a terminal lines can be edited and called back with the arrow keys; what comes in is printed above, control \
+characters escaped. Ctrl-D leaves once the server has said everything; a second one or Ctrl-C leaves at once.
+
+In a pipe each line is one that is said, and standard output is what the server sends. A nickname that tidewheel's chat \
+refuses ends the program before anything else is said. Other servers are not understood: one that refuses the nickname \
+may take the next line for another.
+
+Exit codes:
+  0  the server closed, or the input ended and then the server had nothing more to say
+  1  the connection could not be made or broke, the nickname was refused, or the server was silent for too long
+  2  a bad command line or address";
 
 fn location_of_chat(text: &str) -> Result<Location, String> {
     let location = location_on_tcp(text)?;
@@ -73,12 +92,12 @@ pub fn run(options: &ChatOptions) -> Result<(), Failure> {
     }
     let mut conversation = Conversation::new(&mut *link, &mut console, &manners);
     if let Some(nick) = &options.nick {
-        conversation.begin_with(nick.as_bytes());
+        conversation.introduce(nick);
     }
     let outcome = conversation.run();
     if matches!(outcome, Ok(Outcome::Closed)) {
         console.say(&Notice::ServerGone(&server));
     }
     console.close();
-    outcome.map(drop)
+    outcome?.in_order()
 }

@@ -27,7 +27,7 @@ const PIECE_BYTES: usize = 64 << 10;
 pub enum Input {
     /// A line, without its ending.
     Line(Vec<u8>),
-    /// Some bytes of a pipe, as they are.
+    /// Some bytes of a pipe, as they are: of any kind, or the beginning of a line that is too long to be kept.
     Bytes(Vec<u8>),
     /// There will be no more.
     End,
@@ -272,7 +272,13 @@ impl Pipes {
             self.inputs.push_back(Input::End);
         } else if self.by_lines {
             let inputs = &mut self.inputs;
-            self.lines.take(&piece, |line| inputs.push_back(Input::Line(without_ending(line).to_vec())));
+            self.lines.take(&piece, |line| {
+                inputs.push_back(if line.ends_with(b"\n") {
+                    Input::Line(without_ending(line).to_vec())
+                } else {
+                    Input::Bytes(line.to_vec())
+                });
+            });
         } else {
             self.inputs.push_back(Input::Bytes(piece));
         }

@@ -6,20 +6,25 @@
 //!     └── shown: lines, or the rest of one after a pause ◄── link
 //! ```
 //!
-//! There is one thread and no clock. Whatever has to wait, waits for a time in which nothing happens at all.
+//! There is one thread. Whatever has to wait, waits for a time in which nothing happens at all; only the farewell is over at
+//! a certain time, however much is still said.
 
 use std::io::{self, ErrorKind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
 
 use super::Failure;
 use super::console::{Console, Input};
+use super::introduction::{Answer, Introduction};
 use super::link::{Link, Listening};
 use super::text::{Ending, Eol, Lines};
 use super::words::Notice;
 use crate::cli::units::Time;
 
-/// What is received at once: no datagram of UDP is longer.
-const PIECE_BYTES: usize = 64 << 10;
+/// What is received at once: no datagram of UDP is longer, nor one of unix sockets that is sent with the system's usual
+/// buffers.
+const PIECE_BYTES: usize = 256 << 10;
 
 /// How long the beginning of a line waits for its end before it is a message: prompts have none, nor has what tutorials
 /// send.
@@ -34,6 +39,9 @@ const PACE_UNANSWERED: Duration = Duration::from_secs(1);
 
 /// How long a peer may take to close once it was told the word that ends the conversation.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How long a datagram waits for room where nobody tells when there is some.
+const ROOM_PAUSE: Duration = Duration::from_millis(10);
 
 /// How the two talk.
 pub struct Manners {
@@ -54,7 +62,7 @@ const WAIT_STREAM: Duration = Duration::from_secs(10);
 const WAIT_DATAGRAMS: Duration = Duration::from_secs(1);
 
 /// How a conversation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Outcome {
     /// The peer closed.
     Closed,
@@ -64,6 +72,19 @@ pub enum Outcome {
     Done,
     /// SIGINT, SIGTERM or Ctrl-C.
     Stopped,
+    /// The connection broke, or the peer did not do what it should.
+    Failed(Failure),
+}
+
+impl Outcome {
+    /// # Errors
+    /// What went wrong.
+    pub fn in_order(self) -> Result<(), Failure> {
+        match self {
+            Outcome::Failed(failure) => Err(failure),
+            Outcome::Closed | Outcome::Farewell | Outcome::Done | Outcome::Stopped => Ok(()),
+        }
+    }
 }
 
 /// A conversation with one peer, or on a socket to which all of them write.
@@ -82,8 +103,10 @@ pub struct Conversation<'a> {
     half_closed: bool,
     /// The peer took no more, before everything was sent.
     unsent: bool,
-    /// The word was said here, and the peer may close.
-    leaving: bool,
+    /// The word was said here, and the peer may close until then.
+    leaving_until: Option<Instant>,
+    /// The server has yet to take the nickname: what comes out of a pipe would be taken for another one.
+    introduction: Option<Introduction>,
 }
 
 /// A line without an ending was sent, and the next has to keep its distance.
@@ -108,39 +131,46 @@ impl<'a> Conversation<'a> {
             input_ended: false,
             half_closed: false,
             unsent: false,
-            leaving: false,
+            leaving_until: None,
+            introduction: None,
         }
     }
 
-    /// Says a line before all others.
-    pub fn begin_with(&mut self, line: &[u8]) {
-        self.line(line);
+    /// Says a nickname before all else. Whoever types sees when it is refused; a pipe is not read before it is taken.
+    pub fn introduce(&mut self, nick: &str) {
+        self.line(nick.as_bytes());
+        self.introduction = (!self.console.is_terminal()).then(Introduction::default);
     }
 
     /// Talks until one of the two ends it.
     ///
     /// # Errors
-    /// When the connection breaks, or a standard stream does.
+    /// When a standard stream fails.
     pub fn run(mut self) -> Result<Outcome, Failure> {
         let mut piece = vec![0; PIECE_BYTES];
         loop {
-            self.flush()?;
+            if let Some(outcome) = self.flush() {
+                return Ok(outcome);
+            }
             while self.may_speak() && (self.pace.is_none() || !self.console.line_is_next()) {
                 match self.console.take() {
                     None => break,
                     Some(Input::Line(line)) => self.line(&line),
-                    Some(Input::Bytes(bytes)) => self.out = Some(bytes),
+                    Some(Input::Bytes(bytes)) if self.link.is_stream() => self.out = Some(bytes),
+                    Some(Input::Bytes(_)) => return Ok(self.broken("send to", &Errno::MSGSIZE.into())),
                     Some(Input::End) => self.end_of_input(),
                     Some(Input::Failed(why)) => return Err(terminal_failed(&why)),
                 }
-                self.flush()?;
+                if let Some(outcome) = self.flush() {
+                    return Ok(outcome);
+                }
             }
             if self.console.is_stopping() {
                 return Ok(Outcome::Stopped);
             }
-            if (self.input_ended || self.leaving) && self.out.is_none() && !self.half_closed {
+            if (self.input_ended || self.is_leaving()) && self.out.is_none() && !self.half_closed {
                 // There is nothing to wait for where nothing can be closed.
-                if self.leaving && !self.link.is_stream() {
+                if self.is_leaving() && !self.link.is_stream() {
                     return Ok(Outcome::Farewell);
                 }
                 self.half_closed = true;
@@ -148,7 +178,12 @@ impl<'a> Conversation<'a> {
             }
 
             let silence = self.silence();
-            let ready = self.console.wait(self.link.fd(), self.out.is_some(), self.may_speak(), silence)?;
+            let to_write = self.out.is_some() && self.link.tells_room();
+            let ready = self.console.wait(self.link.fd(), to_write, self.may_speak(), silence)?;
+            if self.leaving_until.is_some_and(|until| until <= now()) {
+                self.last_words()?;
+                return Ok(Outcome::Farewell);
+            }
             if ready.silence
                 && let Some(outcome) = self.silence_is_over()?
             {
@@ -166,7 +201,15 @@ impl<'a> Conversation<'a> {
     /// whoever types is told that there is nobody.
     fn may_speak(&self) -> bool {
         let is_heard = self.console.is_terminal() || self.link.peer().is_some();
-        is_heard && self.out.is_none() && !self.input_ended && !self.leaving
+        is_heard
+            && self.out.is_none()
+            && self.introduction.is_none()
+            && !self.input_ended
+            && !self.is_leaving()
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.leaving_until.is_some()
     }
 
     /// Sends a line, if there is somebody.
@@ -186,7 +229,9 @@ impl<'a> Conversation<'a> {
         if self.link.is_stream() && self.eol == Eol::None {
             self.pace = Some(Pace::Unanswered);
         }
-        self.leaving |= is_farewell;
+        if is_farewell {
+            self.leaving_until = Some(now() + FAREWELL);
+        }
         // An empty datagram is one, too.
         self.out = (!out.is_empty() || !self.link.is_stream()).then_some(out);
     }
@@ -199,30 +244,36 @@ impl<'a> Conversation<'a> {
     }
 
     /// Sends what goes without waiting.
-    fn flush(&mut self) -> Result<(), Failure> {
+    fn flush(&mut self) -> Option<Outcome> {
         while let Some(out) = &mut self.out {
             match self.link.send(out) {
                 Ok(count) if self.link.is_stream() && count < out.len() => drop(out.drain(..count)),
                 Ok(_) => self.out = None,
-                Err(error) if is_momentary(&error) => return Ok(()),
+                Err(error) if is_momentary(&error) => return None,
                 // It closes without reading what was sent to it: what it said before that is yet to be read.
                 Err(error) if self.link.is_stream() && is_broken(&error) => {
                     self.out = None;
                     (self.input_ended, self.half_closed, self.unsent) = (true, true, true);
                 }
-                Err(error) => return Err(self.broken("send to", &error)),
+                Err(error) => return Some(self.broken("send to", &error)),
             }
         }
-        Ok(())
+        None
     }
 
     /// How long nothing may happen.
     fn silence(&self) -> Option<Duration> {
-        if self.lines.is_within_line() {
+        if self.out.is_some() && !self.link.tells_room() {
+            return Some(ROOM_PAUSE);
+        }
+        if self.lines.has_beginning() {
             return Some(MESSAGE_PAUSE);
         }
-        if self.leaving {
-            return Some(FAREWELL);
+        if let Some(until) = self.leaving_until {
+            return Some(until.saturating_duration_since(now()));
+        }
+        if let Some(introduction) = &self.introduction {
+            return Some(if introduction.is_answered() { PACE } else { PACE_UNANSWERED });
         }
         match self.pace {
             Some(Pace::Answered) => return Some(PACE),
@@ -238,23 +289,25 @@ impl<'a> Conversation<'a> {
 
     /// What follows from it that nothing has happened for so long.
     fn silence_is_over(&mut self) -> Result<Option<Outcome>, Failure> {
-        if self.lines.is_within_line() {
-            let rest = self.lines.rest();
-            return self.message(&rest);
+        if self.out.is_some() && !self.link.tells_room() {
+            return Ok(None);
         }
-        if self.leaving {
-            return Ok(Some(Outcome::Farewell));
+        if self.lines.has_beginning() {
+            let beginning = self.lines.beginning();
+            return self.message(&beginning);
         }
-        if self.pace.take().is_some() {
+        let was_held_back = self.introduction.is_some() || self.pace.is_some();
+        (self.introduction, self.pace) = (None, None);
+        if was_held_back {
             return Ok(None);
         }
         if !self.link.is_stream() {
             return Ok(Some(Outcome::Done));
         }
         let peer = self.link.peer().unwrap_or_default();
-        Err(Failure::failed(format!(
+        Ok(Some(Outcome::Failed(Failure::failed(format!(
             "{peer} has neither sent anything nor closed the connection since the input ended (--wait 0: wait longer)"
-        )))
+        )))))
     }
 
     fn receive(&mut self, piece: &mut [u8]) -> Result<Option<Outcome>, Failure> {
@@ -262,10 +315,10 @@ impl<'a> Conversation<'a> {
             Ok(count) => count,
             Err(error) if is_momentary(&error) => return Ok(None),
             // After the farewell it need not have read everything.
-            Err(_) if self.leaving => return Ok(Some(Outcome::Farewell)),
+            Err(_) if self.is_leaving() => return Ok(Some(Outcome::Farewell)),
             Err(error) => {
                 self.last_words()?;
-                return Err(self.broken("receive from", &error));
+                return Ok(Some(self.broken("receive from", &error)));
             }
         };
         if let Some(Pace::Unanswered) = self.pace {
@@ -276,12 +329,12 @@ impl<'a> Conversation<'a> {
         }
         if count == 0 {
             let farewell = self.last_words()?;
-            let usual = match (self.leaving, self.input_ended) {
+            let usual = match (self.is_leaving(), self.input_ended) {
                 (true, _) => Outcome::Farewell,
                 (false, _) if self.unsent || self.out.is_some() => {
                     let peer = self.link.peer().unwrap_or_default();
                     let line = format!("{peer} closed the connection before everything was sent");
-                    return farewell.map(Some).ok_or_else(|| Failure::failed(line));
+                    Outcome::Failed(Failure::failed(line))
                 }
                 (false, true) => Outcome::Done,
                 (false, false) => Outcome::Closed,
@@ -292,18 +345,38 @@ impl<'a> Conversation<'a> {
     }
 
     fn stream(&mut self, bytes: &[u8]) -> Result<Option<Outcome>, Failure> {
-        if !self.console.shows_lines() {
+        let shows_lines = self.console.shows_lines();
+        if !shows_lines {
             self.console.pass_on(bytes)?;
-            if self.manners.until.is_none() {
-                return Ok(None);
+        }
+        let until = self.manners.until.as_ref();
+        if shows_lines || until.is_some() {
+            let (mut whole, mut is_farewell) = (Vec::new(), false);
+            self.lines.take(bytes, |line| {
+                if !is_farewell {
+                    whole.extend_from_slice(line);
+                    is_farewell = until.is_some_and(|word| word.is(line));
+                }
+            });
+            if shows_lines && !whole.is_empty() {
+                self.console.show(&whole)?;
+            }
+            if is_farewell {
+                return Ok(Some(Outcome::Farewell));
             }
         }
-        let mut whole = Vec::new();
-        self.lines.take(bytes, |line| whole.push(line.to_vec()));
-        for line in whole {
-            let outcome = self.message(&line)?;
-            if outcome.is_some() {
-                return Ok(outcome);
+        self.hear_of_nickname(bytes)
+    }
+
+    fn hear_of_nickname(&mut self, bytes: &[u8]) -> Result<Option<Outcome>, Failure> {
+        let Some(introduction) = &mut self.introduction else { return Ok(None) };
+        match introduction.hear(bytes) {
+            Answer::Pending => {}
+            Answer::Taken => self.introduction = None,
+            Answer::Refused(why) => {
+                self.last_words()?;
+                let line = format!("the nickname was refused: {why} (choose another --nick)");
+                return Ok(Some(Outcome::Failed(Failure::failed(line))));
             }
         }
         Ok(None)
@@ -347,16 +420,16 @@ impl<'a> Conversation<'a> {
         Ok(is_farewell.then_some(Outcome::Farewell))
     }
 
-    fn broken(&self, what: &str, error: &io::Error) -> Failure {
+    fn broken(&self, what: &str, error: &io::Error) -> Outcome {
         let peer = self.link.peer().unwrap_or("the peer");
         let remedy = match error.kind() {
             ErrorKind::ConnectionRefused => " (nobody listens there)",
-            _ if error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error()) => {
+            _ if error.raw_os_error() == Some(Errno::MSGSIZE.raw_os_error()) => {
                 " (the line is longer than a datagram may be)"
             }
             _ => "",
         };
-        Failure::failed(format!("cannot {what} {peer}: {error}{remedy}"))
+        Outcome::Failed(Failure::failed(format!("cannot {what} {peer}: {error}{remedy}")))
     }
 }
 
@@ -389,6 +462,11 @@ pub fn next_peer(listening: &Listening, console: &mut Console) -> Result<Option<
             }
         }
     }
+}
+
+#[allow(clippy::disallowed_methods, reason = "a client has no engine to ask for the time")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 fn terminal_failed(why: &str) -> Failure {

@@ -40,6 +40,11 @@ pub trait Link {
     /// Who would get what is sent now; `None` if there is nobody.
     fn peer(&self) -> Option<&str>;
 
+    /// Whether poll tells when more can be sent.
+    fn tells_room(&self) -> bool {
+        true
+    }
+
     /// Leaves the peer for whoever writes next, if others can.
     fn forget_peer(&mut self) {}
 }
@@ -201,6 +206,11 @@ impl Link for Answers<UnixDatagram, unix::SocketAddr> {
 
     fn peer(&self) -> Option<&str> {
         self.last.as_ref().map(|(_, name)| &**name)
+    }
+
+    fn tells_room(&self) -> bool {
+        // It lies with whoever is written to, whom poll does not know.
+        false
     }
 
     fn forget_peer(&mut self) {

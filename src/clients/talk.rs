@@ -134,7 +134,7 @@ fn connect(options: &TalkOptions) -> Result<(), Failure> {
         console.say(&Notice::Closed(&peer));
     }
     console.close();
-    outcome.map(drop)
+    outcome?.in_order()
 }
 
 fn listen(options: &TalkOptions) -> Result<(), Failure> {
@@ -148,6 +148,7 @@ fn listen(options: &TalkOptions) -> Result<(), Failure> {
             match Conversation::new(&mut **link, &mut console, &manners).run() {
                 Ok(Outcome::Done | Outcome::Stopped) => break Ok(()),
                 Ok(Outcome::Farewell | Outcome::Closed) => {}
+                Ok(Outcome::Failed(failure)) => console.say(&Notice::Failed(failure.line())),
                 Err(failure) => break Err(failure),
             }
             if let Some(peer) = link.peer() {
@@ -167,11 +168,11 @@ fn one_after_another(listening: &Listening, console: &mut Console, manners: &Man
         let peer = link.peer().unwrap_or_default().to_owned();
         console.say(&Notice::Here(&peer));
         let conversation = Conversation::new(&mut *link, console, manners);
-        match conversation.run() {
-            Ok(Outcome::Done | Outcome::Stopped) => break,
-            Ok(Outcome::Closed | Outcome::Farewell) => {}
+        match conversation.run()? {
+            Outcome::Done | Outcome::Stopped => break,
+            Outcome::Closed | Outcome::Farewell => {}
             // One peer's misfortune is not the next one's.
-            Err(failure) => console.say(&Notice::Failed(failure.line())),
+            Outcome::Failed(failure) => console.say(&Notice::Failed(failure.line())),
         }
         console.say(&Notice::Gone(&peer));
     }

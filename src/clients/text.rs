@@ -69,7 +69,7 @@ impl Lines {
         }
         self.begun.extend_from_slice(piece);
         if self.begun.len() >= LINE_BYTES_MAX {
-            line(&std::mem::take(&mut self.begun));
+            line(&self.beginning());
         }
     }
 
@@ -78,10 +78,28 @@ impl Lines {
         !self.begun.is_empty()
     }
 
+    /// Whether something of it can be shown already.
+    pub fn has_beginning(&self) -> bool {
+        whole_characters(&self.begun) > 0
+    }
+
+    /// The beginning of a line whose end is long in coming. The beginning of a character waits for the rest of it.
+    pub fn beginning(&mut self) -> Vec<u8> {
+        let character = self.begun.split_off(whole_characters(&self.begun));
+        std::mem::replace(&mut self.begun, character)
+    }
+
     /// The beginning of the line whose end will not come.
     pub fn rest(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.begun)
     }
+}
+
+/// How many bytes there are before the beginning of a character that is not whole; all, if there is none.
+fn whole_characters(bytes: &[u8]) -> usize {
+    let is_begun = |at: &usize| str::from_utf8(&bytes[*at..]).is_err_and(|error| error.error_len().is_none());
+    // A character has at most four bytes.
+    (bytes.len().saturating_sub(3)..bytes.len()).rev().find(is_begun).unwrap_or(bytes.len())
 }
 
 /// A message without its line ending.
@@ -155,6 +173,34 @@ mod tests {
             });
         }
         assert_eq!(parts, 1);
+    }
+
+    #[test]
+    fn the_beginning_of_a_character_waits_for_the_rest() {
+        for (bytes, whole) in [
+            (&b"ab"[..], 2),
+            (b"", 0),
+            (b"\xe4", 0),
+            ("a中".as_bytes(), 4),
+            (&"a中".as_bytes()[..3], 1),
+            (&"a中".as_bytes()[..2], 1),
+            (&"a👩".as_bytes()[..4], 1),
+            // None of these can become a character any more.
+            (b"a\xb8\xad", 3),
+            (b"a\xff", 2),
+            (b"\xe4\xb8a", 3),
+        ] {
+            assert_eq!(whole_characters(bytes), whole, "{}", bytes.escape_ascii());
+        }
+        let mut lines = Lines::default();
+        let (one, other) = "a中\n".as_bytes().split_at(2);
+        lines.take(one, |line| panic!("{line:?}"));
+        assert!(lines.has_beginning());
+        assert_eq!(lines.beginning(), b"a");
+        assert!(!lines.has_beginning() && lines.is_within_line());
+        let mut found = Vec::new();
+        lines.take(other, |line| found.push(line.to_vec()));
+        assert_eq!(found, ["中\n".as_bytes()]);
     }
 
     #[test]

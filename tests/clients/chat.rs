@@ -32,6 +32,27 @@ fn two_people_in_a_room() {
 }
 
 #[test]
+fn a_nickname_that_is_refused_ends_it_before_anything_is_said() {
+    for (lang, why) in [("en", "the name ada is taken"), ("zh", "昵称 ada 已被使用")] {
+        let server = Server::start(["--lang", lang, "chat=127.0.0.1:0"]);
+        let address = server.address("chat", "tcp://");
+        let mut ada = Client::start(["chat", address, "--nick", "ada"]);
+        assert!(ada.out_line().contains("lobby"));
+        let mut other = Client::start(["chat", address, "--nick", "ada"]);
+        other.say("no nickname\n");
+        other.end_input();
+        let line = other.wait().failed(1);
+        assert!(line.contains(why) && line.contains("--nick"), "{line}");
+        // Nobody has come under the name of what was to be said.
+        let mut bob = Client::start(["chat", address, "--nick", "bob"]);
+        bob.say("hello\n");
+        bob.finish().fine();
+        assert!(ada.out_line().contains("bob"));
+        assert_eq!(ada.out_line(), "bob: hello");
+    }
+}
+
+#[test]
 fn it_is_told_that_the_server_is_gone() {
     for (lang, expected) in [("en", "the server tcp://{} is gone"), ("zh", "服务器 tcp://{} 已断开")] {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a port");

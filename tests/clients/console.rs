@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
+use crate::harness::await_that;
 use crate::harness::program::{Server, tidewheel};
 
 /// A client that runs. It is killed when the test ends, or takes too long.
@@ -67,6 +68,20 @@ impl Client {
         line.strip_prefix("tidewheel: listening on ").unwrap_or_else(|| panic!("{line:?}")).to_owned()
     }
 
+    /// Waits until it sleeps, and goes on doing so: what turns in vain is never seen asleep so often in a row.
+    pub fn await_rest(&self) {
+        let mut asleep = 0;
+        await_that("it sleeps", || {
+            asleep = if self.program.is_in_state('S') { asleep + 1 } else { 0 };
+            (asleep == 20).then_some(())
+        });
+    }
+
+    /// Reads its standard output no more.
+    pub fn close_out(&mut self) {
+        self.program.out = None;
+    }
+
     pub fn signal(&self, signal: Signal) {
         self.program.signal(signal);
     }
@@ -75,7 +90,9 @@ impl Client {
     pub fn wait(mut self) -> Ended {
         let (mut out, mut err) = (String::new(), String::new());
         // Neither is more than a pipe holds, so one can be read after the other.
-        self.program.out.take().expect("it is piped").read_to_string(&mut out).expect("it is UTF-8");
+        if let Some(mut stdout) = self.program.out.take() {
+            stdout.read_to_string(&mut out).expect("it is UTF-8");
+        }
         self.program.err.take().expect("it is piped").read_to_string(&mut err).expect("it is UTF-8");
         Ended { code: self.program.wait().code(), out, err }
     }

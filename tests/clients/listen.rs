@@ -1,8 +1,9 @@
 //! `tidewheel talk --listen` in pipes: one peer after another on streams, whoever wrote last on datagrams.
 
+use std::fs;
 use std::io::Write;
 use std::net::{TcpStream, UdpSocket};
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::thread;
 
 use rustix::process::Signal;
@@ -130,7 +131,7 @@ fn unix_sockets_are_served_and_removed_and_stale_ones_replaced() {
     let folder = Folder::new();
     let (stream, datagrams) = (folder.path("stream"), folder.path("datagrams"));
     // Left behind by somebody who was killed.
-    drop(std::os::unix::net::UnixListener::bind(&stream).expect("the folder takes a socket"));
+    drop(UnixListener::bind(&stream).expect("the folder takes a socket"));
     drop(UnixDatagram::bind(&datagrams).expect("the folder takes a socket"));
 
     let (mut operator, _) = start_at(&format!("unix:{}", stream.display()));
@@ -155,6 +156,123 @@ fn unix_sockets_are_served_and_removed_and_stale_ones_replaced() {
     assert!(bytes[..count].ends_with(b"]:answer"));
     assert_eq!(operator.finish().code, Some(0));
     assert!(!datagrams.exists());
+}
+
+#[test]
+fn a_file_that_is_no_socket_stays() {
+    let folder = Folder::new();
+    for transport in ["unix", "unix-dgram"] {
+        let path = folder.path("notes");
+        fs::write(&path, "do not lose me").expect("the folder takes a file");
+        let line = refused(["talk", "--listen", &format!("{transport}:{}", path.display())]);
+        assert!(line.contains("in use"), "{line}");
+        assert_eq!(fs::read_to_string(&path).expect("it is there"), "do not lose me");
+    }
+}
+
+#[test]
+fn the_socket_of_a_successor_stays() {
+    let folder = Folder::new();
+    let path = folder.path("socket");
+    let (operator, _) = start_at(&format!("unix:{}", path.display()));
+    fs::remove_file(&path).expect("it is there");
+    let _successor = UnixListener::bind(&path).expect("the folder takes a socket");
+    operator.signal(Signal::TERM);
+    assert_eq!(operator.wait().code, Some(0));
+    UnixStream::connect(&path).expect("it still listens");
+}
+
+#[test]
+fn whoever_reads_slowly_gets_every_datagram() {
+    const LINES: usize = 500;
+    let folder = Folder::new();
+    let path = folder.path("socket");
+    let (mut operator, _) = start_at(&format!("unix-dgram:{}", path.display()));
+    let peer = UnixDatagram::bind(folder.path("peer")).expect("the folder takes a socket");
+    peer.set_read_timeout(Some(PATIENCE)).expect("it is no zero");
+    peer.send_to(b"hello", &path).expect("it listens");
+    assert_eq!(operator.out_line(), "hello");
+    let said: String = (0..LINES).map(|number| format!("line {number}\n")).collect();
+    operator.say(&said);
+    operator.end_input();
+    // The system keeps only a few for the peer; the others wait, and nothing turns meanwhile.
+    operator.await_rest();
+    for number in 0..LINES {
+        let mut bytes = [0; 64];
+        let count = peer.recv(&mut bytes).expect("the operator answers");
+        assert!(bytes[..count].ends_with(format!("]:line {number}").as_bytes()));
+    }
+    assert_eq!(operator.wait().code, Some(0));
+}
+
+#[test]
+fn a_datagram_to_a_peer_that_has_gone_is_told_and_the_next_is_served() {
+    let folder = Folder::new();
+    let path = folder.path("socket");
+    let (mut operator, _) = start_at(&format!("unix-dgram:{}", path.display()));
+    let peer = UnixDatagram::bind(folder.path("peer")).expect("the folder takes a socket");
+    peer.send_to(b"hello", &path).expect("it listens");
+    assert_eq!(operator.out_line(), "hello");
+    assert!(operator.err_line().ends_with("/peer is here"));
+    drop(peer);
+    operator.say("where are you?\n");
+    let line = operator.err_line();
+    assert!(line.contains("cannot send to unix-dgram:") && line.contains("nobody listens there"), "{line}");
+    assert!(operator.err_line().ends_with("/peer is gone"));
+    let next = UnixDatagram::bind(folder.path("next")).expect("the folder takes a socket");
+    next.set_read_timeout(Some(PATIENCE)).expect("it is no zero");
+    next.send_to(b"it is me now", &path).expect("it listens");
+    assert_eq!(operator.out_line(), "it is me now");
+    operator.say("welcome\n");
+    let mut bytes = [0; 64];
+    let count = next.recv(&mut bytes).expect("the operator answers");
+    assert!(bytes[..count].ends_with(b"]:welcome"));
+}
+
+#[test]
+fn it_sleeps_while_nobody_says_anything() {
+    let (operator, _) = start();
+    operator.await_rest();
+    let (mut operator, address) = start();
+    let peer = connect(&address);
+    assert!(operator.err_line().ends_with(" is here"));
+    operator.await_rest();
+    drop(peer);
+    assert!(operator.err_line().ends_with(" is gone"));
+    operator.await_rest();
+
+    let (mut operator, address) = start_at("udp://127.0.0.1:0");
+    operator.await_rest();
+    // It waits in the pipe until somebody comes.
+    operator.say("hello\n");
+    operator.await_rest();
+    let peer = UdpSocket::bind("127.0.0.1:0").expect("loopback has a port");
+    for word in [&b"hello"[..], b"bye"] {
+        peer.send_to(word, address.strip_prefix("udp://").expect("it is of udp")).expect("it listens");
+        operator.out_line();
+        operator.await_rest();
+    }
+    operator.end_input();
+    operator.await_rest();
+}
+
+#[test]
+fn output_that_nobody_reads_ends_it() {
+    for address in ["127.0.0.1:0", "udp://127.0.0.1:0"] {
+        let (mut operator, at) = start_at(address);
+        operator.close_out();
+        match at.split_once("://") {
+            Some(("tcp", _)) => connect(&at).write_all(b"nobody reads this\n").expect("it is open"),
+            Some((_, at)) => {
+                let peer = UdpSocket::bind("127.0.0.1:0").expect("loopback has a port");
+                peer.send_to(b"nobody reads this", at).expect("it listens");
+            }
+            None => unreachable!("it has a transport"),
+        }
+        let ended = operator.wait();
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.err.contains("cannot write to standard output: "), "{ended:?}");
+    }
 }
 
 #[test]

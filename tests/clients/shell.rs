@@ -15,6 +15,7 @@ fn every_command_has_a_man_page() {
         "tidewheel",
         "tidewheel-serve",
         "tidewheel-talk",
+        "tidewheel-chat",
         "tidewheel-get",
         "tidewheel-ftp",
         "tidewheel-ftp-put",
@@ -61,7 +62,7 @@ fn shells_complete_the_commands() {
 #[test]
 fn the_help_of_every_command_has_an_example() {
     let folder = Folder::new();
-    for command in ["get", "completions", "man", "ftp"].iter().map(|name| vec![*name]).chain(
+    for command in ["talk", "chat", "get", "completions", "man", "ftp"].iter().map(|name| vec![*name]).chain(
         ["pwd", "ls", "nlst", "get", "put", "rename", "rm", "mkdir", "rmdir"]
             .iter()
             .map(|name| vec!["ftp", *name]),

@@ -2,8 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -88,6 +89,24 @@ fn a_line_ends_as_it_is_told_to() {
 }
 
 #[test]
+fn a_line_of_any_length_is_one_line() {
+    let (listener, address) = listener();
+    let mut client = Client::start(["talk", &address, "--eol", "crlf"]);
+    let long = "x".repeat(1 << 20);
+    let text = long.clone();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            client.say(&format!("{text}\nshort\n"));
+            client.end_input();
+        });
+        let mut stream = accept(&listener);
+        let (got, _) = read_to_end(&mut stream);
+        assert!(got == format!("{long}\r\nshort\r\n").as_bytes(), "{} bytes", got.len());
+    });
+    client.wait().fine();
+}
+
+#[test]
 fn without_endings_each_line_waits_for_the_answer_to_the_one_before() {
     let (listener, address) = listener();
     let mut client = Client::start(["talk", &address, "--eol", "none"]);
@@ -167,6 +186,22 @@ fn a_server_that_does_not_close_after_the_word_is_left() {
 }
 
 #[test]
+fn a_server_that_talks_on_after_the_word_is_left() {
+    let (listener, address) = listener();
+    let mut client = Client::start(["talk", &address, "--until", "bye"]);
+    let mut stream = accept(&listener);
+    client.say("bye\n");
+    let reader = thread::spawn(move || client.wait());
+    expect(&mut stream, b"bye\n");
+    // Until the client closes.
+    while stream.write_all(b"and another thing\n").is_ok() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let ended = reader.join().expect("it only waits");
+    assert_eq!((ended.code, &*ended.err), (Some(0), ""));
+}
+
+#[test]
 fn each_line_is_a_datagram_and_each_datagram_a_line() {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback has a port");
     socket.set_read_timeout(Some(PATIENCE)).expect("it is no zero");
@@ -198,11 +233,29 @@ fn a_datagram_to_nobody_is_told() {
 fn a_line_that_fits_no_datagram_is_told() {
     let server = Server::start(["echo=udp://127.0.0.1:0"]);
     let address = format!("udp://{}", server.address("echo", "udp://"));
-    let mut client = Client::start(["talk", &address]);
-    client.say(&"x".repeat(65_508));
-    client.end_input();
-    let line = client.wait().failed(1);
-    assert!(line.contains("longer than a datagram may be"), "{line}");
+    // The longer one is no whole line to the client; a pipe holds just that much.
+    for length in [65_508, 65_536] {
+        let mut client = Client::start(["talk", &address]);
+        client.say(&"x".repeat(length));
+        client.end_input();
+        let line = client.wait().failed(1);
+        assert!(line.contains("longer than a datagram may be"), "{line}");
+    }
+}
+
+#[test]
+fn a_long_datagram_of_unix_sockets_comes_whole() {
+    let folder = Folder::new();
+    let socket = UnixDatagram::bind(folder.path("socket")).expect("the folder takes a socket");
+    socket.set_read_timeout(Some(PATIENCE)).expect("it is no zero");
+    let mut client = Client::start(["talk", &format!("unix-dgram:{}", folder.path("socket").display())]);
+    client.say("hello\n");
+    let mut bytes = [0; 64];
+    let (_, from) = socket.recv_from(&mut bytes).expect("the client sends");
+    let long = "x".repeat(150_000);
+    let writer = thread::spawn(move || client.out_line());
+    socket.send_to_addr(long.as_bytes(), &from).expect("the client is there");
+    assert!(writer.join().expect("it only reads") == long);
 }
 
 #[test]

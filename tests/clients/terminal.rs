@@ -125,6 +125,38 @@ fn what_a_stranger_sends_has_no_power_over_the_terminal() {
     stream.write_all(one).expect("the client is there");
     stream.write_all(&[other, b"\r\n"].concat()).expect("the client is there");
     screen.await_line("中");
+    // Also when the rest comes after a prompt was shown that it follows.
+    stream.write_all(&[b"name:", one].concat()).expect("the client is there");
+    screen.await_line("name:");
+    stream.write_all(&[other, b"\n"].concat()).expect("the client is there");
+    screen.await_lines("it is one", |lines| lines.iter().filter(|line| *line == "中").count() == 2);
+}
+
+#[test]
+fn no_key_holds_back_what_comes_in() {
+    let Some((screen, mut stream)) = talk(&[]) else { return };
+    for text in ["other words", "words"] {
+        screen.type_text(text);
+        screen.press("Enter");
+        expect(&mut stream, format!("{text}\n").as_bytes());
+    }
+    for (number, key) in
+        ["C-r", "C-s", "C-q", "C-v", "C-x", "C-]", "M-C-]", "Tab", "Escape"].iter().enumerate()
+    {
+        screen.press(key);
+        for part in 0..3 {
+            stream.write_all(format!("{number} {part}\n").as_bytes()).expect("the client is there");
+        }
+        screen.await_line(&format!("{number} 2"));
+    }
+    screen.press("C-u");
+    // The last line that begins like this.
+    screen.type_text("ot");
+    screen.await_last("> ot");
+    screen.press("C-r");
+    screen.await_last("> other words");
+    screen.press("Enter");
+    expect(&mut stream, b"other words\n");
 }
 
 #[test]

@@ -252,10 +252,13 @@ impl Server {
     /// Stops it as a suspended machine would, and waits until all of it stands still.
     pub fn suspend(&self) {
         self.signal(Signal::STOP);
-        await_that("it stands still", || {
-            let stat = self.proc("stat");
-            stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" T")).then_some(())
-        });
+        await_that("it stands still", || self.is_in_state('T').then_some(()));
+    }
+
+    /// Whether the system calls its state by this letter: R it runs, S it sleeps, T it stands still.
+    pub fn is_in_state(&self, state: char) -> bool {
+        let stat = self.proc("stat");
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(state))
     }
 
     /// Lets it go on.

@@ -331,7 +331,7 @@ impl<'a> Conversation<'a> {
             let farewell = self.last_words()?;
             let usual = match (self.is_leaving(), self.input_ended) {
                 (true, _) => Outcome::Farewell,
-                (false, _) if self.unsent || self.out.is_some() => {
+                (false, _) if self.unsent || self.out.is_some() || self.console.line_is_next() => {
                     let peer = self.link.peer().unwrap_or_default();
                     let line = format!("{peer} closed the connection before everything was sent");
                     Outcome::Failed(Failure::failed(line))

@@ -151,6 +151,19 @@ fn the_server_may_end_it() {
 }
 
 #[test]
+fn what_the_server_did_not_wait_for_is_told() {
+    let (listener, address) = listener();
+    let mut client = Client::start(["talk", &address, "--eol", "none"]);
+    // Each waits for an answer to the one before it.
+    client.say(&"word\n".repeat(100));
+    let mut stream = accept(&listener);
+    expect(&mut stream, b"word");
+    drop(stream);
+    let line = client.wait().failed(1);
+    assert!(line.contains(&address), "{line}");
+}
+
+#[test]
 fn the_word_from_the_server_ends_it_in_any_case_with_any_ending() {
     for word in ["bye", "BYE\n", "Bye\r\n"] {
         let (listener, address) = listener();

@@ -39,16 +39,16 @@ pub struct ChatOptions {
 
 const EXAMPLES: &str = "\
 Examples:
-  tidewheel chat --nick ada                       the chat of `tidewheel serve`; /help lists what it can do
-  tidewheel chat --eol none 127.0.0.1:8000        a server that compares names without their line ending
+  tidewheel chat --nick ada                  the chat of `tidewheel serve`; /help lists its commands
+  tidewheel chat --eol none 127.0.0.1:8000   a server that compares names without their line ending
 
 Ctrl-D leaves once the server has said everything, Ctrl-C at once. See --help for pipes and exit codes.";
 
 // Paragraphs are one line each: clap wraps them to the terminal.
 const BEHAVIOUR: &str = "\
 Examples:
-  tidewheel chat --nick ada                       the chat of `tidewheel serve`; /help lists what it can do
-  tidewheel chat --eol none 127.0.0.1:8000        a server that compares names without their line ending
+  tidewheel chat --nick ada                  the chat of `tidewheel serve`; /help lists its commands
+  tidewheel chat --eol none 127.0.0.1:8000   a server that compares names without their line ending
   echo 'it is built' | tidewheel chat --nick builder
 
 On a terminal lines can be edited and called back with the arrow keys; what comes in is printed above, control \

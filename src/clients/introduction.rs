@@ -10,6 +10,9 @@
 /// How it asks, in both languages.
 const PROMPTS: [&[u8]; 2] = [b"nickname: ", "请输入昵称:".as_bytes()];
 
+/// A refusal is shorter.
+const HEARD_BYTES_MAX: usize = 4096;
+
 /// What became of the nickname.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -34,6 +37,9 @@ impl Introduction {
         let Some(after_prompt) = PROMPTS.iter().find_map(|prompt| self.heard.strip_prefix(*prompt)) else {
             return if is_beginning(&self.heard) { Answer::Pending } else { Answer::Taken };
         };
+        if self.heard.len() > HEARD_BYTES_MAX {
+            return Answer::Taken;
+        }
         let Some(end) = after_prompt.iter().position(|&byte| byte == b'\n') else { return Answer::Pending };
         let (line, rest) = (&after_prompt[..end], &after_prompt[end + 1..]);
         if PROMPTS.contains(&rest) {
@@ -93,5 +99,13 @@ mod tests {
             heard(text, &Answer::Taken);
         }
         heard("nick", &Answer::Pending);
+    }
+
+    #[test]
+    fn what_never_ends_is_no_refusal() {
+        let mut introduction = Introduction::default();
+        assert_eq!(introduction.hear(b"nickname: "), Answer::Pending);
+        assert_eq!(introduction.hear(&[b'x'; HEARD_BYTES_MAX - 100]), Answer::Pending);
+        assert_eq!(introduction.hear(&[b'x'; 100]), Answer::Taken);
     }
 }

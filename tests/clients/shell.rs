@@ -43,7 +43,7 @@ fn shells_complete_the_commands() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = run_in(&folder, ["completions", shell]).well();
         assert!(script.contains("--list-from") || script.contains("list-from"), "{shell}");
-        assert!(script.contains("rename"), "{shell}");
+        assert!(script.contains("rename") && script.contains("nick") && script.contains("until"), "{shell}");
     }
     let line = run_in(&folder, ["completions", "csh"]).refused();
     assert!(line.contains("possible values: bash"), "{line}");

@@ -46,6 +46,8 @@ pub struct Ready {
 pub struct Console {
     language: Language,
     side: Side,
+    /// The end of input was taken.
+    input_is_over: bool,
     /// SIGINT or SIGTERM has come.
     stopping: Arc<AtomicBool>,
     /// Bytes in it wake whoever waits.
@@ -102,7 +104,7 @@ impl Console {
                 out_is_terminal: io::stdout().is_terminal(),
             }),
         };
-        Ok(Console { language, side, stopping, wakes })
+        Ok(Console { language, side, input_is_over: false, stopping, wakes })
     }
 
     /// Whether somebody types here.
@@ -126,18 +128,28 @@ impl Console {
 
     /// The next thing that has been typed or read.
     pub fn take(&mut self) -> Option<Input> {
-        match &mut self.side {
+        let input = match &mut self.side {
             Side::Terminal(terminal) => terminal.take(),
             Side::Pipes(pipes) => pipes.inputs.pop_front(),
-        }
+        };
+        self.input_is_over |= matches!(input, Some(Input::End));
+        input
+    }
+
+    /// Whether nothing will be said any more: the end of input was taken, or is next.
+    pub fn input_is_over(&self) -> bool {
+        self.input_is_over || self.next_is(|input| matches!(input, Input::End))
     }
 
     /// Whether the next thing is to be sent.
     pub fn line_is_next(&self) -> bool {
-        let is_line = |input: Option<&Input>| matches!(input, Some(Input::Line(_) | Input::Bytes(_)));
+        self.next_is(|input| matches!(input, Input::Line(_) | Input::Bytes(_)))
+    }
+
+    fn next_is(&self, is: impl FnOnce(&Input) -> bool) -> bool {
         match &self.side {
-            Side::Terminal(terminal) => terminal.look_at_next(is_line),
-            Side::Pipes(pipes) => is_line(pipes.inputs.front()),
+            Side::Terminal(terminal) => terminal.next_is(is),
+            Side::Pipes(pipes) => pipes.inputs.front().is_some_and(is),
         }
     }
 

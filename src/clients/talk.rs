@@ -154,6 +154,9 @@ fn listen(options: &TalkOptions) -> Result<(), Failure> {
             if let Some(peer) = link.peer() {
                 console.say(&Notice::Gone(peer));
             }
+            if console.input_is_over() {
+                break Ok(());
+            }
             link.forget_peer();
         },
         streams => one_after_another(streams, &mut console, &manners),
@@ -175,6 +178,9 @@ fn one_after_another(listening: &Listening, console: &mut Console, manners: &Man
             Outcome::Failed(failure) => console.say(&Notice::Failed(failure.line())),
         }
         console.say(&Notice::Gone(&peer));
+        if console.input_is_over() {
+            break;
+        }
     }
     Ok(())
 }

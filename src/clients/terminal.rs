@@ -134,9 +134,9 @@ impl Terminal {
         self.shared.lock().lines.pop_front()
     }
 
-    /// Looks at the next line without taking it.
-    pub fn look_at_next<T>(&self, look: impl FnOnce(Option<&Input>) -> T) -> T {
-        look(self.shared.lock().lines.front())
+    /// Looks at what is next without taking it.
+    pub fn next_is(&self, is: impl FnOnce(&Input) -> bool) -> bool {
+        self.shared.lock().lines.front().is_some_and(is)
     }
 
     /// Whether Ctrl-C was pressed, or Ctrl-D twice.

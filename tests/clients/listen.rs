@@ -88,6 +88,28 @@ fn the_end_of_input_ends_it_after_the_conversation() {
 }
 
 #[test]
+fn after_the_end_of_input_the_word_ends_it_too() {
+    let mut operator = Client::start(["talk", "--listen", "127.0.0.1:0", "--wait", "0"]);
+    let mut peer = connect(&operator.listening());
+    operator.end_input();
+    assert_eq!(read_to_end(&mut peer).0, b"");
+    peer.write_all(b"bye\n").expect("the operator still reads");
+    let ended = operator.wait();
+    assert_eq!((ended.code, &*ended.out), (Some(0), "bye\n"), "{}", ended.err);
+
+    let mut operator = Client::start(["talk", "--listen", "udp://127.0.0.1:0", "--wait", "0"]);
+    let address = operator.listening();
+    operator.end_input();
+    let peer = UdpSocket::bind("127.0.0.1:0").expect("loopback has a port");
+    for word in ["hello", "bye"] {
+        peer.send_to(word.as_bytes(), address.strip_prefix("udp://").expect("it is of udp"))
+            .expect("it listens");
+        assert_eq!(operator.out_line(), word);
+    }
+    assert_eq!(operator.wait().code, Some(0));
+}
+
+#[test]
 fn datagrams_are_answered_to_whoever_wrote_last_with_the_time_before_the_text() {
     let (mut operator, address) = start_at("udp://127.0.0.1:0");
     let address = address.strip_prefix("udp://").expect("it is of udp");

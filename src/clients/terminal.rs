@@ -46,7 +46,7 @@ const ENDING_PAUSE: Duration = Duration::from_millis(20);
 const NOTHING: &str = "\x1b[A\n";
 
 /// Keys such as the arrows come as several bytes. After Escape alone, nothing follows for so long.
-const ESCAPE_MS: u16 = 100;
+const ESCAPE_MS: u16 = 500;
 
 pub type LineEditor = Editor<Hooks, DefaultHistory>;
 
@@ -97,7 +97,8 @@ pub fn editor() -> Option<(LineEditor, impl ExternalPrinter + Send + 'static)> {
     // It refuses terminals that cannot move their cursor.
     let printer = editor.create_external_printer().ok()?;
     // While it searches, or waits for a second key, it paints nothing. So Ctrl-R and Ctrl-S go straight to the line that
-    // begins as this one, and the keys that would wait for another do nothing.
+    // begins as this one, and the keys that would wait for another do nothing. Only Alt with a digit cannot be bound: it waits
+    // for the key that is to be repeated.
     for (key, command) in [
         (KeyEvent::ctrl('R'), Cmd::HistorySearchBackward),
         (KeyEvent::ctrl('S'), Cmd::HistorySearchForward),

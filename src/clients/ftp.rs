@@ -1,6 +1,6 @@
 //! `tidewheel ftp`: files and folders on an FTP server.
 
-pub mod session;
+pub mod login;
 mod text_mode;
 
 use std::fs::{self, File};
@@ -17,7 +17,7 @@ use super::place::{self, FtpPlace};
 use super::transfer::{TermOptions, Terms, Trouble, begin_bar};
 use super::words::Notice;
 use crate::cli::show;
-use session::{Mode, Session};
+use login::{Login, Mode};
 
 /// Work with files on an FTP server
 #[derive(clap::Args)]
@@ -149,30 +149,30 @@ const SCHEMES: [&str; 1] = ["ftp"];
 pub fn run(options: &FtpOptions) -> Result<(), Failure> {
     let terms = options.terms.terms();
     match &options.action {
-        Action::Pwd(At { url }) => at(url, terms, |session, place| {
-            session.enter(&place.path)?;
-            Ok(lines(&[session.folder()?]))
+        Action::Pwd(At { url }) => at(url, terms, |login, place| {
+            login.enter(&place.path)?;
+            Ok(lines(&[login.folder()?]))
         }),
-        Action::Ls(At { url }) => at(url, terms, |session, place| {
-            session.enter(&place.path)?;
-            Ok(lines(&session.list()?))
+        Action::Ls(At { url }) => at(url, terms, |login, place| {
+            login.enter(&place.path)?;
+            Ok(lines(&login.list()?))
         }),
-        Action::Nlst(At { url }) => at(url, terms, |session, place| {
-            session.enter(&place.path)?;
-            Ok(lines(&session.names()?))
+        Action::Nlst(At { url }) => at(url, terms, |login, place| {
+            login.enter(&place.path)?;
+            Ok(lines(&login.names()?))
         }),
         Action::Get(options) => fetch(options, terms),
         Action::Put(options) => put(options, terms),
         Action::Rename(RenameOptions { url, to }) => {
             place::one_line(to).map_err(|reason| Failure::usage(format!("the new path: {reason}")))?;
-            at(url, terms, |session, place| session.rename(&place.path, to).map(silently))
+            at(url, terms, |login, place| login.rename(&place.path, to).map(silently))
         }
-        Action::Rm(At { url }) => at(url, terms, |session, place| session.remove(&place.path).map(silently)),
+        Action::Rm(At { url }) => at(url, terms, |login, place| login.remove(&place.path).map(silently)),
         Action::Mkdir(At { url }) => {
-            at(url, terms, |session, place| session.make_folder(&place.path).map(silently))
+            at(url, terms, |login, place| login.make_folder(&place.path).map(silently))
         }
         Action::Rmdir(At { url }) => {
-            at(url, terms, |session, place| session.remove_folder(&place.path).map(silently))
+            at(url, terms, |login, place| login.remove_folder(&place.path).map(silently))
         }
     }
 }
@@ -195,14 +195,14 @@ fn ftp_url(text: &str) -> Result<Url, Failure> {
 fn at(
     url: &str,
     terms: Terms,
-    act: impl FnOnce(&mut Session, &FtpPlace) -> Result<String, Trouble>,
+    act: impl FnOnce(&mut Login, &FtpPlace) -> Result<String, Trouble>,
 ) -> Result<(), Failure> {
     let url = ftp_url(url)?;
     let place = FtpPlace::of(&url).map_err(Failure::usage)?;
     let password = get::passwords(&[&url], terms)?.remove(&place.account());
-    let told = Session::open(&place, password.as_deref(), terms).and_then(|mut session| {
-        let told = act(&mut session, &place)?;
-        session.close();
+    let told = Login::open(&place, password.as_deref(), terms).and_then(|mut login| {
+        let told = act(&mut login, &place)?;
+        login.close();
         Ok(told)
     });
     match told {
@@ -242,14 +242,14 @@ fn put(options: &PutOptions, terms: Terms) -> Result<(), Failure> {
         })?;
         path.push_str(&name);
     }
-    at(&options.url, terms, |session, _| {
+    at(&options.url, terms, |login, _| {
         let draft = if options.in_place { path.clone() } else { draft_of(&path) };
-        let stream = session.begin_to_store(&draft, mode)?;
+        let stream = login.begin_to_store(&draft, mode)?;
         let bar = MultiProgress::new().add(ProgressBar::no_length().with_message(show::printable(&path)));
         begin_bar(&bar, total);
-        let stored = session.store(stream, mode, &mut source, |bytes| bar.inc(bytes)).and_then(|bytes| {
+        let stored = login.store(stream, mode, &mut source, |bytes| bar.inc(bytes)).and_then(|bytes| {
             if !options.in_place {
-                session.rename(&draft, &path).map_err(|trouble| {
+                login.rename(&draft, &path).map_err(|trouble| {
                     let line = trouble.line;
                     Trouble::lasting(format!("cannot give it its name (--in-place does without): {line}"))
                 })?;
@@ -262,7 +262,7 @@ fn put(options: &PutOptions, terms: Terms) -> Result<(), Failure> {
                 let notice = Notice::Stored { path: &path, bytes }.text(terms.language);
                 Ok(lines(&[notice]))
             }
-            Err(trouble) if session.remove(&draft).is_ok() => Err(trouble),
+            Err(trouble) if login.remove(&draft).is_ok() => Err(trouble),
             Err(Trouble { line, may_pass }) => {
                 Err(Trouble { line: format!("{line}; a part of it may be left there as {draft}"), may_pass })
             }

@@ -22,7 +22,7 @@ use ureq::http::HeaderValue;
 use url::Url;
 
 use super::Failure;
-use super::ftp::session::{self, Mode, Session};
+use super::ftp::login::{self, Login, Mode};
 use super::place::{self, FtpPlace};
 use super::transfer::{Sink, TermOptions, Terms, Trouble, begin_bar};
 use super::words::Notice;
@@ -168,7 +168,7 @@ pub fn passwords(urls: &[&Url], terms: Terms) -> Result<HashMap<String, String>,
     for url in urls.iter().filter(|url| url.scheme() == "ftp") {
         let place = FtpPlace::of(url).map_err(Failure::usage)?;
         if place.user.is_some() && !passwords.contains_key(&place.account()) {
-            passwords.insert(place.account(), session::password(&place, terms)?);
+            passwords.insert(place.account(), login::password(&place, terms)?);
         }
     }
     Ok(passwords)
@@ -303,10 +303,10 @@ impl Downloads {
         if url.scheme() == "ftp" {
             let place = FtpPlace::of(url).map_err(Trouble::lasting)?;
             let password = self.passwords.get(&place.account()).map(String::as_str);
-            let mut session = Session::open(&place, password, self.terms)?;
-            on_head(session.welcome());
-            session.retrieve(&place.path, self.mode, &mut sink)?;
-            session.close();
+            let mut login = Login::open(&place, password, self.terms)?;
+            on_head(login.welcome());
+            login.retrieve(&place.path, self.mode, &mut sink)?;
+            login.close();
         } else {
             self.http.fetch(url, &mut sink, &on_head)?;
         }

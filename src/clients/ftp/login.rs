@@ -1,4 +1,4 @@
-//! A conversation with an FTP server, from the login to the end. Data connections are passive, and go to the server that
+//! A login on an FTP server, from its beginning to its end. Data connections are passive, and go to the server that
 //! was reached, whatever address it names.
 
 use std::env::{self, VarError};
@@ -57,17 +57,17 @@ pub fn password(place: &FtpPlace, terms: Terms) -> Result<String, Failure> {
 }
 
 /// A login that stands.
-pub struct Session {
+pub struct Login {
     ftp: FtpStream,
     terms: Terms,
 }
 
-impl Session {
+impl Login {
     /// Connects and logs in: anonymously, or with the account that the place names and its password.
     ///
     /// # Errors
-    /// Why there is no session.
-    pub fn open(place: &FtpPlace, password: Option<&str>, terms: Terms) -> Result<Session, Trouble> {
+    /// Why there is no login.
+    pub fn open(place: &FtpPlace, password: Option<&str>, terms: Terms) -> Result<Login, Trouble> {
         let stream = reach(place, terms)?;
         // Passive addresses without a host, which IPv6 needs.
         let is_ipv6 = stream.peer_addr().is_ok_and(|address| address.is_ipv6());
@@ -93,7 +93,7 @@ impl Session {
             }
             other => trouble(other, terms),
         })?;
-        Ok(Session { ftp, terms })
+        Ok(Login { ftp, terms })
     }
 
     /// What the server said first.

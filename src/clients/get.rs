@@ -307,8 +307,8 @@ impl Downloads {
             on_head(login.welcome());
             login.retrieve(&place.path, self.mode, &mut sink)?;
             login.close();
-        } else {
-            self.http.fetch(url, &mut sink, &on_head)?;
+        } else if let Some(encoding) = self.http.fetch(url, &mut sink, &on_head)? {
+            self.complain(&format!("{url}: the server sends it as {encoding}, and it stays so"));
         }
         Ok(sink.bytes)
     }

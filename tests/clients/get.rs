@@ -1,6 +1,7 @@
 //! `tidewheel get`: what is saved, what is said, and what is left when something goes wrong.
 
 use std::fs;
+use std::io::Read;
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
@@ -159,10 +160,32 @@ fn a_body_ends_where_its_length_says() {
     let empty = Web::serve(|_, stream| put(stream, b"HTTP/1.1 204 No Content\r\n\r\n"));
     run_in(&folder, ["get", "-o", "empty", &empty.url("/")]).well();
     assert_eq!(content(&folder, "empty"), b"");
-    // Compressed for nobody who has not asked for it.
+    // Nothing is compressed for whoever has not asked for it; where it is all the same, that is told.
+    let packed = Web::serve(|_, stream| {
+        put(
+            stream,
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\x00",
+        );
+    });
+    let ran = run_in(&folder, ["get", "-o", "packed", &packed.url("/")]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.err.contains(": the server sends it as gzip, and it stays so\n"), "{ran:?}");
+    assert_eq!(content(&folder, "packed"), b"\x1f\x8b\x08\x00");
     let asked = Web::serve(|request, stream| give(stream, request.head.as_bytes()));
     let head = run_in(&folder, ["get", "-o", "-", &asked.url("/"), "--user-agent", "tide/7"]).well();
     assert!(head.contains("tide/7\r\n") && !head.to_lowercase().contains("accept-encoding"), "{head}");
+}
+
+#[test]
+fn each_has_a_connection_of_its_own() {
+    let folder = Folder::new();
+    // What comes on a connection that was used is no longer answered.
+    let web = Web::serve(|request, stream| {
+        give(stream, request.path.as_bytes());
+        let _ = stream.read(&mut [0]);
+    });
+    run_in(&folder, ["get", "--at-once", "1", &web.url("/a"), &web.url("/b"), &web.url("/c")]).well();
+    assert_eq!(names(&folder.path("")), ["a", "b", "c"]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::run::{command, finish, names, run_in};
 use crate::harness::{Folder, await_that, pattern};
 
 /// A server that ends with the test.
-struct Ending(Child);
+pub struct Ending(Child);
 
 impl Drop for Ending {
     fn drop(&mut self) {
@@ -19,9 +19,12 @@ impl Drop for Ending {
     }
 }
 
+/// The system's own, for which the packages are.
+pub const PYTHON3: &str = "/usr/bin/python3";
+
 /// Runs a script that serves, and prints its port as its first line. `None` where there is no Python.
-fn python(script: &str, folder: &Folder) -> Option<(Ending, u16)> {
-    let child = Command::new("python3")
+pub fn python(script: &str, folder: &Folder) -> Option<(Ending, u16)> {
+    let child = Command::new(PYTHON3)
         .args(["-u", "-c", script])
         .current_dir(folder.path(""))
         .stdout(Stdio::piped())
@@ -47,7 +50,16 @@ server.serve_forever()
 
 const PYTHON_TLS: &str = "
 import http.server, ssl
-server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), http.server.SimpleHTTPRequestHandler)
+class Files(http.server.SimpleHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == '/down':
+            self.send_response(302)
+            self.send_header('Location', 'http://127.0.0.1:1/')
+            self.send_header('Content-Length', '0')
+            self.end_headers()
+        else:
+            super().do_GET()
+server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Files)
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain('certificate.pem', 'key.pem')
 server.socket = context.wrap_socket(server.socket, server_side=True)
@@ -98,12 +110,16 @@ fn certificates_are_those_that_the_system_trusts() {
     }
     fs::write(served.path("x"), "hello").expect("the folder is there");
     let Some((_server, port)) = python(PYTHON_TLS, &served) else { return };
-    let get = |host: &str| {
-        let mut command = command(&folder, ["get", "-o", "-", &format!("https://{host}:{port}/x")]);
+    let get_at = |host: &str, path: &str| {
+        let mut command = command(&folder, ["get", "-o", "-", &format!("https://{host}:{port}/{path}")]);
         command.env("SSL_CERT_FILE", served.path("certificate.pem")).env_remove("SSL_CERT_DIR");
         command
     };
+    let get = |host: &str| get_at(host, "x");
     assert_eq!(finish(get("localhost")).well(), "hello");
+    // Nobody is taken out of TLS.
+    let line = finish(get_at("localhost", "down")).failed();
+    assert!(line.contains("it sends on to http://127.0.0.1:1/, without TLS"), "{line}");
     // Whose certificate it is counts, and who vouches for it.
     let line = finish(get("127.0.0.1")).failed();
     assert!(line.contains("TLS: ") && line.contains("certificate"), "{line}");

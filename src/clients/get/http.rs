@@ -2,6 +2,7 @@
 
 use std::io;
 
+use ureq::http::header::CONTENT_ENCODING;
 use ureq::http::{Response, StatusCode};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::resolver::DefaultResolver;
@@ -16,7 +17,7 @@ use crate::clients::transfer::{Broken, Sink, Terms, Trouble, begin_bar};
 /// What the program calls itself.
 pub const USER_AGENT: &str = concat!("tidewheel/", env!("CARGO_PKG_VERSION"));
 
-/// Fetches over HTTP and HTTPS. Connections are used again.
+/// Fetches over HTTP and HTTPS.
 pub struct Http {
     agent: Agent,
     terms: Terms,
@@ -38,30 +39,44 @@ impl Http {
             // Of the body each piece: a limit for all of it would be one for its size.
             .timeout_per_read(timeout)
             .timeout_per_write(timeout)
+            // Each document on a connection of its own: a server may close one that was used at any time, and the next
+            // request on it would fail though nothing is wrong.
+            .max_idle_connections(0)
             .build();
         let connector = DefaultConnector::default().chain(HonestEnds);
         Http { agent: Agent::with_parts(config, connector, DefaultResolver::default()), terms }
     }
 
-    /// Fetches one document. `on_head` is shown the status and the headers of the answer as lines, whatever the status.
+    /// Fetches one document. `on_head` is shown the status and the headers of the answer as lines, whatever the status. The
+    /// encoding in which it is, gzip for instance, if the server chose one that nobody had asked for.
     ///
     /// # Errors
     /// Why it was not fetched as a whole.
-    pub fn fetch(&self, url: &Url, sink: &mut Sink<'_>, on_head: &dyn Fn(&str)) -> Result<(), Trouble> {
-        let response = self.agent.get(url.as_str()).call().map_err(|error| self.trouble(error, None))?;
+    pub fn fetch(
+        &self,
+        url: &Url,
+        sink: &mut Sink<'_>,
+        on_head: &dyn Fn(&str),
+    ) -> Result<Option<String>, Trouble> {
+        // Who asks for TLS is not sent on to where anybody on the way can read and change the document.
+        let request = self.agent.get(url.as_str()).config().https_only(url.scheme() == "https").build();
+        let response = request.call().map_err(|error| self.trouble(error, None))?;
         on_head(&head(&response));
         let status = response.status();
         if !status.is_success() {
             let line = format!("the server answers {status}");
             return Err(Trouble { line, may_pass: may_pass(status) });
         }
+        let encoding = response.headers().get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity");
+        let encoding = encoding.map(|encoding| String::from_utf8_lossy(encoding.as_bytes()).into_owned());
         let body = response.into_body();
         let total = body.content_length();
         begin_bar(sink.bar, total);
         sink.fill(&mut body.into_reader()).map_err(|broken| match broken {
             Broken::Source(error) => self.trouble(Error::from(error), Some((sink.bytes, total))),
             Broken::Sink(trouble) => trouble,
-        })
+        })?;
+        Ok(encoding)
     }
 
     /// An error in words; `body` is how much of it had come, of how much, if it had begun.
@@ -87,6 +102,9 @@ impl Http {
             Error::Rustls(error) => Trouble::lasting(format!("TLS: {error}")),
             Error::TooManyRedirects => {
                 Trouble::lasting("it sends from one address to the next without end".to_owned())
+            }
+            Error::RequireHttpsOnly(to) => {
+                Trouble::lasting(format!("it sends on to {to}, without TLS: fetch that if you mean to"))
             }
             Error::Protocol(error) => Trouble::lasting(format!("the answer is not sound HTTP: {error}")),
             other => Trouble::lasting(other.to_string()),

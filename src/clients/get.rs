@@ -10,8 +10,7 @@ mod http;
 mod list;
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, BufReader, Seek, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -248,19 +247,19 @@ impl Downloads {
 
     /// Fetches one and puts it where it belongs.
     fn save(&self, url: &Url) -> Result<(), Trouble> {
-        let cannot_write = |error: io::Error| Trouble::lasting(format!("cannot write: {error}"));
+        let unwritable = |error: io::Error| Trouble::unwritable(&error);
         let name = files::name_for(url.path());
-        let mut draft = self.destination.draft(&name).map_err(cannot_write)?;
+        let mut draft = self.destination.draft(&name).map_err(unwritable)?;
         let bar = self.bar(&name);
         let mut bytes = 0;
         let fetched = self.try_often(url, || {
-            draft.restart().map_err(cannot_write)?;
-            bytes = self.fetch(url, draft.file(), &bar, u64::MAX)?;
+            draft.restart().map_err(unwritable)?;
+            bytes = self.fetch(url, &mut draft, &bar, u64::MAX)?;
             Ok(())
         });
         bar.finish_and_clear();
         fetched?;
-        if let Some(path) = draft.finish().map_err(cannot_write)? {
+        if let Some(path) = draft.finish().map_err(unwritable)? {
             let path = path.display();
             let line =
                 Notice::Saved { path: &path.to_string(), bytes, url: url.as_str() }.text(self.terms.language);
@@ -289,8 +288,14 @@ impl Downloads {
     }
 
     /// Fetches one document once. How many bytes it has.
-    fn fetch(&self, url: &Url, file: &mut File, bar: &ProgressBar, bytes_max: u64) -> Result<u64, Trouble> {
-        let mut sink = Sink { file, bar, bytes: 0, bytes_max };
+    fn fetch(
+        &self,
+        url: &Url,
+        out: &mut dyn Write,
+        bar: &ProgressBar,
+        bytes_max: u64,
+    ) -> Result<u64, Trouble> {
+        let mut sink = Sink { out, bar, bytes: 0, bytes_max };
         let on_head = |head: &str| {
             if self.headers {
                 self.bars.suspend(|| {
@@ -315,17 +320,15 @@ impl Downloads {
 
     /// The addresses that a JSON document names, or what is wrong with them.
     fn list(&self, url: &Url, field: &Field) -> Result<Vec<Result<Url, String>>, Trouble> {
-        let cannot_keep = |error: io::Error| Trouble::lasting(format!("cannot keep it: {error}"));
-        let mut file = tempfile::tempfile().map_err(cannot_keep)?;
+        let mut bytes = Vec::new();
         let bar = self.bar("list");
         let fetched = self.try_often(url, || {
-            file.set_len(0).and_then(|()| file.rewind()).map_err(cannot_keep)?;
-            self.fetch(url, &mut file, &bar, LIST_BYTES_MAX).map(drop)
+            bytes.clear();
+            self.fetch(url, &mut bytes, &bar, LIST_BYTES_MAX).map(drop)
         });
         bar.finish_and_clear();
         fetched?;
-        file.rewind().map_err(cannot_keep)?;
-        let document = serde_json::from_reader(BufReader::new(file))
+        let document = serde_json::from_slice(&bytes)
             .map_err(|error| Trouble::lasting(format!("it is no JSON: {error}")))?;
         let texts = field.texts(&document);
         if texts.is_empty() {

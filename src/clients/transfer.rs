@@ -1,7 +1,6 @@
 //! What all transfers share: the terms they are made on, the trouble they run into, and the way of the bytes into a
 //! file.
 
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
@@ -86,6 +85,11 @@ impl Trouble {
         Trouble { line, may_pass: true }
     }
 
+    /// A file takes nothing; the error begins with its name.
+    pub fn unwritable(error: &io::Error) -> Trouble {
+        Trouble::lasting(format!("cannot write {error}"))
+    }
+
     /// There is no connection.
     pub fn unreachable(error: &io::Error) -> Trouble {
         // The standard library has no kind for it.
@@ -100,9 +104,10 @@ impl Trouble {
     }
 }
 
-/// Where the bytes of one transfer go: into a file, past a progress bar.
+/// Where the bytes of one transfer go, past a progress bar.
 pub struct Sink<'a> {
-    pub file: &'a mut File,
+    /// Its errors begin with its name.
+    pub out: &'a mut dyn Write,
     pub bar: &'a ProgressBar,
     pub bytes: u64,
     /// More than this is refused.
@@ -132,9 +137,7 @@ impl Sink<'_> {
                 let line = format!("it has more than {limit} bytes");
                 return Err(Broken::Sink(Trouble::lasting(line)));
             }
-            self.file
-                .write_all(&piece[..len])
-                .map_err(|error| Broken::Sink(Trouble::lasting(format!("cannot write: {error}"))))?;
+            self.out.write_all(&piece[..len]).map_err(|error| Broken::Sink(Trouble::unwritable(&error)))?;
             self.bar.inc(len as u64);
         }
     }

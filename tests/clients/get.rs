@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::net::TcpListener;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::sync::mpsc;
 use std::thread;
@@ -76,8 +76,12 @@ fn a_file_that_is_named_is_replaced_and_others_stay() {
     let web = Web::of(b"new");
     fs::write(folder.path("page"), "old, and longer").expect("the folder is there");
     symlink("page", folder.path("link")).expect("the folder is there");
+    // What was for its owner's eyes alone stays so.
+    fs::set_permissions(folder.path("page"), PermissionsExt::from_mode(0o600)).expect("it is ours");
     run_in(&folder, ["get", &web.url("/x"), "-o", "link"]).well();
     assert_eq!(content(&folder, "page"), b"new");
+    let mode = fs::metadata(folder.path("page")).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "{mode:o}");
     assert!(fs::symlink_metadata(folder.path("link")).expect("it is there").is_symlink());
 
     // A name that nobody typed replaces nothing.
@@ -297,16 +301,34 @@ fn silence_is_not_waited_out_but_slowness_is() {
 fn what_cannot_be_written_is_told_before_anything_is_fetched() {
     let folder = Folder::new();
     let web = Web::of(b"hello");
-    for output in ["missing/x", "missing/"] {
+    for (output, told) in [("missing/x", "missing"), ("missing/", "missing/")] {
         let line = run_in(&folder, ["get", "-o", output, &web.url("/")]).failed();
-        assert!(line.contains("cannot write") && line.contains("No such file or directory"), "{line}");
+        assert!(line.contains(&format!("cannot write {told}: No such file or directory")), "{line}");
     }
     assert_eq!(web.asked(), 0);
     let line = run_in(&folder, ["get", "-o", "/dev/full", &web.url("/")]).failed();
-    assert!(line.contains("cannot write: No space left on device"), "{line}");
+    assert!(line.contains("cannot write /dev/full: No space left on device"), "{line}");
     let line = run_in(&folder, ["get", "-o", "one", &web.url("/a"), &web.url("/b")]).refused();
     assert!(line.contains("name a folder that is there"), "{line}");
     assert!(names(&folder.path("")).is_empty());
+}
+
+#[test]
+fn nothing_is_left_of_a_file_for_which_there_is_no_room() {
+    let folder = Folder::new();
+    let web = Web::serve(|_, stream| give(stream, &pattern(100_000)));
+    fs::write(folder.path("kept"), "as it was").expect("the folder is there");
+    for (output, told) in [(&[][..], "."), (&["-o", "kept"], "kept")] {
+        // As much room as eight blocks; a signal would end it otherwise.
+        let starter = ["sh", "-c", "trap '' XFSZ; ulimit -f 8; exec \"$@\"", "sh"];
+        let url = web.url("/x");
+        let args = ["get", "--retry", "3", &url].into_iter().chain(output.iter().copied());
+        let line = finish(prepared(tidewheel_through(&starter, args), &folder)).failed();
+        assert!(line.contains(&format!("{url}: cannot write {told}: File too large")), "{line}");
+    }
+    assert_eq!(web.asked(), 2, "room does not come by asking again");
+    assert_eq!(content(&folder, "kept"), b"as it was");
+    assert_eq!(names(&folder.path("")), ["kept"]);
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Where downloads end up. A file has its name once it is whole; until then it is a draft beside it.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::env;
+use std::fmt::Display;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -11,9 +12,6 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 use tempfile::NamedTempFile;
-
-/// What any file is created with; the umask takes away from it.
-const MODE: u32 = 0o666;
 
 /// How many files of one name there may be in a folder.
 const NAMESAKES_MAX: u32 = 10_000;
@@ -51,8 +49,11 @@ impl Destination {
         }
         match fs::metadata(path) {
             Ok(there) if there.is_dir() => Ok(Destination::Folder(path.to_owned())),
-            // Through a symbolic link: the link stays one.
-            Ok(there) if there.is_file() => fs::canonicalize(path).map(Destination::File),
+            // What a symbolic link leads to: the link stays one.
+            Ok(there) if there.is_file() && path.is_symlink() => {
+                fs::canonicalize(path).map(Destination::File)
+            }
+            Ok(there) if there.is_file() => Ok(Destination::File(path.to_owned())),
             Ok(_) => Ok(Destination::Device(path.to_owned())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 match path.as_os_str().as_encoded_bytes() {
@@ -67,37 +68,65 @@ impl Destination {
     /// Begins a file that is to become `name` where that is for us to choose.
     ///
     /// # Errors
-    /// What the system says.
+    /// Which file it is about, and what the system says of it.
     pub fn draft<'a>(&'a self, name: &'a str) -> io::Result<Draft<'a>> {
+        // Opened now: whether it can be written shows before anything is fetched.
+        let open = |path: &Path| OpenOptions::new().write(true).open(path).map_err(of(path.display()));
         Ok(match self {
-            Destination::StandardOutput => Draft::Copied { file: tempfile::tempfile()?, to: None },
-            // Opened now: whether it can be written shows before anything is fetched.
-            Destination::Device(path) => {
-                let device = OpenOptions::new().write(true).open(path)?;
-                Draft::Copied { file: tempfile::tempfile()?, to: Some(device) }
+            Destination::StandardOutput => Draft::Copied { file: unnamed()?, to: None },
+            Destination::Device(path) => Draft::Copied { to: Some((open(path)?, path)), file: unnamed()? },
+            Destination::File(path) => {
+                // What is replaced may be for its owner alone, or a program.
+                let there = if path.exists() { Some(open(path)?) } else { None };
+                let file = Beside::new(parent(path))?;
+                if let Some(there) = there {
+                    let permissions = there.metadata().map(|there| there.permissions());
+                    let kept =
+                        permissions.and_then(|permissions| file.0.as_file().set_permissions(permissions));
+                    kept.map_err(of(path.display()))?;
+                }
+                Draft::Replacing { file, path }
             }
-            Destination::File(path) => Draft::Replacing { file: Beside::new(parent(path))?, path },
             Destination::Folder(path) => Draft::Named { file: Beside::new(path)?, folder: path, name },
         })
     }
+}
+
+/// Makes an error one of this place.
+fn of(place: impl Display) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{place}: {error}"))
+}
+
+/// A file without a name.
+fn unnamed() -> io::Result<File> {
+    tempfile::tempfile().map_err(of(env::temp_dir().display()))
 }
 
 fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| *parent != "").unwrap_or(Path::new("."))
 }
 
-/// A file that is not whole yet. It is gone when this is dropped.
+/// A file that is not whole yet. It is gone when this is dropped. Its errors begin with the place that they are about.
 pub enum Draft<'a> {
-    Copied { file: File, to: Option<File> },
+    Copied { file: File, to: Option<(File, &'a Path)> },
     Replacing { file: Beside, path: &'a Path },
     Named { file: Beside, folder: &'a Path, name: &'a str },
 }
 
 impl Draft<'_> {
-    pub fn file(&mut self) -> &mut File {
+    fn file(&mut self) -> &mut File {
         match self {
             Draft::Copied { file, .. } => file,
             Draft::Replacing { file, .. } | Draft::Named { file, .. } => file.0.as_file_mut(),
+        }
+    }
+
+    /// Where its bytes are until it is whole.
+    fn place(&self) -> PathBuf {
+        match self {
+            Draft::Copied { .. } => env::temp_dir(),
+            Draft::Replacing { path, .. } => path.to_path_buf(),
+            Draft::Named { folder, .. } => folder.to_path_buf(),
         }
     }
 
@@ -107,8 +136,7 @@ impl Draft<'_> {
     /// What the system says.
     pub fn restart(&mut self) -> io::Result<()> {
         let file = self.file();
-        file.set_len(0)?;
-        file.rewind()
+        file.set_len(0).and_then(|()| file.rewind()).map_err(|error| of(self.place().display())(error))
     }
 
     /// It is whole: gives it its name, or copies it to where it belongs. The path that it has, if it has one.
@@ -117,22 +145,40 @@ impl Draft<'_> {
     /// What the system says.
     pub fn finish(self) -> io::Result<Option<PathBuf>> {
         match self {
-            Draft::Copied { mut file, to } => {
-                file.rewind()?;
-                match to {
-                    Some(mut device) => io::copy(&mut file, &mut device)?,
-                    None => {
-                        let mut out = io::stdout().lock();
-                        let bytes = io::copy(&mut file, &mut out)?;
-                        out.flush()?;
-                        bytes
-                    }
-                };
-                Ok(None)
+            Draft::Copied { mut file, to: Some((mut device, path)) } => file
+                .rewind()
+                .and_then(|()| io::copy(&mut file, &mut device))
+                .map(|_| None)
+                .map_err(of(path.display())),
+            Draft::Copied { mut file, to: None } => {
+                let mut out = io::stdout().lock();
+                file.rewind()
+                    .and_then(|()| io::copy(&mut file, &mut out))
+                    .and_then(|_| out.flush())
+                    .map(|()| None)
+                    .map_err(of("to standard output"))
             }
-            Draft::Replacing { file, path } => file.replace(path).map(|()| Some(path.to_owned())),
-            Draft::Named { file, folder, name } => file.become_new(folder, name).map(Some),
+            Draft::Replacing { file, path } => {
+                file.replace(path).map(|()| Some(path.to_owned())).map_err(of(path.display()))
+            }
+            Draft::Named { file, folder, name } => {
+                file.become_new(folder, name).map(Some).map_err(of(folder.join(name).display()))
+            }
         }
+    }
+}
+
+impl Write for Draft<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file().write(bytes).map_err(|error| match error.kind() {
+            // Not to be told, but tried again.
+            io::ErrorKind::Interrupted => error,
+            _ => of(self.place().display())(error),
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file().flush()
     }
 }
 
@@ -141,12 +187,15 @@ pub struct Beside(NamedTempFile);
 
 impl Beside {
     fn new(folder: &Path) -> io::Result<Beside> {
-        let mut names = tempfile::Builder::new();
-        names.prefix(".tidewheel-").suffix(".part").permissions(Permissions::from_mode(MODE));
         // One step for whoever looks at the list: no draft is without its entry. An entry stays when its draft is gone;
         // nobody else takes such a name.
         let mut drafts = drafts();
-        let file = names.tempfile_in(folder)?;
+        let file = tempfile::Builder::new()
+            .prefix(".tidewheel-")
+            .suffix(".part")
+            // As any file is created: for whom, the umask says.
+            .make_in(folder, |path| OpenOptions::new().write(true).create_new(true).open(path))
+            .map_err(of(folder.display()))?;
         drafts.push(file.path().to_owned());
         Ok(Beside(file))
     }

@@ -3,6 +3,7 @@
 pub mod login;
 mod text_mode;
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -149,32 +150,24 @@ const SCHEMES: [&str; 1] = ["ftp"];
 pub fn run(options: &FtpOptions) -> Result<(), Failure> {
     let terms = options.terms.terms();
     match &options.action {
-        Action::Pwd(At { url }) => at(url, terms, |login, place| {
-            login.enter(&place.path)?;
-            Ok(lines(&[login.folder()?]))
-        }),
-        Action::Ls(At { url }) => at(url, terms, |login, place| {
-            login.enter(&place.path)?;
-            Ok(lines(&login.list()?))
-        }),
-        Action::Nlst(At { url }) => at(url, terms, |login, place| {
-            login.enter(&place.path)?;
-            Ok(lines(&login.names()?))
-        }),
+        Action::Pwd(At { url }) => within(url, terms, Login::folder),
+        Action::Ls(At { url }) => within(url, terms, Login::list),
+        Action::Nlst(At { url }) => within(url, terms, Login::names),
         Action::Get(options) => fetch(options, terms),
         Action::Put(options) => put(options, terms),
         Action::Rename(RenameOptions { url, to }) => {
-            place::one_line(to).map_err(|reason| Failure::usage(format!("the new path: {reason}")))?;
-            at(url, terms, |login, place| login.rename(&place.path, to).map(silently))
+            one_name(to).map_err(|reason| Failure::usage(format!("the new path: {reason}")))?;
+            at(url, terms, |login, path| login.rename(path, to).map(silently))
         }
-        Action::Rm(At { url }) => at(url, terms, |login, place| login.remove(&place.path).map(silently)),
-        Action::Mkdir(At { url }) => {
-            at(url, terms, |login, place| login.make_folder(&place.path).map(silently))
-        }
-        Action::Rmdir(At { url }) => {
-            at(url, terms, |login, place| login.remove_folder(&place.path).map(silently))
-        }
+        Action::Rm(At { url }) => at(url, terms, |login, path| login.remove(path).map(silently)),
+        Action::Mkdir(At { url }) => at(url, terms, |login, path| login.make_folder(path).map(silently)),
+        Action::Rmdir(At { url }) => at(url, terms, |login, path| login.remove_folder(path).map(silently)),
     }
+}
+
+/// A path that stands in a command.
+fn one_name(path: &str) -> Result<(), String> {
+    if path.is_empty() { Err("it is empty".to_owned()) } else { place::one_line(path) }
 }
 
 /// What is done needs no words.
@@ -182,32 +175,54 @@ fn silently((): ()) -> String {
     String::new()
 }
 
-/// Lines that a server sent, as a terminal can show them.
-fn lines(lines: &[String]) -> String {
-    lines.iter().map(|line| show::printable(line) + "\n").collect()
+fn ftp_url(text: &str) -> Result<(Url, FtpPlace), Failure> {
+    let url = place::url(text, &SCHEMES).map_err(Failure::usage)?;
+    let place = FtpPlace::of(&url).map_err(Failure::usage)?;
+    Ok((url, place))
 }
 
-fn ftp_url(text: &str) -> Result<Url, Failure> {
-    place::url(text, &SCHEMES).map_err(Failure::usage)
+/// Asks something of the folder that a URL names.
+fn within(
+    url: &str,
+    terms: Terms,
+    ask: impl FnOnce(&mut Login) -> Result<String, Trouble>,
+) -> Result<(), Failure> {
+    let (url, place) = ftp_url(url)?;
+    log_in(&url, &place, terms, |login| {
+        login.enter(&place.path)?;
+        ask(login)
+    })
 }
 
-/// Logs in where a URL says, does something there, and prints what that tells.
+/// Does something to what a URL names.
 fn at(
     url: &str,
     terms: Terms,
-    act: impl FnOnce(&mut Login, &FtpPlace) -> Result<String, Trouble>,
+    act: impl FnOnce(&mut Login, &str) -> Result<String, Trouble>,
 ) -> Result<(), Failure> {
-    let url = ftp_url(url)?;
-    let place = FtpPlace::of(&url).map_err(Failure::usage)?;
-    let password = get::passwords(&[&url], terms)?.remove(&place.account());
-    let told = Login::open(&place, password.as_deref(), terms).and_then(|mut login| {
-        let told = act(&mut login, &place)?;
+    let (url, place) = ftp_url(url)?;
+    if place.path.is_empty() {
+        return Err(Failure::usage(format!("{url} names no file or folder")));
+    }
+    log_in(&url, &place, terms, |login| act(login, &place.path))
+}
+
+/// Logs in, does something, and prints what that tells, as a terminal can show it.
+fn log_in(
+    url: &Url,
+    place: &FtpPlace,
+    terms: Terms,
+    act: impl FnOnce(&mut Login) -> Result<String, Trouble>,
+) -> Result<(), Failure> {
+    let password = get::passwords(&[url], terms)?.remove(&place.account());
+    let told = Login::open(place, password.as_deref(), terms).and_then(|mut login| {
+        let told = act(&mut login)?;
         login.close();
         Ok(told)
     });
     match told {
         Ok(text) => io::stdout()
-            .write_all(text.as_bytes())
+            .write_all(text.lines().map(|line| show::printable(line) + "\n").collect::<String>().as_bytes())
             .map_err(|error| Failure::failed(format!("cannot write to standard output: {error}"))),
         Err(trouble) => Err(Failure::failed(format!("{url}: {}", trouble.line))),
     }
@@ -215,7 +230,7 @@ fn at(
 
 /// Fetches a file, in the way of `tidewheel get`.
 fn fetch(options: &GetOptions, terms: Terms) -> Result<(), Failure> {
-    let url = ftp_url(&options.url)?;
+    let (url, _) = ftp_url(&options.url)?;
     let downloads = Downloads::new(
         get::passwords(&[&url], terms)?,
         get::destination(options.output.as_deref(), 1)?,
@@ -230,24 +245,27 @@ fn put(options: &PutOptions, terms: Terms) -> Result<(), Failure> {
     let shown = options.file.display();
     let (mut source, total) =
         open(&options.file).map_err(|error| Failure::failed(format!("cannot read {shown}: {error}")))?;
-    let name = options.file.file_name().map(|name| name.to_string_lossy().into_owned());
     let mode = options.mode.mode();
-    let url = ftp_url(&options.url)?;
-    let mut path = FtpPlace::of(&url).map_err(Failure::usage)?.path;
+    let (url, place) = ftp_url(&options.url)?;
+    let mut path = place.path.clone();
     if path.is_empty() || path.ends_with('/') {
-        let name = name.filter(|name| name != "-" && place::one_line(name).is_ok()).ok_or_else(|| {
+        let name = options.file.file_name().and_then(OsStr::to_str);
+        let name = name.filter(|name| *name != "-" && place::one_line(name).is_ok()).ok_or_else(|| {
             Failure::usage(format!(
                 "{url} is a folder, and {shown} has no name to have there: write the whole path"
             ))
         })?;
-        path.push_str(&name);
+        path.push_str(name);
     }
-    at(&options.url, terms, |login, _| {
+    log_in(&url, &place, terms, |login| {
         let draft = if options.in_place { path.clone() } else { draft_of(&path) };
         let stream = login.begin_to_store(&draft, mode)?;
+        // A text grows on the way.
+        let total = total.filter(|_| mode == Mode::Binary);
         let bar = MultiProgress::new().add(ProgressBar::no_length().with_message(show::printable(&path)));
         begin_bar(&bar, total);
-        let stored = login.store(stream, mode, &mut source, |bytes| bar.inc(bytes)).and_then(|bytes| {
+        let sent = login.store(stream, mode, &mut source, |bytes| bar.inc(bytes));
+        let stored = sent.and_then(|bytes| {
             if !options.in_place {
                 login.rename(&draft, &path).map_err(|trouble| {
                     let line = trouble.line;
@@ -258,10 +276,7 @@ fn put(options: &PutOptions, terms: Terms) -> Result<(), Failure> {
         });
         bar.finish_and_clear();
         match stored {
-            Ok(bytes) => {
-                let notice = Notice::Stored { path: &path, bytes }.text(terms.language);
-                Ok(lines(&[notice]))
-            }
+            Ok(bytes) => Ok(Notice::Stored { path: &path, bytes }.text(terms.language)),
             Err(trouble) if login.remove(&draft).is_ok() => Err(trouble),
             Err(Trouble { line, may_pass }) => {
                 Err(Trouble { line: format!("{line}; a part of it may be left there as {draft}"), may_pass })

@@ -308,6 +308,9 @@ impl Downloads {
         if url.scheme() == "ftp" {
             let place = FtpPlace::of(url).map_err(Trouble::lasting)?;
             let password = self.passwords.get(&place.account()).map(String::as_str);
+            if place.path.is_empty() {
+                return Err(Trouble::lasting("it names no file".to_owned()));
+            }
             let mut login = Login::open(&place, password, self.terms)?;
             on_head(login.welcome());
             login.retrieve(&place.path, self.mode, &mut sink)?;

@@ -1,9 +1,11 @@
 //! `tidewheel ftp`, and `tidewheel get` of ftp://: against a small server that may misbehave, and those of Debian.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Ipv6Addr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -164,7 +166,7 @@ fn accounts_have_their_password_from_the_environment() {
     // Without a terminal there is nobody to ask.
     let command = tidewheel_through(&["setsid", "--wait"], ["ftp", "ls", &url]);
     let line = finish(prepared(command, &scene.folder)).refused();
-    assert!(line.contains("set TIDEWHEEL_FTP_PASSWORD"), "{line}");
+    assert!(line.contains("no password for bob@127.0.0.1: set TIDEWHEEL_FTP_PASSWORD"), "{line}");
     let line = run_in(&scene.folder, ["ftp", "ls", "ftp://bob:s3cret@127.0.0.1/"]).refused();
     assert!(line.contains("has a password") && !line.contains("s3cret"), "{line}");
 }
@@ -202,6 +204,17 @@ fn a_password_that_is_typed_is_not_shown() {
 
 #[test]
 fn nothing_is_left_of_a_file_that_is_cut() {
+    for fault in [Fault::CutAndSaysSo, Fault::Vanishes] {
+        let scene = Scene::new(fault);
+        for name in ["one", "two"] {
+            fs::write(scene.served.path(name), "").expect("the folder is there");
+        }
+        for list in ["ls", "nlst"] {
+            // Not a part of it either.
+            let line = scene.ftp(&[list, "URL"], "/").failed();
+            assert!(line.contains("426 Broken off.") || line.contains("connection broke off"), "{line}");
+        }
+    }
     for (fault, told) in [
         (Fault::CutAndSaysSo, "the server says 426 Broken off."),
         (Fault::CutAndLies, "the connection broke off after 500 of 1000 bytes"),
@@ -267,6 +280,21 @@ fn what_cannot_be_read_or_reached_is_told() {
     assert!(line.contains("write the whole path"), "{line}");
     scene.ftp(&["put", "-", "URL"], "/empty").well();
     assert_eq!(fs::read(scene.served.path("empty")).expect("it was stored"), b"");
+    for words in [&["rm", "URL"][..], &["mkdir", "URL"], &["rmdir", "URL"], &["rename", "URL", "x"]] {
+        let line = scene.ftp(words, "/").refused();
+        assert!(line.contains("/ names no file or folder"), "{line}");
+    }
+    let line = scene.ftp(&["rename", "URL", ""], "/empty").refused();
+    assert!(line.contains("the new path: it is empty"), "{line}");
+    let line = scene.ftp(&["get", "URL"], "/").failed();
+    assert!(line.contains("/: it names no file"), "{line}");
+    let odd = scene.folder.path("").join(OsStr::from_bytes(b"odd\xFF"));
+    fs::write(&odd, "").expect("the folder is there");
+    let url = scene.server.url("/");
+    let line =
+        run_in(&scene.folder, [OsStr::new("ftp"), OsStr::new("put"), odd.as_os_str(), OsStr::new(&url)]);
+    let line = line.refused();
+    assert!(line.contains("write the whole path"), "{line}");
     // What would be a second command is none.
     let line = scene.ftp(&["rm", "URL"], "/x%0D%0ADELE%20empty").refused();
     assert!(line.contains("control characters"), "{line}");

@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use indicatif::ProgressBar;
 use suppaftp::types::{FileType, FormatControl, Response};
 use suppaftp::{FtpError, FtpStream, Status, TlsStream, TransferStream};
 
@@ -18,11 +19,17 @@ use crate::clients::words::Notice;
 /// Where the password of an account may be.
 pub const PASSWORD_VARIABLE: &str = "TIDEWHEEL_FTP_PASSWORD";
 
+/// What a server says when a connection for data is made.
+const OPENED: [Status; 2] = [Status::AboutToSend, Status::AlreadyOpen];
+
 /// Who logs in without an account, and the password that is customary then.
 const ANONYMOUS: (&str, &str) = ("anonymous", "anonymous@");
 
 /// How much is sent at once.
 const PIECE_BYTES: usize = 64 << 10;
+
+/// How large the list of a folder may be.
+const LISTING_BYTES_MAX: u64 = 64 << 20;
 
 /// How files are transferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +50,10 @@ pub fn password(place: &FtpPlace, terms: Terms) -> Result<String, Failure> {
         Ok(password) => password,
         Err(VarError::NotPresent) => {
             let prompt = Notice::Password(&account).text(terms.language);
-            rpassword::prompt_password(prompt).map_err(|_| {
-                Failure::usage(format!("there is no password for {account}, and no terminal to ask for it: set {PASSWORD_VARIABLE}"))
+            rpassword::prompt_password(prompt).map_err(|error| {
+                Failure::usage(format!(
+                    "there is no password for {account}: set {PASSWORD_VARIABLE}, or type it on a terminal ({error})"
+                ))
             })?
         }
         Err(VarError::NotUnicode(_)) => {
@@ -117,14 +126,32 @@ impl Login {
         if path.is_empty() { Ok(()) } else { self.ftp.cwd(path).map_err(|error| trouble(error, self.terms)) }
     }
 
-    /// The lines with which the server lists the current folder.
-    pub fn list(&mut self) -> Result<Vec<String>, Trouble> {
-        self.ftp.list(None).or_else(|error| none_if_empty(error, self.terms))
+    /// The current folder as the server lists it.
+    pub fn list(&mut self) -> Result<String, Trouble> {
+        self.listing("LIST")
     }
 
-    /// The names in the current folder.
-    pub fn names(&mut self) -> Result<Vec<String>, Trouble> {
-        self.ftp.nlst(None).or_else(|error| none_if_empty(error, self.terms))
+    /// The names in the current folder, one a line.
+    pub fn names(&mut self) -> Result<String, Trouble> {
+        self.listing("NLST")
+    }
+
+    fn listing(&mut self, command: &str) -> Result<String, Trouble> {
+        match self.ftp.custom_data_command(command, &OPENED) {
+            Ok((_, stream)) => {
+                let mut bytes = Vec::new();
+                let bar = ProgressBar::hidden();
+                let mut sink = Sink { out: &mut bytes, bar: &bar, bytes: 0, bytes_max: LISTING_BYTES_MAX };
+                // Without a word about the type of transfer it is a text.
+                self.receive(stream, Mode::Text, None, &mut sink)?;
+                Ok(String::from_utf8_lossy(&bytes).into_owned())
+            }
+            // Some servers have a reply of its own for folders in which there is nothing.
+            Err(FtpError::UnexpectedResponse(reply)) if reply.status == Status::RequestFileActionIgnored => {
+                Ok(String::new())
+            }
+            Err(error) => Err(trouble(error, self.terms)),
+        }
     }
 
     pub fn rename(&mut self, from: &str, to: &str) -> Result<(), Trouble> {
@@ -156,11 +183,26 @@ impl Login {
         self.set_mode(mode)?;
         // Many servers tell it, and none has to. The size of a text depends on its line ends.
         let total = match mode {
-            Mode::Binary => self.ftp.size(path).ok().map(|bytes| bytes as u64),
+            Mode::Binary => match self.ftp.size(path) {
+                Ok(bytes) => Some(bytes as u64),
+                Err(FtpError::UnexpectedResponse(_)) => None,
+                Err(error) => return Err(trouble(error, self.terms)),
+            },
             Mode::Text => None,
         };
-        let mut stream = self.ftp.retr_as_stream(path).map_err(|error| trouble(error, self.terms))?;
+        let stream = self.ftp.retr_as_stream(path).map_err(|error| trouble(error, self.terms))?;
         begin_bar(sink.bar, total);
+        self.receive(stream, mode, total, sink)
+    }
+
+    /// Takes all that comes on a connection for data, and what the server says of it; `total` is how much that should be.
+    fn receive(
+        &self,
+        mut stream: TransferStream<impl TlsStream>,
+        mode: Mode,
+        total: Option<u64>,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), Trouble> {
         let filled = match mode {
             Mode::Binary => sink.fill(&mut stream),
             Mode::Text => sink.fill(&mut FromNetwork::new(&mut stream)),
@@ -295,16 +337,6 @@ fn trouble(error: FtpError, terms: Terms) -> Trouble {
         // Nothing at all is one, too.
         FtpError::BadResponse => Trouble::passing("the connection ended, or what came is not FTP".to_owned()),
         other => Trouble::lasting(other.to_string()),
-    }
-}
-
-/// Some servers have a reply of its own for folders in which there is nothing.
-fn none_if_empty(error: FtpError, terms: Terms) -> Result<Vec<String>, Trouble> {
-    match error {
-        FtpError::UnexpectedResponse(reply) if reply.status == Status::RequestFileActionIgnored => {
-            Ok(Vec::new())
-        }
-        other => Err(trouble(other, terms)),
     }
 }
 

@@ -1,12 +1,12 @@
 //! `tidewheel ftp`: files and folders on an FTP server.
 
 pub mod login;
+mod source;
 mod text_mode;
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::PathBuf;
 
 use clap::Subcommand;
 use indicatif::{MultiProgress, ProgressBar};
@@ -19,6 +19,7 @@ use super::transfer::{TermOptions, Terms, Trouble, begin_bar};
 use super::words::Notice;
 use crate::cli::show;
 use login::{Login, Mode};
+use source::{Signals, Source};
 
 /// Work with files on an FTP server
 #[derive(clap::Args)]
@@ -243,8 +244,8 @@ fn fetch(options: &GetOptions, terms: Terms) -> Result<(), Failure> {
 /// Stores a file. It has its final name once it is whole, unless it is written in place.
 fn put(options: &PutOptions, terms: Terms) -> Result<(), Failure> {
     let shown = options.file.display();
-    let (mut source, total) =
-        open(&options.file).map_err(|error| Failure::failed(format!("cannot read {shown}: {error}")))?;
+    let source = Source::open(&options.file)
+        .map_err(|error| Failure::failed(format!("cannot read {shown}: {error}")))?;
     let mode = options.mode.mode();
     let (url, place) = ftp_url(&options.url)?;
     let mut path = place.path.clone();
@@ -259,12 +260,14 @@ fn put(options: &PutOptions, terms: Terms) -> Result<(), Failure> {
     }
     log_in(&url, &place, terms, |login| {
         let draft = if options.in_place { path.clone() } else { draft_of(&path) };
+        let signals = Signals::hold()
+            .map_err(|error| Trouble::lasting(format!("cannot hold signals back: {error}")))?;
         let stream = login.begin_to_store(&draft, mode)?;
         // A text grows on the way.
-        let total = total.filter(|_| mode == Mode::Binary);
+        let total = source.total.filter(|_| mode == Mode::Binary);
         let bar = MultiProgress::new().add(ProgressBar::no_length().with_message(show::printable(&path)));
         begin_bar(&bar, total);
-        let sent = login.store(stream, mode, &mut source, |bytes| bar.inc(bytes));
+        let sent = login.store(stream, mode, &mut signals.watch(&source), |bytes| bar.inc(bytes));
         let stored = sent.and_then(|bytes| {
             if !options.in_place {
                 login.rename(&draft, &path).map_err(|trouble| {
@@ -277,24 +280,15 @@ fn put(options: &PutOptions, terms: Terms) -> Result<(), Failure> {
         bar.finish_and_clear();
         match stored {
             Ok(bytes) => Ok(Notice::Stored { path: &path, bytes }.text(terms.language)),
-            Err(trouble) if login.remove(&draft).is_ok() => Err(trouble),
+            Err(trouble) if login.remove(&draft).is_ok() => {
+                signals.release();
+                Err(trouble)
+            }
             Err(Trouble { line, may_pass }) => {
                 Err(Trouble { line: format!("{line}; a part of it may be left there as {draft}"), may_pass })
             }
         }
     })
-}
-
-/// What is to be stored, and how large it is if that is known.
-fn open(path: &Path) -> io::Result<(Box<dyn Read>, Option<u64>)> {
-    if path == "-" {
-        return Ok((Box::new(io::stdin()), None));
-    }
-    let there = fs::metadata(path)?;
-    if there.is_dir() {
-        return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"));
-    }
-    Ok((Box::new(File::open(path)?), there.is_file().then_some(there.len())))
 }
 
 /// The name that a file has on the server until it is whole, beside its final one.

@@ -2,22 +2,24 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{Read, Write, pipe};
 use std::net::{Ipv6Addr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
 use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 
 use super::ftp_server::{ACCOUNT, Fault, FtpServer};
 use super::run::{Ran, command, finish, names, prepared, run_in};
-use crate::harness::program::tidewheel_through;
+use crate::harness::program::{Server, tidewheel_through};
 use crate::harness::{Folder, await_that, pattern};
 
 /// What is run on, what is served, and who serves it.
@@ -265,6 +267,26 @@ fn nothing_is_left_on_a_server_that_does_not_take_a_file() {
     fs::write(scene.folder.path("x"), pattern(1 << 20)).expect("the folder is there");
     let line = scene.ftp(&["put", "x", "URL"], "/").failed();
     assert!(line.contains("a part of it may be left there as .tidewheel-"), "{line}");
+}
+
+#[test]
+fn a_signal_leaves_no_part_on_the_server() {
+    for (args, name) in [(&["put", "-", "URL"][..], ".tidewheel-"), (&["put", "--in-place", "-", "URL"], "x")]
+    {
+        let scene = Scene::new(Fault::None);
+        let mut command = command(&scene.folder, with_url(args, &scene.server.url("/x")));
+        let (input, mut typed) = pipe().expect("there are descriptors");
+        command.stdin(input);
+        let mut program = Server::spawn(command);
+        typed.write_all(b"the first half").expect("it reads");
+        let said =
+            |word: &str| scene.server.said().iter().any(|line| line.starts_with(&format!("{word} {name}")));
+        await_that("it stores", || said("STOR").then_some(()));
+        program.signal(Signal::INT);
+        assert_eq!(program.wait().signal(), Some(Signal::INT.as_raw()));
+        assert!(said("DELE"), "{:?}", scene.server.said());
+        assert!(names(&scene.served.path("")).is_empty());
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ use rustix::termios::{LocalModes, tcgetattr};
 
 use super::ftp_server::{ACCOUNT, Fault, FtpServer};
 use super::run::{Ran, command, finish, names, prepared, run_in};
+use super::web_servers::{PYTHON3, python};
 use crate::harness::program::{Server, tidewheel_through};
 use crate::harness::{Folder, await_that, pattern};
 
@@ -449,35 +450,35 @@ fn vsftpd_is_worked_with_anonymously() {
     assert_eq!(names(&root.join("incoming")), ["big"]);
 }
 
+const PYFTPDLIB: &str = "
+from pyftpdlib.authorizers import DummyAuthorizer
+from pyftpdlib.handlers import FTPHandler
+from pyftpdlib.servers import FTPServer
+FTPHandler.authorizer = DummyAuthorizer()
+FTPHandler.authorizer.add_user('bob', 's3cret word', '.', perm='elradfmwMT')
+FTPHandler.auth_failed_timeout = 0
+server = FTPServer(('127.0.0.1', 0), FTPHandler)
+print(server.socket.getsockname()[1])
+server.serve_forever()
+";
+
 #[test]
-fn pure_ftpd_is_worked_with_as_an_account() {
-    let (Some(pure_ftpd), Some(pure_pw)) = (installed("pure-ftpd"), installed("pure-pw")) else {
-        return println!("left out: pure-ftpd is not installed");
-    };
-    if !is_root() {
-        return println!("left out: pure-ftpd can be started by root alone");
+fn pyftpdlib_is_worked_with_as_an_account() {
+    match Command::new(PYTHON3).args(["-c", "import pyftpdlib"]).output() {
+        Ok(told) if told.status.success() => {}
+        _ => return println!("left out: python3-pyftpdlib is not installed"),
     }
     let (folder, served) = (Folder::new(), Folder::new());
-    let root = served.path("home");
-    fs::create_dir(&root).expect("the folder is there");
-    open_to_all(&root);
-    let (list, accounts) = (served.path("passwd"), served.path("accounts.pdb"));
-    // The password as SHA-256 of crypt(3); pure-pw's own way costs a login three seconds.
-    let hashed = "$5$abcdefgh$Wpub5pVENRJjSgUWIthB8UVCwCbtQBPzkB2Vika5AO5";
-    let account = format!("{}:{hashed}:65534:65534::{}/./::::::::::::\n", ACCOUNT.0, root.display());
-    fs::write(&list, account).expect("the folder is there");
-    let made = Command::new(&pure_pw).arg("mkdb").arg(&accounts).arg("-f").arg(&list).status();
-    assert!(made.expect("the program is there").success());
-    // Accounts of its own, in a root of their own, of users from number 1 on, without anonymous ones.
-    let accounts = format!("puredb:{}", accounts.display());
-    let options = ["-l", &accounts, "-A", "-u", "1", "-E", "-H"].map(str::to_owned);
-    let port = inetd(pure_ftpd, options.to_vec());
-    works(&folder, &root, |words, path| {
-        let url = format!("ftp://{}@127.0.0.1:{port}{path}", ACCOUNT.0);
-        let mut command = command(&folder, with_url(words, &url));
-        command.env("TIDEWHEEL_FTP_PASSWORD", ACCOUNT.1);
+    let Some((_server, port)) = python(PYFTPDLIB, &served) else { return };
+    let url = |path: &str| format!("ftp://{}@127.0.0.1:{port}{path}", ACCOUNT.0);
+    let with = |password: &str, words: &[&str], path: &str| {
+        let mut command = command(&folder, with_url(words, &url(path)));
+        command.env("TIDEWHEEL_FTP_PASSWORD", password);
         command
-    });
+    };
+    works(&folder, &served.path(""), |words, path| with(ACCOUNT.1, words, path));
+    let line = finish(with("wrong", &["ls", "URL"], "/")).failed();
+    assert!(line.contains("the server does not let bob in: 530 "), "{line}");
     let line = run_in(&folder, ["ftp", "ls", &format!("ftp://127.0.0.1:{port}/")]).failed();
     assert!(line.contains("the server wants an account"), "{line}");
 }

@@ -48,14 +48,37 @@ fn shells_complete_the_commands() {
     let line = run_in(&folder, ["completions", "csh"]).refused();
     assert!(line.contains("possible values: bash"), "{line}");
 
-    // What bash makes of it: the one command of ftp that begins with these letters.
-    fs::write(folder.path("completions"), run_in(&folder, ["completions", "bash"]).out)
-        .expect("the folder is there");
-    let asked = "source completions; COMP_WORDS=(tidewheel ftp ren); COMP_CWORD=2; \
-                 _tidewheel tidewheel ren ftp; echo \"${COMPREPLY[*]}\"";
-    match Command::new("bash").args(["-c", asked]).current_dir(folder.path("")).output() {
-        Ok(told) => assert_eq!(String::from_utf8_lossy(&told.stdout), "rename\n", "{told:?}"),
-        Err(_) => println!("left out: bash is not installed"),
+    // What shells make of it: the one command of ftp that begins with these letters.
+    for (shell, asked, told) in [
+        (
+            "bash",
+            "source completions.bash; COMP_WORDS=(tidewheel ftp ren); COMP_CWORD=2; \
+             _tidewheel tidewheel ren ftp; echo \"${COMPREPLY[*]}\"",
+            "rename\n",
+        ),
+        (
+            "fish",
+            "source completions.fish; complete -C 'tidewheel ftp ren'",
+            "rename\tGive a file or a folder another name\n",
+        ),
+        // It completes for nobody but whoever sits at a terminal.
+        (
+            "zsh",
+            "autoload compinit; compinit -D; source completions.zsh; echo $_comps[tidewheel]",
+            "_tidewheel\n",
+        ),
+    ] {
+        fs::write(folder.path(&format!("completions.{shell}")), run_in(&folder, ["completions", shell]).out)
+            .expect("the folder is there");
+        let mut command = Command::new(shell);
+        command.args(["-c", asked]).current_dir(folder.path("")).env("HOME", folder.path(""));
+        match command.output() {
+            Ok(ran) => {
+                assert_eq!(String::from_utf8_lossy(&ran.stdout), told, "{ran:?}");
+                assert_eq!(String::from_utf8_lossy(&ran.stderr), "", "{ran:?}");
+            }
+            Err(_) => println!("left out: {shell} is not installed"),
+        }
     }
 }
 

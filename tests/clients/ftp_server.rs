@@ -31,6 +31,8 @@ pub enum Fault {
     NoFtp,
     /// Its passive address is another host's.
     WrongAddress,
+    /// It has a size for every file, which is no size.
+    OddSize,
 }
 
 /// The account that it knows.
@@ -157,6 +159,7 @@ impl Conversation {
                         _ => format!("227 Come ({host},{},{})", port / 256, port % 256),
                     })?;
                 }
+                "SIZE" if self.fault == Fault::OddSize => self.say("213 99999999999999999999999")?,
                 "SIZE" if self.path(name).is_file() => {
                     let reply = format!("213 {}", fs::metadata(self.path(name)).ok()?.len());
                     self.say(&reply)?;

@@ -185,7 +185,7 @@ impl Login {
         let total = match mode {
             Mode::Binary => match self.ftp.size(path) {
                 Ok(bytes) => Some(bytes as u64),
-                Err(FtpError::UnexpectedResponse(_)) => None,
+                Err(FtpError::UnexpectedResponse(_) | FtpError::BadResponse) => None,
                 Err(error) => return Err(trouble(error, self.terms)),
             },
             Mode::Text => None,

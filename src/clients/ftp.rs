@@ -15,9 +15,9 @@ use url::Url;
 use super::Failure;
 use super::get::{self, Downloads};
 use super::place::{self, FtpPlace};
+use super::text;
 use super::transfer::{TermOptions, Terms, Trouble, begin_bar};
 use super::words::Notice;
-use crate::cli::show;
 use login::{Login, Mode};
 use source::{Signals, Source};
 
@@ -222,8 +222,14 @@ fn log_in(
         Ok(told)
     });
     match told {
-        Ok(text) => io::stdout()
-            .write_all(text.lines().map(|line| show::printable(line) + "\n").collect::<String>().as_bytes())
+        Ok(lines) => io::stdout()
+            .write_all(
+                lines
+                    .lines()
+                    .map(|line| text::harmless(line.as_bytes()) + "\n")
+                    .collect::<String>()
+                    .as_bytes(),
+            )
             .map_err(|error| Failure::failed(format!("cannot write to standard output: {error}"))),
         Err(trouble) => Err(Failure::failed(format!("{url}: {}", trouble.line))),
     }
@@ -265,7 +271,8 @@ fn put(options: &PutOptions, terms: Terms) -> Result<(), Failure> {
         let stream = login.begin_to_store(&draft, mode)?;
         // A text grows on the way.
         let total = source.total.filter(|_| mode == Mode::Binary);
-        let bar = MultiProgress::new().add(ProgressBar::no_length().with_message(show::printable(&path)));
+        let bar =
+            MultiProgress::new().add(ProgressBar::no_length().with_message(text::harmless(path.as_bytes())));
         begin_bar(&bar, total);
         let sent = login.store(stream, mode, &mut signals.watch(&source), |bytes| bar.inc(bytes));
         let stored = sent.and_then(|bytes| {

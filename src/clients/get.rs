@@ -23,6 +23,7 @@ use url::Url;
 use super::Failure;
 use super::ftp::login::{self, Login, Mode};
 use super::place::{self, FtpPlace};
+use super::text;
 use super::transfer::{Sink, TermOptions, Terms, Trouble, begin_bar};
 use super::words::Notice;
 use crate::cli::show;
@@ -265,7 +266,7 @@ impl Downloads {
                 Notice::Saved { path: &path.to_string(), bytes, url: url.as_str() }.text(self.terms.language);
             self.bars.suspend(|| {
                 // Whoever closed standard output does not want to know.
-                let _ = writeln!(io::stdout(), "{}", show::printable(&line));
+                let _ = writeln!(io::stdout(), "{}", text::harmless(line.as_bytes()));
             });
         }
         Ok(())
@@ -299,7 +300,8 @@ impl Downloads {
         let on_head = |head: &str| {
             if self.headers {
                 self.bars.suspend(|| {
-                    let head: String = head.lines().map(|line| show::printable(line) + "\n").collect();
+                    let head: String =
+                        head.lines().map(|line| text::harmless(line.as_bytes()) + "\n").collect();
                     // The stream may be closed; the exit code tells all the same.
                     let _ = writeln!(io::stderr(), "{url}\n{head}");
                 });
@@ -343,7 +345,7 @@ impl Downloads {
     /// A bar below those that are there.
     fn bar(&self, name: &str) -> ProgressBar {
         // Whatever is drawn before it has its place would be drawn elsewhere.
-        let bar = self.bars.add(ProgressBar::no_length().with_message(show::printable(name)));
+        let bar = self.bars.add(ProgressBar::no_length().with_message(text::harmless(name.as_bytes())));
         begin_bar(&bar, None);
         bar
     }

@@ -129,7 +129,8 @@ pub fn harmless(message: &[u8]) -> String {
     text
 }
 
-fn is_harmless(character: char) -> bool {
+/// Whether a terminal only shows it.
+pub fn is_harmless(character: char) -> bool {
     // The joiners of some scripts, and of emoji, change no more than the shape of their neighbours.
     matches!(character, '\t' | '\u{200c}' | '\u{200d}')
         || !matches!(

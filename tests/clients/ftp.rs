@@ -340,6 +340,15 @@ fn what_cannot_be_read_or_reached_is_told() {
 }
 
 #[test]
+fn names_are_shown_as_they_are_unless_a_terminal_would_obey() {
+    let scene = Scene::new(Fault::None);
+    for name in ["e\u{301}te\u{301}", "\u{1b}[31m", "図 1"] {
+        fs::write(scene.served.path(name), "").expect("the folder is there");
+    }
+    assert_eq!(scene.ftp(&["nlst", "URL"], "/").well(), "\\u{1b}[31m\ne\u{301}te\u{301}\n図 1\n");
+}
+
+#[test]
 fn a_size_that_is_none_is_not_needed() {
     let scene = Scene::new(Fault::OddSize);
     fs::write(scene.served.path("x"), "hello").expect("the folder is there");

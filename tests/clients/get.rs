@@ -161,6 +161,14 @@ fn a_body_ends_where_its_length_says() {
     let web =
         Web::serve(|_, stream| put(stream, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello, and more"));
     assert_eq!(run_in(&folder, ["get", "-o", "-", &web.url("/")]).well(), "hello");
+    let part = Web::serve(|_, stream| {
+        put(
+            stream,
+            b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-4/9\r\nContent-Length: 5\r\n\r\nhello",
+        );
+    });
+    let line = run_in(&folder, ["get", "-o", "part", &part.url("/")]).failed();
+    assert!(line.contains("the server answers 206 Partial Content"), "{line}");
     let empty = Web::serve(|_, stream| put(stream, b"HTTP/1.1 204 No Content\r\n\r\n"));
     run_in(&folder, ["get", "-o", "empty", &empty.url("/")]).well();
     assert_eq!(content(&folder, "empty"), b"");

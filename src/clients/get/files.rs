@@ -13,6 +13,8 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 use tempfile::NamedTempFile;
 
+use crate::clients::text;
+
 /// How many files of one name there may be in a folder.
 const NAMESAKES_MAX: u32 = 10_000;
 
@@ -234,7 +236,12 @@ pub fn name_for(path: &str) -> String {
     let decoded = percent_encoding::percent_decode_str(last).decode_utf8_lossy();
     let name: String = decoded
         .chars()
-        .map(|character| if character == '/' || character.is_control() { '_' } else { character })
+        .map(|character| match character {
+            '/' | '\t' => '_',
+            character if text::is_harmless(character) => character,
+            // What turns the direction of writing makes one name look like another.
+            _ => '_',
+        })
         .collect();
     let name = name.trim().trim_start_matches('.');
     let end = name.char_indices().map(|(at, character)| at + character.len_utf8());
@@ -283,7 +290,8 @@ mod tests {
             ("/.bashrc", "bashrc"),
             ("/..", "index.html"),
             ("/%2e%2e", "index.html"),
-            ("/a%0Ab%00%1b", "a_b__"),
+            ("/a%0Ab%00%1b%09", "a_b___"),
+            ("/a%E2%80%AEgpj.exe", "a_gpj.exe"),
             ("/%20", "index.html"),
         ] {
             assert_eq!(name_for(path), name, "{path}");

@@ -63,7 +63,8 @@ impl Http {
         let response = request.call().map_err(|error| self.trouble(error, None))?;
         on_head(&head(&response));
         let status = response.status();
-        if !status.is_success() {
+        // Nobody has asked for a part.
+        if !status.is_success() || status == StatusCode::PARTIAL_CONTENT {
             let line = format!("the server answers {status}");
             return Err(Trouble { line, may_pass: may_pass(status) });
         }

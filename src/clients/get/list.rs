@@ -70,7 +70,7 @@ impl fmt::Display for Field {
 
 impl Field {
     /// The texts at the end of the way, each once, in the order of the document. Where the way ends early, or at
-    /// something that is no text, there is none.
+    /// something that is no text or an empty one, there is none.
     pub fn texts<'a>(&self, document: &'a Value) -> Vec<&'a str> {
         let mut values = vec![document];
         for step in &self.0 {
@@ -84,7 +84,8 @@ impl Field {
                 .collect();
         }
         let mut seen = HashSet::new();
-        values.into_iter().filter_map(Value::as_str).filter(|text| seen.insert(*text)).collect()
+        let texts = values.into_iter().filter_map(Value::as_str).filter(|text| !text.trim().is_empty());
+        texts.filter(|text| seen.insert(*text)).collect()
     }
 }
 
@@ -106,13 +107,14 @@ mod tests {
                 { "picUrl": "http://h/1.jpg", "tags": [["a", "b"], ["c"]] },
                 { "title": "without one" },
                 { "picUrl": 5 },
+                { "picUrl": " " },
                 { "picUrl": "http://h/2.jpg" },
                 { "picUrl": "http://h/1.jpg" },
             ],
         });
         for (way, texts) in [
             ("newslist[].picUrl", &["http://h/1.jpg", "http://h/2.jpg"][..]),
-            ("newslist[3].picUrl", &["http://h/2.jpg"]),
+            ("newslist[4].picUrl", &["http://h/2.jpg"]),
             ("newslist[9].picUrl", &[]),
             ("newslist.picUrl", &[]),
             ("newslist[].tags[][]", &["a", "b", "c"]),

@@ -28,7 +28,7 @@ use super::transfer::{Sink, TermOptions, Terms, Trouble, begin_bar};
 use super::words::Notice;
 use crate::cli::show;
 use files::Destination;
-use http::Http;
+use http::{Found, Http};
 use list::Field;
 
 /// What it can fetch.
@@ -252,14 +252,12 @@ impl Downloads {
         let name = files::name_for(url.path());
         let mut draft = self.destination.draft(&name).map_err(unwritable)?;
         let bar = self.bar(&name);
-        let mut bytes = 0;
         let fetched = self.try_often(url, || {
             draft.restart().map_err(unwritable)?;
-            bytes = self.fetch(url, &mut draft, &bar, u64::MAX)?;
-            Ok(())
+            self.fetch(url, &mut draft, &bar, u64::MAX)
         });
         bar.finish_and_clear();
-        fetched?;
+        let (_, bytes) = fetched?;
         if let Some(path) = draft.finish().map_err(unwritable)? {
             let path = path.display();
             let line =
@@ -273,7 +271,7 @@ impl Downloads {
     }
 
     /// Tries until it succeeds, fails for good, or there are no retries left.
-    fn try_often(&self, url: &Url, mut attempt: impl FnMut() -> Result<(), Trouble>) -> Result<(), Trouble> {
+    fn try_often<T>(&self, url: &Url, mut attempt: impl FnMut() -> Result<T, Trouble>) -> Result<T, Trouble> {
         let (mut left, mut pause) = (self.retries, PAUSE_FIRST);
         loop {
             match attempt() {
@@ -288,14 +286,14 @@ impl Downloads {
         }
     }
 
-    /// Fetches one document once. How many bytes it has.
+    /// Fetches one document once. Where it was found, and how many bytes it has.
     fn fetch(
         &self,
         url: &Url,
         out: &mut dyn Write,
         bar: &ProgressBar,
         bytes_max: u64,
-    ) -> Result<u64, Trouble> {
+    ) -> Result<(Url, u64), Trouble> {
         let mut sink = Sink { out, bar, bytes: 0, bytes_max };
         let on_head = |head: &str| {
             if self.headers {
@@ -317,10 +315,14 @@ impl Downloads {
             on_head(login.welcome());
             login.retrieve(&place.path, self.mode, &mut sink)?;
             login.close();
-        } else if let Some(encoding) = self.http.fetch(url, &mut sink, &on_head)? {
-            self.complain(&format!("{url}: the server sends it as {encoding}, and it stays so"));
+            Ok((url.clone(), sink.bytes))
+        } else {
+            let Found { at, encoding } = self.http.fetch(url, &mut sink, &on_head)?;
+            if let Some(encoding) = encoding {
+                self.complain(&format!("{url}: the server sends it as {encoding}, and it stays so"));
+            }
+            Ok((at, sink.bytes))
         }
-        Ok(sink.bytes)
     }
 
     /// The addresses that a JSON document names, or what is wrong with them.
@@ -329,17 +331,17 @@ impl Downloads {
         let bar = self.bar("list");
         let fetched = self.try_often(url, || {
             bytes.clear();
-            self.fetch(url, &mut bytes, &bar, LIST_BYTES_MAX).map(drop)
+            self.fetch(url, &mut bytes, &bar, LIST_BYTES_MAX)
         });
         bar.finish_and_clear();
-        fetched?;
+        let (at, _) = fetched?;
         let document = serde_json::from_slice(&bytes)
             .map_err(|error| Trouble::lasting(format!("it is no JSON: {error}")))?;
         let texts = field.texts(&document);
         if texts.is_empty() {
             return Err(Trouble::lasting(format!("there are no addresses at {field}")));
         }
-        Ok(texts.into_iter().map(|text| listed(url, text)).collect())
+        Ok(texts.into_iter().map(|text| listed(&at, text)).collect())
     }
 
     /// A bar below those that are there.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use ureq::http::header::CONTENT_ENCODING;
+use ureq::http::header::{CONTENT_ENCODING, LOCATION};
 use ureq::http::{Response, StatusCode};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::resolver::DefaultResolver;
@@ -12,10 +12,25 @@ use ureq::unversioned::transport::{
 use ureq::{Agent, Body, Error, Timeout};
 use url::Url;
 
+use crate::clients::place;
 use crate::clients::transfer::{Broken, Sink, Terms, Trouble, begin_bar};
 
 /// What the program calls itself.
 pub const USER_AGENT: &str = concat!("tidewheel/", env!("CARGO_PKG_VERSION"));
+
+/// What it can fetch, and be sent on to.
+const SCHEMES: [&str; 2] = ["http", "https"];
+
+/// How often servers may send on.
+const REDIRECTS_MAX: usize = 10;
+
+/// What was found.
+pub struct Found {
+    /// Where it is from, after all that was sent on.
+    pub at: Url,
+    /// How it is encoded, with gzip for instance, if the server chose to though nobody had asked for it.
+    pub encoding: Option<String>,
+}
 
 /// Fetches over HTTP and HTTPS.
 pub struct Http {
@@ -30,6 +45,9 @@ impl Http {
         let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
         let config = Agent::config_builder()
             .http_status_as_error(false)
+            // They are followed here, where it is known what may follow what.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
             .user_agent(user_agent)
             .tls_config(tls)
             .timeout_resolve(timeout)
@@ -47,20 +65,12 @@ impl Http {
         Http { agent: Agent::with_parts(config, connector, DefaultResolver::default()), terms }
     }
 
-    /// Fetches one document. `on_head` is shown the status and the headers of the answer as lines, whatever the status. The
-    /// encoding in which it is, gzip for instance, if the server chose one that nobody had asked for.
+    /// Fetches one document. `on_head` is shown the status and the headers of the answer as lines, whatever the status.
     ///
     /// # Errors
     /// Why it was not fetched as a whole.
-    pub fn fetch(
-        &self,
-        url: &Url,
-        sink: &mut Sink<'_>,
-        on_head: &dyn Fn(&str),
-    ) -> Result<Option<String>, Trouble> {
-        // Who asks for TLS is not sent on to where anybody on the way can read and change the document.
-        let request = self.agent.get(url.as_str()).config().https_only(url.scheme() == "https").build();
-        let response = request.call().map_err(|error| self.trouble(error, None))?;
+    pub fn fetch(&self, url: &Url, sink: &mut Sink<'_>, on_head: &dyn Fn(&str)) -> Result<Found, Trouble> {
+        let (at, response) = self.ask(url)?;
         on_head(&head(&response));
         let status = response.status();
         // Nobody has asked for a part.
@@ -77,7 +87,19 @@ impl Http {
             Broken::Source(error) => self.trouble(Error::from(error), Some((sink.bytes, total))),
             Broken::Sink(trouble) => trouble,
         })?;
-        Ok(encoding)
+        Ok(Found { at, encoding })
+    }
+
+    /// Asks for a document, also where the servers send on to. Where the answer is from, and the answer.
+    fn ask(&self, url: &Url) -> Result<(Url, Response<Body>), Trouble> {
+        let mut at = url.clone();
+        for _ in 0..=REDIRECTS_MAX {
+            let response = self.agent.get(at.as_str()).call().map_err(|error| self.trouble(error, None))?;
+            let location = response.headers().get(LOCATION).filter(|_| sends_on(response.status()));
+            let Some(location) = location else { return Ok((at, response)) };
+            at = next(&at, &String::from_utf8_lossy(location.as_bytes())).map_err(Trouble::lasting)?;
+        }
+        Err(Trouble::lasting("it sends from one address to the next without end".to_owned()))
     }
 
     /// An error in words; `body` is how much of it had come, of how much, if it had begun.
@@ -101,16 +123,28 @@ impl Http {
             },
             Error::HostNotFound => Trouble::lasting("there is no such host".to_owned()),
             Error::Rustls(error) => Trouble::lasting(format!("TLS: {error}")),
-            Error::TooManyRedirects => {
-                Trouble::lasting("it sends from one address to the next without end".to_owned())
-            }
-            Error::RequireHttpsOnly(to) => {
-                Trouble::lasting(format!("it sends on to {to}, without TLS: fetch that if you mean to"))
-            }
             Error::Protocol(error) => Trouble::lasting(format!("the answer is not sound HTTP: {error}")),
             other => Trouble::lasting(other.to_string()),
         }
     }
+}
+
+/// Whether an answer only names another address.
+fn sends_on(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+/// Where `at` sends on to.
+fn next(at: &Url, location: &str) -> Result<Url, String> {
+    let to = at.join(location).map_err(|error| format!("it sends on to '{location}': {error}"))?;
+    let scheme = to.scheme().to_owned();
+    let to = place::accept(to, &SCHEMES)
+        .map_err(|reason| format!("it sends on to an address of {scheme}:, which {reason}"))?;
+    // Who asks for TLS is not sent on to where anybody on the way can read and change the document.
+    if at.scheme() == "https" && scheme == "http" {
+        return Err(format!("it sends on to {to}, without TLS: fetch that if you mean to"));
+    }
+    Ok(to)
 }
 
 /// Whether the same request may succeed a little later.
@@ -181,6 +215,28 @@ impl<In: Transport> Transport for HonestEnd<In> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_is_sent_on_to_where_he_would_not_go() {
+        let next = |at: &str, location| next(&Url::parse(at).expect("a URL"), location).map(String::from);
+        assert_eq!(next("http://h/a/b", "c?d=1").as_deref(), Ok("http://h/a/c?d=1"));
+        assert_eq!(next("http://h/a/b", "https://i/").as_deref(), Ok("https://i/"));
+        assert_eq!(next("https://h/a/b", "//i/c").as_deref(), Ok("https://i/c"));
+        for (at, location, told) in [
+            ("https://h/", "http://h/", "it sends on to http://h/, without TLS"),
+            (
+                "http://h/",
+                "file:///etc/passwd",
+                "an address of file:, which begins with none of http://, https://",
+            ),
+            ("http://h/", "ftp://h/x", "begins with none of"),
+            ("https://h/", "http://u:secret@h/", "has a password"),
+            ("http://h/", "http://[::", "it sends on to 'http://[::'"),
+        ] {
+            let line = next(at, location).expect_err(location);
+            assert!(line.contains(told) && !line.contains("secret"), "{line}");
+        }
+    }
 
     #[test]
     fn what_is_overloaded_may_pass_and_what_is_not_there_stays_so() {

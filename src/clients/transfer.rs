@@ -1,10 +1,12 @@
 //! What all transfers share: the terms they are made on, the trouble they run into, and the way of the bytes into a
 //! file.
 
+use std::fs;
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tidewheel::services::Language;
 
 use crate::cli::settings::{self, Lang};
@@ -141,6 +143,14 @@ impl Sink<'_> {
             self.bar.inc(len as u64);
         }
     }
+}
+
+/// The signals that end a transfer: without those that whoever started it has had ignored, as nohup does.
+pub fn ending_signals() -> Vec<i32> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0).collect()
 }
 
 /// Gives a bar the looks of a transfer of so many bytes, and sets it to the beginning.

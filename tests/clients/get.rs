@@ -440,3 +440,22 @@ fn a_signal_leaves_no_draft_behind() {
     assert!(names(&folder.path("")).is_empty());
     drop(end);
 }
+
+#[test]
+fn a_signal_that_is_to_be_ignored_ends_nothing() {
+    let folder = Folder::new();
+    let (go_on, goes_on) = mpsc::channel::<()>();
+    let goes_on = std::sync::Mutex::new(goes_on);
+    let web = Web::serve(move |_, stream| {
+        put(stream, b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf");
+        drop(goes_on.lock().map(|goes_on| goes_on.recv()));
+        put(stream, b"half");
+    });
+    let args = ["get", &web.url("/x")];
+    let mut program = Server::spawn(prepared(tidewheel_through(&["nohup"], args), &folder));
+    await_that("a draft is there", || (!names(&folder.path("")).is_empty()).then_some(()));
+    program.signal(Signal::HUP);
+    drop(go_on);
+    assert_eq!(program.wait().code(), Some(0));
+    assert_eq!(content(&folder, "x"), b"halfhalf");
+}

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
+
+use crate::clients::transfer::ending_signals;
 
 /// A file, a device or standard input.
 pub struct Source {
@@ -51,7 +52,7 @@ impl Signals {
     pub fn hold() -> io::Result<Signals> {
         let (waker, woken) = UnixStream::pair()?;
         let mut came = Vec::new();
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
+        for signal in ending_signals() {
             let has_come = Arc::new(AtomicBool::new(false));
             // In this order: the first has not come yet when it is asked for.
             flag::register_conditional_default(signal, has_come.clone())?;

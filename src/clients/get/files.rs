@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 use tempfile::NamedTempFile;
 
 use crate::clients::text;
+use crate::clients::transfer::ending_signals;
 
 /// How many files of one name there may be in a folder.
 const NAMESAKES_MAX: u32 = 10_000;
@@ -259,7 +259,7 @@ fn drafts() -> MutexGuard<'static, Vec<PathBuf>> {
 /// # Errors
 /// When signals cannot be caught.
 pub fn remove_on_signals() -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let mut signals = Signals::new(ending_signals())?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
             // Held to the end: from here on there are no new ones.

@@ -110,16 +110,17 @@ impl Http {
                 Trouble::passing(format!("no connection for {patience}"))
             }
             Error::Timeout(_) => self.terms.silence(body.map_or(0, |(bytes, _)| bytes)),
-            Error::Io(error) => match error.kind() {
-                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-                    match body {
-                        Some((bytes, total)) => self.terms.cut(bytes, total),
-                        None => self.terms.closed(),
-                    }
-                }
-                // What TLS has to say, of a certificate for instance.
-                io::ErrorKind::InvalidData => Trouble::lasting(format!("TLS: {error}")),
-                _ => Trouble::unreachable(&error),
+            // What TLS has to say, of a certificate for instance.
+            Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Trouble::lasting(format!("TLS: {error}"))
+            }
+            Error::Io(error) => match (body, error.kind()) {
+                (Some((bytes, total)), _) => self.terms.cut(bytes, total),
+                (
+                    None,
+                    io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe,
+                ) => self.terms.closed(),
+                (None, _) => Trouble::unreachable(&error),
             },
             Error::HostNotFound => Trouble::lasting("there is no such host".to_owned()),
             Error::Rustls(error) => Trouble::lasting(format!("TLS: {error}")),

@@ -26,12 +26,16 @@ pub enum Command {
 const COMPLETIONS: &str = "\
 Examples:
   source <(tidewheel completions bash)
-  tidewheel completions fish > ~/.config/fish/completions/tidewheel.fish";
+  tidewheel completions fish > ~/.config/fish/completions/tidewheel.fish
+
+Exit codes: 0 fine; 1 they could not be written; 2 a bad command line";
 
 const MAN: &str = "\
 Examples:
   tidewheel man | man -l -
-  tidewheel man ~/.local/share/man/man1 && man tidewheel-get";
+  tidewheel man ~/.local/share/man/man1 && man tidewheel-get
+
+Exit codes: 0 fine; 1 a page could not be written; 2 a bad command line";
 
 /// Does what the command says.
 ///

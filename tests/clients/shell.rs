@@ -64,7 +64,7 @@ fn shells_complete_the_commands() {
         // It completes for nobody but whoever sits at a terminal.
         (
             "zsh",
-            "autoload compinit; compinit -D; source completions.zsh; echo $_comps[tidewheel]",
+            "autoload compinit; compinit -D -u; source completions.zsh; echo $_comps[tidewheel]",
             "_tidewheel\n",
         ),
     ] {

@@ -94,6 +94,7 @@ Examples:
 
 The password of an account, ftp://USER@HOST/PATH, is taken from TIDEWHEEL_FTP_PASSWORD or asked for.
 A proxy is taken from HTTPS_PROXY, HTTP_PROXY or ALL_PROXY, but for the hosts in NO_PROXY.
+Certificates are those that the system trusts, or if it is set those in the file SSL_CERT_FILE.
 
 Exit codes: 0 all were fetched; 1 one was not, and a line on standard error says why; 2 a bad command line";
 

@@ -1,5 +1,6 @@
 //! One document over HTTP or HTTPS.
 
+use std::fmt::Display;
 use std::io;
 
 use ureq::http::header::{CONTENT_ENCODING, LOCATION};
@@ -110,10 +111,7 @@ impl Http {
                 Trouble::passing(format!("no connection for {patience}"))
             }
             Error::Timeout(_) => self.terms.silence(body.map_or(0, |(bytes, _)| bytes)),
-            // What TLS has to say, of a certificate for instance.
-            Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
-                Trouble::lasting(format!("TLS: {error}"))
-            }
+            Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => insecure(&error),
             Error::Io(error) => match (body, error.kind()) {
                 (Some((bytes, total)), _) => self.terms.cut(bytes, total),
                 (
@@ -123,11 +121,22 @@ impl Http {
                 (None, _) => Trouble::unreachable(&error),
             },
             Error::HostNotFound => Trouble::lasting("there is no such host".to_owned()),
-            Error::Rustls(error) => Trouble::lasting(format!("TLS: {error}")),
+            Error::Rustls(error) => insecure(&error),
             Error::Protocol(error) => Trouble::lasting(format!("the answer is not sound HTTP: {error}")),
             other => Trouble::lasting(other.to_string()),
         }
     }
+}
+
+/// What TLS has to say, mostly of a certificate.
+fn insecure(error: &impl Display) -> Trouble {
+    let told = error.to_string();
+    Trouble::lasting(match told.strip_prefix("invalid peer certificate: ") {
+        Some(reason) => {
+            format!("the server's certificate is not trusted (see SSL_CERT_FILE in --help): {reason}")
+        }
+        None => format!("TLS: {told}"),
+    })
 }
 
 /// Whether an answer only names another address.

@@ -90,11 +90,20 @@ impl FtpPlace {
         Ok(FtpPlace { url: url.clone(), user: (!user.is_empty()).then_some(user), path })
     }
 
-    /// The host and the account, as a person would name them.
+    /// The account and its server, as a person would name them.
     pub fn account(&self) -> String {
-        let host = self.url.host_str().unwrap_or_default();
+        let server = self.server();
         match &self.user {
-            Some(user) => format!("{user}@{host}"),
+            Some(user) => format!("{user}@{server}"),
+            None => server,
+        }
+    }
+
+    /// The host, and the port if it is not that of FTP: behind another one is another server.
+    fn server(&self) -> String {
+        let host = self.url.host_str().unwrap_or_default();
+        match self.url.port() {
+            Some(port) => format!("{host}:{port}"),
             None => host.to_owned(),
         }
     }
@@ -163,6 +172,19 @@ mod tests {
         ] {
             let place = FtpPlace::of(&url(text, &["ftp"]).expect(text)).expect(text);
             assert_eq!((place.user.as_deref(), place.path.as_str()), (user, path), "{text}");
+        }
+    }
+
+    #[test]
+    fn accounts_are_those_of_a_server_and_not_of_a_host() {
+        for (text, account) in [
+            ("ftp://bob@h", "bob@h"),
+            ("ftp://bob@h:21/a", "bob@h"),
+            ("ftp://bob@h:2121/a", "bob@h:2121"),
+            ("ftp://[::1]:2121/a", "[::1]:2121"),
+        ] {
+            let place = FtpPlace::of(&url(text, &["ftp"]).expect(text)).expect(text);
+            assert_eq!(place.account(), account);
         }
     }
 }

@@ -19,6 +19,7 @@ use rustix::termios::{LocalModes, tcgetattr};
 
 use super::ftp_server::{ACCOUNT, Fault, FtpServer};
 use super::run::{Ran, command, finish, names, prepared, run_in};
+use super::screen::Screen;
 use super::web_servers::{PYTHON3, python};
 use crate::harness::program::{Server, tidewheel_through};
 use crate::harness::{Folder, await_that, pattern};
@@ -169,7 +170,8 @@ fn accounts_have_their_password_from_the_environment() {
     // Without a terminal there is nobody to ask.
     let command = tidewheel_through(&["setsid", "--wait"], ["ftp", "ls", &url]);
     let line = finish(prepared(command, &scene.folder)).refused();
-    assert!(line.contains("no password for bob@127.0.0.1: set TIDEWHEEL_FTP_PASSWORD"), "{line}");
+    let address = scene.server.address;
+    assert!(line.contains(&format!("no password for bob@{address}: set TIDEWHEEL_FTP_PASSWORD")), "{line}");
     let line = run_in(&scene.folder, ["ftp", "ls", "ftp://bob:s3cret@127.0.0.1/"]).refused();
     assert!(line.contains("has a password") && !line.contains("s3cret"), "{line}");
 }
@@ -188,9 +190,10 @@ fn a_password_that_is_typed_is_not_shown() {
     let mut program = prepared(tidewheel_through(&["setsid", "--ctty", "--wait"], args), &scene.folder);
     program.stdin(inside.try_clone().expect("there are descriptors"));
     let program = thread::spawn(move || finish(program));
-    let mut prompt = [0; "Password of bob@127.0.0.1: ".len()];
+    let wanted = format!("Password of bob@{}: ", scene.server.address);
+    let mut prompt = vec![0; wanted.len()];
     outside.read_exact(&mut prompt).expect("it asks");
-    assert_eq!(prompt.as_slice(), b"Password of bob@127.0.0.1: ");
+    assert_eq!(prompt, wanted.as_bytes());
     // Who types before that sees it: so does everybody with every program.
     await_that("the terminal echoes nothing", || {
         let modes = tcgetattr(&outside).expect("it is a terminal");
@@ -203,6 +206,26 @@ fn a_password_that_is_typed_is_not_shown() {
     let mut shown = Vec::new();
     let _ = outside.read_to_end(&mut shown);
     assert!(shown.iter().all(u8::is_ascii_whitespace), "{}", shown.escape_ascii());
+}
+
+#[test]
+fn each_server_on_a_host_has_a_password_of_its_own() {
+    let scenes = [Scene::new(Fault::None), Scene::new(Fault::None)];
+    for scene in &scenes {
+        fs::write(scene.served.path("x"), "hello\n").expect("the folder is there");
+    }
+    let urls = scenes.each_ref().map(|scene| scene.server.account_url("/x"));
+    let Some(screen) = Screen::start(&["get", &urls[0], &urls[1], "-o", "-"]) else { return };
+    for (scene, password) in scenes.iter().zip([ACCOUNT.1, "another"]) {
+        screen.await_last(&format!("Password of bob@{}:", scene.server.address));
+        screen.type_secret(password);
+    }
+    let lines = screen.await_code(1);
+    assert!(lines.iter().any(|line| line == "hello"), "{lines:?}");
+    for (scene, password) in scenes.iter().zip([ACCOUNT.1, "another"]) {
+        let said = scene.server.said();
+        assert!(said.contains(&format!("PASS {password}")), "{said:?}");
+    }
 }
 
 #[test]

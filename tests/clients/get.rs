@@ -354,7 +354,7 @@ fn a_bad_command_line_is_refused_in_words() {
         (&["get", "http://h/", "--at-once", "0"], "0 is not in 1..=64"),
         (&["get", "http://h/", "--timeout", "soon"], "30s"),
         (&["get", "http://h/", "--user-agent", "a\nb"], "one line"),
-        (&["get", "ftp://bob@127.0.0.1:1/x"], "no password for bob@127.0.0.1: set TIDEWHEEL_FTP_PASSWORD"),
+        (&["get", "ftp://bob@127.0.0.1:1/x"], "no password for bob@127.0.0.1:1: set TIDEWHEEL_FTP_PASSWORD"),
     ] {
         // Without a terminal there is nobody to ask for a password.
         let command = tidewheel_through(&["setsid", "--wait"], args);

@@ -1,8 +1,11 @@
 //! A terminal of its own for a program, in tmux.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::termios::{LocalModes, tcgetattr};
 
 use crate::harness::await_that;
 
@@ -36,6 +39,7 @@ impl Screen {
             .args(["new-session", "-d", "-x", "80", "-y", "24", &line])
             .env("LC_ALL", "C.UTF-8")
             .env_remove("TMUX")
+            .env_remove("TIDEWHEEL_FTP_PASSWORD")
             .output()
             .expect("tmux was there a moment ago");
         assert!(started.status.success(), "{started:?}");
@@ -51,6 +55,19 @@ impl Screen {
     /// Types characters.
     pub fn type_text(&self, text: &str) {
         assert!(self.tmux(["send-keys", "-l", "--", text]).status.success());
+    }
+
+    /// Types a line once the terminal no longer echoes.
+    pub fn type_secret(&self, line: &str) {
+        let output = self.tmux(["display-message", "-p", "#{pane_tty}"]).stdout;
+        let name = String::from_utf8(output).expect("names of terminals are ASCII");
+        let terminal = File::open(name.trim()).expect("tmux has opened it");
+        await_that("the terminal echoes nothing", || {
+            let modes = tcgetattr(&terminal).expect("it is a terminal");
+            (!modes.local_modes.contains(LocalModes::ECHO)).then_some(())
+        });
+        self.type_text(line);
+        self.press("Enter");
     }
 
     /// Presses a key by its name: `Enter`, `Up`, `C-c`.

@@ -135,9 +135,10 @@ Examples:
   tidewheel ftp put report.txt ftp://bob@HOST/incoming/ --ascii
   tidewheel ftp rename ftp://bob@HOST/incoming/report.txt incoming/old.txt
 
-A URL is ftp://[USER@]HOST[:PORT]/PATH. Without USER the login is anonymous. The password of an account is taken from \
-TIDEWHEEL_FTP_PASSWORD, or asked for; it has no place on the command line. PATH begins where the login ends; with two \
-slashes after the host, at the top.
+A URL is ftp://[USER@]HOST[:PORT]/PATH. Without USER the login is anonymous; where the server refuses that, it is with \
+the account in TIDEWHEEL_FTP_USER, or with one whose name is asked for on a terminal. The password of an account is taken \
+from TIDEWHEEL_FTP_PASSWORD, or asked for; it has no place on the command line. PATH begins where the login ends; with \
+two slashes after the host, at the top.
 
 Exit codes: 0 it was done; 1 it was not, and a line on standard error says why; 2 a bad command line";
 
@@ -215,8 +216,9 @@ fn log_in(
     terms: Terms,
     act: impl FnOnce(&mut Login) -> Result<String, Trouble>,
 ) -> Result<(), Failure> {
-    let password = get::passwords(&[url], terms)?.remove(&place.account());
-    let told = Login::open(place, password.as_deref(), terms).and_then(|mut login| {
+    let known = login::known_account(place, terms)?;
+    let account = || known.map_or_else(|| login::typed_account(place, terms), |known| Ok(Some(known)));
+    let told = Login::open(place, account, terms).and_then(|mut login| {
         let told = act(&mut login)?;
         login.close();
         Ok(told)
@@ -238,12 +240,13 @@ fn log_in(
 /// Fetches a file, in the way of `tidewheel get`.
 fn fetch(options: &GetOptions, terms: Terms) -> Result<(), Failure> {
     let (url, _) = ftp_url(&options.url)?;
-    let downloads = Downloads::new(
-        get::passwords(&[&url], terms)?,
+    let mut downloads = Downloads::new(
+        get::accounts(&[&url], terms)?,
         get::destination(options.output.as_deref(), 1)?,
         options.mode.mode(),
         terms,
     );
+    downloads.asks = true;
     downloads.one(&url)
 }
 

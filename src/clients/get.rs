@@ -12,6 +12,7 @@ mod list;
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use ureq::http::HeaderValue;
 use url::Url;
 
 use super::Failure;
-use super::ftp::login::{self, Login, Mode};
+use super::ftp::login::{self, Account, Login, Mode};
 use super::place::{self, FtpPlace};
 use super::text;
 use super::transfer::{Sink, TermOptions, Terms, Trouble, begin_bar};
@@ -92,7 +93,10 @@ Examples:
   tidewheel get --retry 3 https://HOST/a.iso ftp://HOST/b.iso
   tidewheel get -o pictures --list-from http://HOST/news.json --field 'newslist[].picUrl'
 
-The password of an account, ftp://USER@HOST/PATH, is taken from TIDEWHEEL_FTP_PASSWORD or asked for.
+The password of an account, ftp://USER@HOST/PATH, is taken from TIDEWHEEL_FTP_PASSWORD or asked for. Without USER the \
+login is anonymous; where the server refuses that, it is with the account in TIDEWHEEL_FTP_USER and \
+TIDEWHEEL_FTP_PASSWORD. What of the two is not set is asked for on a terminal if there is one URL alone; with several, or \
+with --list-from, it is not. No account is for a server that a list alone names.
 A proxy is taken from HTTPS_PROXY, HTTP_PROXY or ALL_PROXY, but for the hosts in NO_PROXY.
 Certificates are those that the system trusts, or if it is set those in the file SSL_CERT_FILE.
 
@@ -116,12 +120,13 @@ pub fn run(options: &GetOptions) -> Result<(), Failure> {
     let list = options.list_from.as_ref().map(read).transpose()?.zip(options.field.as_ref());
     let output = options.output.as_deref();
     let known: Vec<&Url> = urls.iter().chain(list.as_ref().map(|(url, _)| url)).collect();
-    let passwords = passwords(&known, terms)?;
+    let accounts = accounts(&known, terms)?;
     let downloads = Downloads {
         http: Http::new(terms, &options.user_agent),
+        asks: known.len() == 1 && list.is_none(),
         retries: options.retry,
         headers: options.headers,
-        ..Downloads::new(passwords, destination(output, urls.len())?, Mode::Binary, terms)
+        ..Downloads::new(accounts, destination(output, urls.len())?, Mode::Binary, terms)
     };
     let mut failed = 0;
     if let Some((url, field)) = list {
@@ -163,23 +168,30 @@ pub fn destination(output: Option<&Path>, count: usize) -> Result<Destination, F
     }
 }
 
-/// The passwords of the accounts in URLs, asked for before anything else is on the terminal.
-pub fn passwords(urls: &[&Url], terms: Terms) -> Result<HashMap<String, String>, Failure> {
-    let mut passwords = HashMap::new();
+/// The accounts for URLs, whose passwords are asked for before anything else is on the terminal. A URL that names none
+/// may still need that of the environment.
+pub fn accounts(urls: &[&Url], terms: Terms) -> Result<HashMap<String, Account>, Failure> {
+    let mut accounts = HashMap::new();
     for url in urls.iter().filter(|url| url.scheme() == "ftp") {
         let place = FtpPlace::of(url).map_err(Failure::usage)?;
-        if place.user.is_some() && !passwords.contains_key(&place.account()) {
-            passwords.insert(place.account(), login::password(&place, terms)?);
+        if !accounts.contains_key(&place.account())
+            && let Some(account) = login::known_account(&place, terms)?
+        {
+            accounts.insert(place.account(), account);
         }
     }
-    Ok(passwords)
+    Ok(accounts)
 }
 
 /// Downloads to one destination on the same terms.
 pub struct Downloads {
     http: Http,
-    /// Of accounts.
-    passwords: HashMap<String, String>,
+    /// Of places that were typed: what strangers name is not there.
+    accounts: HashMap<String, Account>,
+    /// Whether an account is asked for where there is none: one document is fetched, and nothing else.
+    pub asks: bool,
+    /// What was answered, for further tries.
+    typed: OnceLock<Account>,
     destination: Destination,
     /// For FTP.
     mode: Mode,
@@ -192,7 +204,7 @@ pub struct Downloads {
 
 impl Downloads {
     pub fn new(
-        passwords: HashMap<String, String>,
+        accounts: HashMap<String, Account>,
         destination: Destination,
         mode: Mode,
         terms: Terms,
@@ -200,7 +212,9 @@ impl Downloads {
         let http = Http::new(terms, http::USER_AGENT);
         Downloads {
             http,
-            passwords,
+            accounts,
+            asks: false,
+            typed: OnceLock::new(),
             destination,
             mode,
             retries: 0,
@@ -308,11 +322,10 @@ impl Downloads {
         };
         if url.scheme() == "ftp" {
             let place = FtpPlace::of(url).map_err(Trouble::lasting)?;
-            let password = self.passwords.get(&place.account()).map(String::as_str);
             if place.path.is_empty() {
                 return Err(Trouble::lasting("it names no file".to_owned()));
             }
-            let mut login = Login::open(&place, password, self.terms)?;
+            let mut login = Login::open(&place, || self.account(&place), self.terms)?;
             on_head(login.welcome());
             login.retrieve(&place.path, self.mode, &mut sink)?;
             login.close();
@@ -324,6 +337,16 @@ impl Downloads {
             }
             Ok((at, sink.bytes))
         }
+    }
+
+    /// Who logs in at a place.
+    fn account(&self, place: &FtpPlace) -> Result<Option<Account>, Trouble> {
+        let known = self.accounts.get(&place.account()).or_else(|| self.typed.get());
+        if known.is_some() || !self.asks {
+            return Ok(known.cloned());
+        }
+        let typed = self.bars.suspend(|| login::typed_account(place, self.terms))?;
+        Ok(typed.map(|account| self.typed.get_or_init(|| account).clone()))
     }
 
     /// The addresses that a JSON document names, or what is wrong with them.

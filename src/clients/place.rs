@@ -100,7 +100,7 @@ impl FtpPlace {
     }
 
     /// The host, and the port if it is not that of FTP: behind another one is another server.
-    fn server(&self) -> String {
+    pub fn server(&self) -> String {
         let host = self.url.host_str().unwrap_or_default();
         match self.url.port() {
             Some(port) => format!("{host}:{port}"),

@@ -32,6 +32,8 @@ pub enum Notice<'a> {
         path: &'a str,
         bytes: u64,
     },
+    /// The name of an account on this server is wanted.
+    User(&'a str),
     /// The password of this account is wanted.
     Password(&'a str),
 }
@@ -73,6 +75,8 @@ impl Notice<'_> {
             (Notice::Stored { path, bytes }, Language::Chinese) => {
                 format!("已存为 {path}（{bytes} 字节）")
             }
+            (Notice::User(server), Language::English) => format!("User name at {server}: "),
+            (Notice::User(server), Language::Chinese) => format!("{server} 的用户名："),
             (Notice::Password(account), Language::English) => format!("Password of {account}: "),
             (Notice::Password(account), Language::Chinese) => format!("{account} 的密码："),
             // Errors are told in English everywhere.

@@ -140,16 +140,115 @@ fn texts_change_their_line_ends_on_the_way() {
     assert!(line.contains("cannot be used with"), "{line}");
 }
 
+/// The variables of an account.
+type Variables<'a> = &'a [(&'a str, &'a str)];
+const BOB: Variables = &[("TIDEWHEEL_FTP_USER", ACCOUNT.0), ("TIDEWHEEL_FTP_PASSWORD", ACCOUNT.1)];
+
+/// Runs it with variables, and without a terminal on which it could ask.
+fn unattended(folder: &Folder, variables: Variables, args: &[&str]) -> Ran {
+    let mut command = prepared(tidewheel_through(&["setsid", "--wait"], args), folder);
+    command.envs(variables.iter().copied());
+    finish(command)
+}
+
+#[test]
+fn an_account_of_the_environment_is_for_servers_that_refuse_the_anonymous_login() {
+    let folder = Folder::new();
+    for (fault, reply, connections) in [
+        (Fault::NoAnonymous, "530 Login incorrect.", 1),
+        (Fault::HangsUp, "550 Nobody comes in here.", 2),
+        (Fault::None, "", 1),
+    ] {
+        for args in [&["ftp", "get", "-o", "-"][..], &["get", "-o", "-"], &["ftp", "nlst"]] {
+            let scene = Scene::new(fault);
+            fs::write(scene.served.path("x"), "x\n").expect("the folder is there");
+            let url = scene.server.url(if args.contains(&"nlst") { "/" } else { "/x" });
+            let run = |variables: Variables| unattended(&folder, variables, &[args, &[&url]].concat());
+            assert_eq!(run(BOB).well(), "x\n");
+            assert_eq!(scene.server.connections(), connections, "{fault:?}");
+            let said = scene.server.said();
+            assert_eq!(said[0], "USER anonymous");
+            assert_eq!(said.contains(&format!("PASS {}", ACCOUNT.1)), fault != Fault::None, "{said:?}");
+            if fault == Fault::None {
+                continue;
+            }
+            let wrong = [("TIDEWHEEL_FTP_USER", "eve"), ("TIDEWHEEL_FTP_PASSWORD", "a guess")];
+            let line = run(&wrong).failed();
+            let told = "the server does not let eve in: 530 Login incorrect.";
+            assert!(line.starts_with(&format!("tidewheel: {url}: {told}")), "{line}");
+            for some in [&[][..], &BOB[1..], &[("TIDEWHEEL_FTP_USER", ""), BOB[1]]] {
+                let line = run(some).failed();
+                let told = format!(
+                    "the server wants an account, ftp://USER@HOST/PATH, or TIDEWHEEL_FTP_USER and TIDEWHEEL_FTP_PASSWORD: {reply}"
+                );
+                assert!(line.starts_with(&format!("tidewheel: {url}: {told}")), "{line}");
+            }
+            let line = run(&BOB[..1]).failed();
+            assert!(line.contains("no password for bob@") && line.contains("set TIDEWHEEL_FTP_P"), "{line}");
+            // What would be a second command is none.
+            let line = run(&[("TIDEWHEEL_FTP_USER", "bob\r\nDELE x"), BOB[1]]).refused();
+            assert!(line.contains("TIDEWHEEL_FTP_USER: it has control characters"), "{line}");
+        }
+    }
+}
+
+#[test]
+fn no_account_is_for_a_server_that_a_list_names() {
+    let scenes = [Scene::new(Fault::None), Scene::new(Fault::NoAnonymous)];
+    let strange = scenes[1].server.url("/x");
+    fs::write(scenes[0].served.path("list"), format!("[{strange:?}]")).expect("the folder is there");
+    let list = scenes[0].server.url("/list");
+    let args = ["get", "--list-from", &list, "--field", "[]"];
+    let line = unattended(&scenes[0].folder, BOB, &args).failed();
+    assert!(line.starts_with(&format!("tidewheel: {strange}: the server wants an account")), "{line}");
+    assert!(!scenes[1].server.said().contains(&format!("USER {}", ACCOUNT.0)));
+}
+
+#[test]
+fn an_account_is_asked_for_on_a_terminal() {
+    let scene = Scene::new(Fault::BusyOnce);
+    fs::write(scene.served.path("x"), "hello\n").expect("the folder is there");
+    let (address, url) = (scene.server.address, scene.server.url("/x"));
+    let (name, password) = (format!("User name at {address}:"), format!("Password of bob@{address}:"));
+    // The second try does not ask again.
+    let Some(screen) = Screen::start(&["get", "--retry", "1", "-o", "-", &url]) else { return };
+    screen.await_last(&name);
+    screen.type_text(ACCOUNT.0);
+    screen.press("Enter");
+    screen.await_last(&password);
+    screen.type_secret(ACCOUNT.1);
+    let lines = screen.await_end();
+    assert!(lines.iter().any(|line| line == "hello"), "{lines:?}");
+    assert_eq!(lines.iter().filter(|line| line.starts_with("Password of")).count(), 1, "{lines:?}");
+    assert!(!lines.concat().contains(ACCOUNT.1), "{lines:?}");
+    assert_eq!(scene.server.connections(), 2);
+
+    // Whoever types nothing is told what there is; the other login has not gone any further.
+    let screen = Screen::start(&["ftp", "rm", &url]).expect("tmux was there a moment ago");
+    screen.await_last(&name);
+    screen.press("C-d");
+    let told = screen.await_code(1).concat();
+    assert!(told.contains(&format!("tidewheel: {url}: the server wants an account")), "{told}");
+    let screen = Screen::start(&["ftp", "rm", &url]).expect("tmux was there a moment ago");
+    screen.await_last(&name);
+    screen.type_text("bob");
+    screen.press("Enter");
+    screen.await_last(&password);
+    screen.type_secret("a guess");
+    let told = screen.await_code(1).concat();
+    assert!(told.contains("the server does not let bob in: 530 Login incorrect."), "{told}");
+    assert_eq!(names(&scene.served.path("")), ["x"]);
+
+    // Between the bars of several nobody is asked.
+    let screen = Screen::start(&["get", "-o", "-", &url, &url]).expect("tmux was there a moment ago");
+    let told = screen.await_code(1).concat();
+    assert!(told.contains("2 of 2 could not be fetched") && !told.contains("User name"), "{told}");
+}
+
 #[test]
 fn accounts_have_their_password_from_the_environment() {
     let scene = Scene::new(Fault::NoAnonymous);
     fs::write(scene.served.path("for bob"), "hello").expect("the folder is there");
-    let line = scene.ftp(&["ls", "URL"], "/").failed();
-    assert!(
-        line.contains("the server wants an account, ftp://USER@HOST/PATH: 530 Login incorrect."),
-        "{line}"
-    );
-
     let url = scene.server.account_url("/for%20bob");
     let with = |password: &str, args: &[&str]| {
         let mut command = command(&scene.folder, args);
@@ -168,8 +267,7 @@ fn accounts_have_their_password_from_the_environment() {
     assert!(names(&scene.folder.path("")).is_empty());
 
     // Without a terminal there is nobody to ask.
-    let command = tidewheel_through(&["setsid", "--wait"], ["ftp", "ls", &url]);
-    let line = finish(prepared(command, &scene.folder)).refused();
+    let line = unattended(&scene.folder, &[], &["ftp", "ls", &url]).refused();
     let address = scene.server.address;
     assert!(line.contains(&format!("no password for bob@{address}: set TIDEWHEEL_FTP_PASSWORD")), "{line}");
     let line = run_in(&scene.folder, ["ftp", "ls", "ftp://bob:s3cret@127.0.0.1/"]).refused();
@@ -486,6 +584,10 @@ fn vsftpd_is_worked_with_anonymously() {
     let line = finish(account).failed();
     assert!(line.contains("the server does not let bob in: 530 "), "{line}");
 
+    // Those who may come in are nobody else.
+    let told = unattended(&folder, BOB, &["ftp", "nlst", &url("/incoming/sub")]).well();
+    assert_eq!(told, "t\n");
+
     run(&["ftp", "rm", &url("/incoming/sub/t")]).well();
     run(&["ftp", "rmdir", &url("/incoming/sub")]).well();
     assert_eq!(names(&root.join("incoming")), ["big"]);
@@ -520,6 +622,11 @@ fn pyftpdlib_is_worked_with_as_an_account() {
     works(&folder, &served.path(""), |words, path| with(ACCOUNT.1, words, path));
     let line = finish(with("wrong", &["ls", "URL"], "/")).failed();
     assert!(line.contains("the server does not let bob in: 530 "), "{line}");
-    let line = run_in(&folder, ["ftp", "ls", &format!("ftp://127.0.0.1:{port}/")]).failed();
+    let anonymous = format!("ftp://127.0.0.1:{port}/");
+    let line = unattended(&folder, &[], &["ftp", "pwd", &anonymous]).failed();
     assert!(line.contains("the server wants an account"), "{line}");
+    assert_eq!(unattended(&folder, BOB, &["ftp", "pwd", &anonymous]).well(), "/\n");
+    let wrong = [BOB[0], ("TIDEWHEEL_FTP_PASSWORD", "wrong")];
+    let line = unattended(&folder, &wrong, &["ftp", "pwd", &anonymous]).failed();
+    assert!(line.contains("the server does not let bob in: 530 "), "{line}");
 }

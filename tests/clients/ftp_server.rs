@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -15,6 +16,10 @@ pub enum Fault {
     None,
     /// It lets nobody in without an account.
     NoAnonymous,
+    /// The same, with another reply to the name already, after which it is gone.
+    HangsUp,
+    /// The same, and then it is too busy for a file once.
+    BusyOnce,
     /// It ends a file early, and says so.
     CutAndSaysSo,
     /// It ends a file early, and says that all is well.
@@ -42,6 +47,7 @@ pub const ACCOUNT: (&str, &str) = ("bob", "s3cret word");
 pub struct FtpServer {
     pub address: SocketAddr,
     said: Arc<Mutex<Vec<String>>>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl FtpServer {
@@ -53,7 +59,8 @@ impl FtpServer {
         let listener = TcpListener::bind(address).expect("loopback has a free port");
         let address = listener.local_addr().expect("it is bound");
         let said = Arc::new(Mutex::new(Vec::new()));
-        let (folder, log) = (folder.to_owned(), said.clone());
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (folder, log, counter) = (folder.to_owned(), said.clone(), connections.clone());
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let stream = stream.expect("a connection that came");
@@ -64,6 +71,7 @@ impl FtpServer {
                     current: "/".to_owned(),
                     fault,
                     log: log.clone(),
+                    number: counter.fetch_add(1, Ordering::SeqCst) + 1,
                     data: None,
                     text: false,
                 };
@@ -71,7 +79,7 @@ impl FtpServer {
                 thread::spawn(move || conversation.run());
             }
         });
-        FtpServer { address, said }
+        FtpServer { address, said, connections }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -80,6 +88,11 @@ impl FtpServer {
 
     pub fn account_url(&self, path: &str) -> String {
         format!("ftp://{}@{}{path}", ACCOUNT.0, self.address)
+    }
+
+    /// How often somebody connected so far.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 
     /// The commands that it was given so far.
@@ -94,6 +107,8 @@ struct Conversation {
     current: String,
     fault: Fault,
     log: Arc<Mutex<Vec<String>>>,
+    /// 1 is the first.
+    number: usize,
     data: Option<TcpListener>,
     text: bool,
 }
@@ -125,13 +140,16 @@ impl Conversation {
             self.log.lock().expect("nobody panics with it").push(line.clone());
             let (command, name) = line.split_once(' ').unwrap_or((&line, ""));
             match command {
+                "USER" if self.fault == Fault::HangsUp && name == "anonymous" => {
+                    return self.say("550 Nobody comes in here.");
+                }
                 "USER" => {
                     user = name.to_owned();
                     self.say("331 And the password?")?;
                 }
                 "PASS" => {
                     let is_welcome = match user.as_str() {
-                        "anonymous" => self.fault != Fault::NoAnonymous,
+                        "anonymous" => !matches!(self.fault, Fault::NoAnonymous | Fault::BusyOnce),
                         user => (user, name) == ACCOUNT,
                     };
                     self.say(if is_welcome { "230 Come in." } else { "530 Login incorrect." })?;
@@ -164,6 +182,7 @@ impl Conversation {
                     let reply = format!("213 {}", fs::metadata(self.path(name)).ok()?.len());
                     self.say(&reply)?;
                 }
+                "RETR" if self.fault == Fault::BusyOnce && self.number == 1 => self.say("450 Not now.")?,
                 "RETR" if self.path(name).is_file() => {
                     let content = fs::read(self.path(name)).ok()?;
                     self.send(&content)?;

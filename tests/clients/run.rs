@@ -1,4 +1,4 @@
-//! The clients as they are run: in a folder of their own, deaf to the proxies and passwords of whoever runs the tests.
+//! The clients as they are run: in a folder of their own, deaf to the proxies and accounts of whoever runs the tests.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -52,13 +52,15 @@ pub fn command<S: AsRef<OsStr>>(folder: &Folder, args: impl IntoIterator<Item = 
     prepared(tidewheel(args), folder)
 }
 
-/// Makes a command one that will run in a folder, and knows of no proxy and no password.
+/// Makes a command one that will run in a folder, and knows of no proxy, no account and no password.
 pub fn prepared(mut command: Command, folder: &Folder) -> Command {
     command.current_dir(folder.path(""));
     for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
         command.env_remove(name).env_remove(name.to_uppercase());
     }
-    command.env_remove("TIDEWHEEL_FTP_PASSWORD");
+    for name in ["TIDEWHEEL_FTP_USER", "TIDEWHEEL_FTP_PASSWORD"] {
+        command.env_remove(name);
+    }
     command
 }
 

@@ -39,6 +39,7 @@ impl Screen {
             .args(["new-session", "-d", "-x", "80", "-y", "24", &line])
             .env("LC_ALL", "C.UTF-8")
             .env_remove("TMUX")
+            .env_remove("TIDEWHEEL_FTP_USER")
             .env_remove("TIDEWHEEL_FTP_PASSWORD")
             .output()
             .expect("tmux was there a moment ago");

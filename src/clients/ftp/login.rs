@@ -2,7 +2,8 @@
 //! was reached, whatever address it names.
 
 use std::env::{self, VarError};
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -16,14 +17,18 @@ use crate::clients::place::{self, FtpPlace};
 use crate::clients::transfer::{Broken, Sink, Terms, Trouble, begin_bar};
 use crate::clients::words::Notice;
 
-/// Where the password of an account may be.
-pub const PASSWORD_VARIABLE: &str = "TIDEWHEEL_FTP_PASSWORD";
+/// Where the name of an account may be, for servers that let nobody in without one, and the password of any.
+const USER_VARIABLE: &str = "TIDEWHEEL_FTP_USER";
+const PASSWORD_VARIABLE: &str = "TIDEWHEEL_FTP_PASSWORD";
 
 /// What a server says when a connection for data is made.
 const OPENED: [Status; 2] = [Status::AboutToSend, Status::AlreadyOpen];
 
 /// Who logs in without an account, and the password that is customary then.
 const ANONYMOUS: (&str, &str) = ("anonymous", "anonymous@");
+
+/// The terminal of the program, wherever its input and its output go.
+const TERMINAL: &str = "/dev/tty";
 
 /// How much is sent at once.
 const PIECE_BYTES: usize = 64 << 10;
@@ -40,29 +45,102 @@ pub enum Mode {
     Text,
 }
 
-/// The password of an account: from the environment, or from whoever sits at the terminal.
+/// Somebody whom a server knows.
+#[derive(Clone)]
+pub struct Account {
+    user: String,
+    password: String,
+}
+
+/// The account that is known before a server is asked: that of the place, or of the environment if the place names none.
 ///
 /// # Errors
-/// When there is neither.
-pub fn password(place: &FtpPlace, terms: Terms) -> Result<String, Failure> {
-    let account = place.account();
-    let password = match env::var(PASSWORD_VARIABLE) {
-        Ok(password) => password,
-        Err(VarError::NotPresent) => {
-            let prompt = Notice::Password(&account).text(terms.language);
-            rpassword::prompt_password(prompt).map_err(|error| {
-                Failure::usage(format!(
-                    "there is no password for {account}: set {PASSWORD_VARIABLE}, or type it on a terminal ({error})"
-                ))
-            })?
-        }
-        Err(VarError::NotUnicode(_)) => {
-            return Err(Failure::usage(format!("{PASSWORD_VARIABLE} is not UTF-8")));
+/// When there is no password for that of the place, or what the environment has cannot be said in FTP.
+pub fn known_account(place: &FtpPlace, terms: Terms) -> Result<Option<Account>, Failure> {
+    let (user, password) = match &place.user {
+        Some(user) => (user.clone(), password(user, place, terms)?),
+        None => {
+            let Some(user) = user_variable()? else { return Ok(None) };
+            let Some(password) = variable(PASSWORD_VARIABLE)? else { return Ok(None) };
+            (user, password)
         }
     };
+    Ok(Some(Account { user, password }))
+}
+
+/// The account that whoever sits at the terminal types: its name, unless the environment has that, and its password.
+/// `None` if nobody sits there, or types no name.
+///
+/// # Errors
+/// When what is typed cannot be read or said in FTP, or there is no password.
+pub fn typed_account(place: &FtpPlace, terms: Terms) -> Result<Option<Account>, Trouble> {
+    let trouble = |failure: Failure| Trouble::lasting(failure.line().to_owned());
+    let user = match user_variable().map_err(trouble)? {
+        Some(user) => user,
+        None => {
+            let Ok(terminal) = File::options().read(true).write(true).open(TERMINAL) else { return Ok(None) };
+            let prompt = Notice::User(&place.server()).text(terms.language);
+            let user = typed_line(terminal, &prompt)
+                .map_err(|error| Trouble::lasting(format!("cannot read a user name: {error}")))?;
+            place::one_line(&user).map_err(|reason| Trouble::lasting(format!("the user name: {reason}")))?;
+            user
+        }
+    };
+    if user.is_empty() {
+        return Ok(None);
+    }
+    let password = password(&user, place, terms).map_err(trouble)?;
+    Ok(Some(Account { user, password }))
+}
+
+/// The password of an account: from the environment, or from whoever sits at the terminal.
+fn password(user: &str, place: &FtpPlace, terms: Terms) -> Result<String, Failure> {
+    if let Some(password) = variable(PASSWORD_VARIABLE)? {
+        return Ok(password);
+    }
+    let account = format!("{user}@{}", place.server());
+    let password =
+        rpassword::prompt_password(Notice::Password(&account).text(terms.language)).map_err(|error| {
+            Failure::usage(format!(
+                "there is no password for {account}: set {PASSWORD_VARIABLE}, or type it on a terminal ({error})"
+            ))
+        })?;
     place::one_line(&password)
         .map_err(|reason| Failure::usage(format!("the password of {account}: {reason}")))?;
     Ok(password)
+}
+
+/// The name that the environment has; an empty one is none.
+fn user_variable() -> Result<Option<String>, Failure> {
+    Ok(variable(USER_VARIABLE)?.filter(|user| !user.is_empty()))
+}
+
+/// A variable that becomes a part of an FTP command: one line of text.
+fn variable(name: &str) -> Result<Option<String>, Failure> {
+    match env::var(name) {
+        Ok(text) => match place::one_line(&text) {
+            Ok(()) => Ok(Some(text)),
+            Err(reason) => Err(Failure::usage(format!("{name}: {reason}"))),
+        },
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(Failure::usage(format!("{name} is not UTF-8"))),
+    }
+}
+
+/// What is typed on a terminal after a prompt; nothing at its end.
+fn typed_line(mut terminal: File, prompt: &str) -> io::Result<String> {
+    terminal.write_all(prompt.as_bytes())?;
+    let mut line = String::new();
+    // A terminal gives a line at a time: what is typed ahead stays in it.
+    BufReader::new(&terminal).read_line(&mut line)?;
+    match line.strip_suffix('\n') {
+        Some(line) => Ok(line.to_owned()),
+        None => {
+            // Whatever is said next begins on a line of its own.
+            terminal.write_all(b"\n")?;
+            Ok(line)
+        }
+    }
 }
 
 /// A login that stands.
@@ -72,37 +150,42 @@ pub struct Login {
 }
 
 impl Login {
-    /// Connects and logs in: anonymously, or with the account that the place names and its password.
+    /// Connects and logs in: with the account if the place names one, otherwise anonymously, and with the account where
+    /// the server refuses that.
     ///
     /// # Errors
     /// Why there is no login.
-    pub fn open(place: &FtpPlace, password: Option<&str>, terms: Terms) -> Result<Login, Trouble> {
-        let stream = reach(place, terms)?;
-        // Passive addresses without a host, which IPv6 needs.
-        let is_ipv6 = stream.peer_addr().is_ok_and(|address| address.is_ipv6());
-        let mut ftp = FtpStream::connect_with_stream(stream).map_err(|error| trouble(error, terms))?;
-        ftp.set_mode(if is_ipv6 { suppaftp::Mode::ExtendedPassive } else { suppaftp::Mode::Passive });
-        ftp.set_passive_nat_workaround(true);
-        let Terms { timeout, .. } = terms;
-        let mut ftp = ftp.passive_stream_builder(move |address| {
-            connect(address, timeout).map_err(FtpError::ConnectionError)
-        });
-
-        let (user, password) = match &place.user {
-            Some(user) => (user.as_str(), password.unwrap_or_default()),
-            None => ANONYMOUS,
-        };
-        ftp.login(user, password).map_err(|error| match error {
-            FtpError::UnexpectedResponse(reply) if reply.status == Status::NotLoggedIn => {
-                let reply = told(&reply);
-                Trouble::lasting(match &place.user {
-                    Some(user) => format!("the server does not let {user} in: {reply}"),
-                    None => format!("the server wants an account, ftp://USER@HOST/PATH: {reply}"),
-                })
+    pub fn open(
+        place: &FtpPlace,
+        account: impl FnOnce() -> Result<Option<Account>, Trouble>,
+        terms: Terms,
+    ) -> Result<Login, Trouble> {
+        let mut ftp = greeted(place, terms)?;
+        let mut reply = String::new();
+        if place.user.is_none() {
+            match ftp.login(ANONYMOUS.0, ANONYMOUS.1) {
+                Ok(()) => return Ok(Login { ftp, terms }),
+                Err(error) => reply = refusal(error, terms)?,
             }
-            other => trouble(other, terms),
-        })?;
-        Ok(Login { ftp, terms })
+        }
+        let Some(Account { user, password }) = account()? else {
+            return Err(Trouble::lasting(format!(
+                "the server wants an account, ftp://USER@HOST/PATH, or {USER_VARIABLE} and {PASSWORD_VARIABLE}: {reply}"
+            )));
+        };
+        let mut ended = ftp.login(&user, &password);
+        // It may have closed the connection with its refusal, or while somebody typed.
+        if place.user.is_none() && ended.as_ref().is_err_and(is_closed) {
+            ftp = greeted(place, terms)?;
+            ended = ftp.login(&user, &password);
+        }
+        match ended {
+            Ok(()) => Ok(Login { ftp, terms }),
+            Err(error) => {
+                let reply = refusal(error, terms)?;
+                Err(Trouble::lasting(format!("the server does not let {user} in: {reply}")))
+            }
+        }
     }
 
     /// What the server said first.
@@ -290,6 +373,44 @@ fn send(
     }
 }
 
+/// A connection on which the server has said its welcome.
+fn greeted(place: &FtpPlace, terms: Terms) -> Result<FtpStream, Trouble> {
+    let stream = reach(place, terms)?;
+    // Passive addresses without a host, which IPv6 needs.
+    let is_ipv6 = stream.peer_addr().is_ok_and(|address| address.is_ipv6());
+    let mut ftp = FtpStream::connect_with_stream(stream).map_err(|error| trouble(error, terms))?;
+    ftp.set_mode(if is_ipv6 { suppaftp::Mode::ExtendedPassive } else { suppaftp::Mode::Passive });
+    ftp.set_passive_nat_workaround(true);
+    let Terms { timeout, .. } = terms;
+    Ok(ftp
+        .passive_stream_builder(move |address| connect(address, timeout).map_err(FtpError::ConnectionError)))
+}
+
+/// The reply with which a login is refused.
+///
+/// # Errors
+/// What else kept it from being made.
+fn refusal(error: FtpError, terms: Terms) -> Result<String, Trouble> {
+    match error {
+        // Of those that are for now, only the one about a name and its password.
+        FtpError::UnexpectedResponse(reply)
+            if reply.status == Status::InvalidCredentials || !is_for_now(&reply) =>
+        {
+            Ok(told(&reply))
+        }
+        other => Err(trouble(other, terms)),
+    }
+}
+
+/// Whether this is the end of a connection, announced or not.
+fn is_closed(error: &FtpError) -> bool {
+    match error {
+        FtpError::UnexpectedResponse(reply) => reply.status == Status::NotAvailable,
+        FtpError::ConnectionError(error) => !is_timeout(error),
+        _ => false,
+    }
+}
+
 /// Connects to the first address of a place that takes the connection.
 fn reach(place: &FtpPlace, terms: Terms) -> Result<TcpStream, Trouble> {
     let addresses = place.addresses().map_err(|error| Trouble::unreachable(&error))?;
@@ -327,8 +448,7 @@ fn is_timeout(error: &io::Error) -> bool {
 fn trouble(error: FtpError, terms: Terms) -> Trouble {
     match error {
         FtpError::UnexpectedResponse(reply) => {
-            // The fours are for now, the fives for good.
-            let may_pass = (400..500).contains(&reply.status.code());
+            let may_pass = is_for_now(&reply);
             let reply = told(&reply);
             Trouble { line: format!("the server says {reply}"), may_pass }
         }
@@ -338,6 +458,11 @@ fn trouble(error: FtpError, terms: Terms) -> Trouble {
         FtpError::BadResponse => Trouble::passing("the connection ended, or what came is not FTP".to_owned()),
         other => Trouble::lasting(other.to_string()),
     }
+}
+
+/// The fours are for now, the fives for good.
+fn is_for_now(reply: &Response) -> bool {
+    (400..500).contains(&reply.status.code())
 }
 
 /// A reply as one line.

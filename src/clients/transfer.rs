@@ -3,10 +3,13 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::{flag, low_level};
 use tidewheel::services::Language;
 
 use crate::cli::settings::{self, Lang};
@@ -143,6 +146,36 @@ impl Sink<'_> {
             self.bar.inc(len as u64);
         }
     }
+}
+
+/// Whether SIGINT ends the program, once a prompt has caught it.
+static SIGINT_ENDS: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
+/// Asks something on a terminal whose modes are changed for that: Ctrl-C ends the program when they are as they were.
+///
+/// # Errors
+/// When SIGINT cannot be caught, or what asking ends in.
+pub fn prompted<T>(ask: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let came = Arc::new(AtomicBool::new(false));
+    let first = Arc::strong_count(&SIGINT_ENDS) == 1;
+    if first {
+        flag::register_conditional_default(SIGINT, SIGINT_ENDS.clone())?;
+    }
+    SIGINT_ENDS.store(false, Ordering::SeqCst);
+    let caught = flag::register(SIGINT, came.clone())?;
+    let answer = ask();
+    SIGINT_ENDS.store(true, Ordering::SeqCst);
+    low_level::unregister(caught);
+    if came.load(Ordering::SeqCst) {
+        // Of a signal that can be caught it always can.
+        let _ = low_level::emulate_default_handler(SIGINT);
+    }
+    answer
+}
+
+/// Leaves SIGINT to somebody who has caught it by now.
+pub fn leave_sigint() {
+    SIGINT_ENDS.store(false, Ordering::SeqCst);
 }
 
 /// The signals that end a transfer: without those that whoever started it has had ignored, as nohup does.

@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::Signal;
@@ -274,29 +274,33 @@ fn accounts_have_their_password_from_the_environment() {
     assert!(line.contains("has a password") && !line.contains("s3cret"), "{line}");
 }
 
-#[test]
-fn a_password_that_is_typed_is_not_shown() {
-    let scene = Scene::new(Fault::NoAnonymous);
-    fs::write(scene.served.path("x"), "hello\n").expect("the folder is there");
+/// Runs the program on a terminal of its own, the outer side of which is returned.
+fn on_a_terminal(folder: &Folder, args: &[&str]) -> (File, JoinHandle<Ran>) {
     let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("there are terminals");
     grantpt(&terminal).and_then(|()| unlockpt(&terminal)).expect("it is ours");
     let name = ptsname(&terminal, Vec::new()).expect("it has a name").into_string().expect("it is ASCII");
     let inside = File::options().read(true).write(true).open(name).expect("it was unlocked");
-    let mut outside = File::from(terminal);
+    let mut program = prepared(tidewheel_through(&["setsid", "--ctty", "--wait"], args), folder);
+    program.stdin(inside);
+    (File::from(terminal), thread::spawn(move || finish(program)))
+}
 
+fn echoes(terminal: &File) -> bool {
+    tcgetattr(terminal).expect("it is a terminal").local_modes.contains(LocalModes::ECHO)
+}
+
+#[test]
+fn a_password_that_is_typed_is_not_shown() {
+    let scene = Scene::new(Fault::NoAnonymous);
+    fs::write(scene.served.path("x"), "hello\n").expect("the folder is there");
     let args = ["ftp", "get", &scene.server.account_url("/x"), "-o", "-"];
-    let mut program = prepared(tidewheel_through(&["setsid", "--ctty", "--wait"], args), &scene.folder);
-    program.stdin(inside.try_clone().expect("there are descriptors"));
-    let program = thread::spawn(move || finish(program));
+    let (mut outside, program) = on_a_terminal(&scene.folder, &args);
     let wanted = format!("Password of bob@{}: ", scene.server.address);
     let mut prompt = vec![0; wanted.len()];
     outside.read_exact(&mut prompt).expect("it asks");
     assert_eq!(prompt, wanted.as_bytes());
     // Who types before that sees it: so does everybody with every program.
-    await_that("the terminal echoes nothing", || {
-        let modes = tcgetattr(&outside).expect("it is a terminal");
-        (!modes.local_modes.contains(LocalModes::ECHO)).then_some(())
-    });
+    await_that("the terminal echoes nothing", || (!echoes(&outside)).then_some(()));
     outside.write_all(format!("{}\n", ACCOUNT.1).as_bytes()).expect("it reads");
     assert_eq!(program.join().expect("it was run").well(), "hello\n");
     // Whatever else has reached the terminal.
@@ -304,6 +308,28 @@ fn a_password_that_is_typed_is_not_shown() {
     let mut shown = Vec::new();
     let _ = outside.read_to_end(&mut shown);
     assert!(shown.iter().all(u8::is_ascii_whitespace), "{}", shown.escape_ascii());
+}
+
+#[test]
+fn who_leaves_at_the_prompt_leaves_the_terminal_as_it_was() {
+    let scene = Scene::new(Fault::None);
+    let Some(screen) = Screen::start(&["ftp", "ls", &scene.server.account_url("/")]) else { return };
+    screen.await_last(&format!("Password of bob@{}:", scene.server.address));
+    screen.press("C-c");
+    screen.await_code(130);
+}
+
+#[test]
+fn who_has_typed_a_password_can_leave_as_before() {
+    let scene = Scene::new(Fault::Silent);
+    let args = ["ftp", "--timeout", "60s", "ls", &scene.server.account_url("/")];
+    let (mut outside, program) = on_a_terminal(&scene.folder, &args);
+    await_that("it asks", || (!echoes(&outside)).then_some(()));
+    outside.write_all(b"secret\n").expect("it reads");
+    await_that("it has asked", || echoes(&outside).then_some(()));
+    outside.write_all(b"\x03").expect("it is a terminal");
+    let ran = program.join().expect("it was run");
+    assert!(ran.code != Some(0) && !ran.err.contains("no answer"), "{ran:?}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use suppaftp::{FtpError, FtpStream, Status, TlsStream, TransferStream};
 use super::text_mode::{FromNetwork, ToNetwork};
 use crate::clients::Failure;
 use crate::clients::place::{self, FtpPlace};
-use crate::clients::transfer::{Broken, Sink, Terms, Trouble, begin_bar};
+use crate::clients::transfer::{Broken, Sink, Terms, Trouble, begin_bar, prompted};
 use crate::clients::words::Notice;
 
 /// Where the name of an account may be, for servers that let nobody in without one, and the password of any.
@@ -99,12 +99,12 @@ fn password(user: &str, place: &FtpPlace, terms: Terms) -> Result<String, Failur
         return Ok(password);
     }
     let account = format!("{user}@{}", place.server());
-    let password =
-        rpassword::prompt_password(Notice::Password(&account).text(terms.language)).map_err(|error| {
-            Failure::usage(format!(
-                "there is no password for {account}: set {PASSWORD_VARIABLE}, or type it on a terminal ({error})"
-            ))
-        })?;
+    let prompt = Notice::Password(&account).text(terms.language);
+    let password = prompted(|| rpassword::prompt_password(prompt)).map_err(|error| {
+        Failure::usage(format!(
+            "there is no password for {account}: set {PASSWORD_VARIABLE}, or type it on a terminal ({error})"
+        ))
+    })?;
     place::one_line(&password)
         .map_err(|reason| Failure::usage(format!("the password of {account}: {reason}")))?;
     Ok(password)

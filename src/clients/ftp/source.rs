@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::event::{PollFd, PollFlags, poll};
 use signal_hook::{flag, low_level};
 
-use crate::clients::transfer::ending_signals;
+use crate::clients::transfer::{ending_signals, leave_sigint};
 
 /// A file, a device or standard input.
 pub struct Source {
@@ -60,6 +60,7 @@ impl Signals {
             low_level::pipe::register(signal, woken.try_clone()?)?;
             came.push((signal, has_come));
         }
+        leave_sigint();
         Ok(Signals { came, waker })
     }
 

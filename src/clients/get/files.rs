@@ -13,7 +13,7 @@ use signal_hook::low_level;
 use tempfile::NamedTempFile;
 
 use crate::clients::text;
-use crate::clients::transfer::ending_signals;
+use crate::clients::transfer::{ending_signals, leave_sigint};
 
 /// How many files of one name there may be in a folder.
 const NAMESAKES_MAX: u32 = 10_000;
@@ -260,6 +260,7 @@ fn drafts() -> MutexGuard<'static, Vec<PathBuf>> {
 /// When signals cannot be caught.
 pub fn remove_on_signals() -> io::Result<()> {
     let mut signals = Signals::new(ending_signals())?;
+    leave_sigint();
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
             // Held to the end: from here on there are no new ones.

@@ -301,8 +301,9 @@ int main(int argc, char **argv) {
 
     epoll = epoll_create1(EPOLL_CLOEXEC);
     if (epoll < 0) die("epoll_create1");
-    listen_on(port);
+    /* Before it announces itself: where there is no io_uring it does not start. */
     if (batched) open_ring();
+    listen_on(port);
     if (phased) {
         serve_phased(batched);
     } else {

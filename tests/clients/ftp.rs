@@ -96,6 +96,9 @@ fn works(folder: &Folder, served: &Path, ftp: impl Fn(&[&str], &str) -> Command)
     assert!(out.starts_with("saved back.bin (3000000 bytes) from ftp://"), "{out}");
     assert_eq!(fs::read(folder.path("back.bin")).expect("it was saved"), big);
     assert_eq!(run(&["get", "URL", "-o", "-"], "/made%20here/lines.txt").well(), "one\ntwo\n");
+    // Whether the server changes line ends or only says so: they are as they were when the text is back.
+    run(&["put", "lines.txt", "URL", "--ascii"], "/made%20here/lines.txt").well();
+    assert_eq!(run(&["get", "URL", "-o", "-", "--ascii"], "/made%20here/lines.txt").well(), "one\ntwo\n");
 
     run(&["rename", "URL", "made here/c"], "/made%20here/b").well();
     assert_eq!(names(&served.join("made here")), ["c", "lines.txt"]);
@@ -135,7 +138,7 @@ fn texts_change_their_line_ends_on_the_way() {
     assert_eq!(fs::read(scene.served.path("text")).expect("it was stored"), b"one\r\ntwo\r\n");
     assert_eq!(scene.ftp(&["get", "--ascii", "URL", "-o", "-"], "/text").well(), "one\ntwo\n");
     assert_eq!(scene.ftp(&["get", "--binary", "URL", "-o", "-"], "/text").well(), "one\r\ntwo\r\n");
-    assert!(scene.server.said().iter().any(|line| line == "TYPE A N"));
+    assert!(scene.server.said().iter().any(|line| line == "TYPE A"));
     let line = scene.ftp(&["get", "--binary", "--ascii", "URL"], "/text").refused();
     assert!(line.contains("cannot be used with"), "{line}");
 }

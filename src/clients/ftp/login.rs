@@ -8,7 +8,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use suppaftp::types::{FileType, FormatControl, Response};
+use suppaftp::types::Response;
 use suppaftp::{FtpError, FtpStream, Status, TlsStream, TransferStream};
 
 use super::text_mode::{FromNetwork, ToNetwork};
@@ -254,11 +254,13 @@ impl Login {
     }
 
     fn set_mode(&mut self, mode: Mode) -> Result<(), Trouble> {
+        // Said here, because the library's word for texts, `TYPE A N`, is refused by some servers.
         let wanted = match mode {
-            Mode::Binary => FileType::Binary,
-            Mode::Text => FileType::Ascii(FormatControl::Default),
+            Mode::Binary => "TYPE I",
+            Mode::Text => "TYPE A",
         };
-        self.ftp.transfer_type(wanted).map_err(|error| trouble(error, self.terms))
+        let set = self.ftp.custom_command(wanted, &[Status::CommandOk]);
+        set.map(drop).map_err(|error| trouble(error, self.terms))
     }
 
     /// Fetches a file.

@@ -132,6 +132,12 @@ impl Http {
 fn insecure(error: &impl Display) -> Trouble {
     let told = error.to_string();
     Trouble::lasting(match told.strip_prefix("invalid peer certificate: ") {
+        // As `openssl req -x509` makes them, unless it is told otherwise.
+        Some(reason) if reason.contains("CaUsedAsEndEntity") => {
+            "the server's certificate is that of an authority (CA:TRUE), which no server may use: it needs one with \
+             basicConstraints=CA:FALSE"
+                .to_owned()
+        }
         Some(reason) => {
             format!("the server's certificate is not trusted (see SSL_CERT_FILE in --help): {reason}")
         }
@@ -246,6 +252,12 @@ mod tests {
             let line = next(at, location).expect_err(location);
             assert!(line.contains(told) && !line.contains("secret"), "{line}");
         }
+    }
+
+    #[test]
+    fn a_certificate_that_no_server_may_use_is_told_with_its_remedy() {
+        let told = "invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))";
+        assert!(insecure(&told).line.contains("it needs one with basicConstraints=CA:FALSE"));
     }
 
     #[test]

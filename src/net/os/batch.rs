@@ -2,10 +2,10 @@
 //!
 //! Readiness is epoll's, and each write is tried once and never waits, as `send` would. All that is saved is the way into the
 //! kernel and back, which costs more than all that the engine does for an echo: some 200 ns on a machine with mitigations
-//! against speculation. Less CPU time of the server, beside one that sends one by one (medians of paired runs): echo of 64 bytes on 50
-//! connections 4 %, of 16 KiB 6 %, a page of HTTP 4 %, a line of chat that 100 hear 16 %. In a loop in C that does nothing else the gain
-//! began with 5 connections; with 2 or 3 it was a loss of as much. There, registered descriptors saved 1 % more (here: nothing), and
-//! receiving in the same way yet 1 %.
+//! against speculation. Less CPU time of the server, beside the engine as it was when it sent one by one, and 16 KiB at once (medians of
+//! paired runs): echo of 64 bytes on 50 connections 2 to 4 %, of 16 KiB 6 %, a page of HTTP 4 to 5 %, a line of chat that 100 hear 16 %. In a
+//! loop in C that does nothing else there was no difference with 5 connections, and with 2 or 3 a loss of 2 to 5 %. There, registered
+//! descriptors saved 1 % more (here: nothing), and receiving in the same way yet 1 %.
 
 use std::io;
 use std::os::fd::RawFd;

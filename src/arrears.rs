@@ -12,7 +12,11 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use crate::memory::block_bytes;
 use crate::shared::Held;
+
+/// What a place takes of memory. It is counted with the bytes behind it, see [`crate::shared`].
+pub(crate) const PLACE_BYTES: usize = block_bytes(size_of::<Place>() + 2 * size_of::<usize>());
 
 /// A place between what was brought before and after.
 #[derive(Default)]
@@ -57,13 +61,16 @@ pub(crate) struct Follower {
     position: u64,
     /// When the arrears has more bytes than this, one of the receiver's limits is passed.
     pub alarm: u64,
+    /// How large the receiver is among those of its topic: its own memory, less its position. So the order of receivers
+    /// stays the same whatever the topic brings.
+    pub rank: i64,
 }
 
 impl Follower {
     /// A place at the end.
     pub fn new(arrears: &Rc<Arrears>) -> Follower {
         let place = Rc::clone(&arrears.last.borrow());
-        Follower { arrears: Rc::clone(arrears), place, position: arrears.end(), alarm: u64::MAX }
+        Follower { arrears: Rc::clone(arrears), place, position: arrears.end(), alarm: u64::MAX, rank: 0 }
     }
 
     /// How many bytes it has still to get.
@@ -74,6 +81,31 @@ impl Follower {
     /// How many bytes the arrears has had in all.
     pub fn end(&self) -> u64 {
         self.arrears.end()
+    }
+
+    /// The rank of a receiver that holds so many bytes beside what it has still to get.
+    pub fn rank_with(&self, bytes: usize) -> i64 {
+        bytes as i64 - self.position as i64
+    }
+
+    /// Shows everything that it has still to get, as far as its places are not among those seen.
+    #[cfg(debug_assertions)]
+    pub fn visit(
+        &self,
+        seen: &mut std::collections::HashSet<*const ()>,
+        mut visit: impl FnMut(&crate::shared::Shared),
+    ) {
+        let mut place = Rc::clone(&self.place);
+        while seen.insert(Rc::as_ptr(&place).cast()) {
+            let next = match &*place.next.borrow() {
+                Some((held, next)) => {
+                    visit(held.whole());
+                    Rc::clone(next)
+                }
+                None => return,
+            };
+            place = next;
+        }
     }
 
     /// Goes past the next bytes and returns them.
@@ -112,9 +144,9 @@ mod tests {
         append(&arrears, b"one", &total);
         let mut second = Follower::new(&arrears);
         append(&arrears, b"three", &total);
-        assert_eq!((first.bytes(), second.bytes(), total.get()), (8, 5, 8 + 2 * BLOCK_BYTES));
+        assert_eq!((first.bytes(), second.bytes(), total.get()), (8, 5, 2 * (32 + BLOCK_BYTES)));
         assert_eq!(first.advance().unwrap().bytes(), b"one");
-        assert_eq!((first.bytes(), total.get()), (5, 5 + BLOCK_BYTES));
+        assert_eq!((first.bytes(), total.get()), (5, 32 + BLOCK_BYTES));
         assert_eq!(second.advance().unwrap().bytes(), b"three");
         assert!(second.advance().is_none());
         drop(first);

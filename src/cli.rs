@@ -1,9 +1,10 @@
 //! The command line: what it says, and how mistakes in it are told.
 //!
-//! Exit codes: 0 ended in order, 1 the loop failed, 2 the command line, its file or an address was no good. A second
-//! SIGTERM or SIGINT ends the program by that signal, which a shell shows as 128 + its number.
+//! Exit codes: 0 ended in order, 1 the loop failed or no listener is left, 2 the command line, its file or an address was no good. A second
+//! SIGTERM, SIGINT or SIGHUP ends the program by that signal, which a shell shows as 128 + its number.
 
 pub mod address;
+mod cgroup;
 mod config;
 mod limits;
 mod outlet;
@@ -13,8 +14,9 @@ pub mod settings;
 pub mod show;
 mod spelling;
 pub mod units;
+mod unix_mode;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,6 +30,7 @@ use address::Request;
 use limits::LimitOptions;
 use settings::ServiceOptions;
 use units::Time;
+use unix_mode::UnixMode;
 
 #[cfg(feature = "clients")]
 use crate::clients;
@@ -68,7 +71,7 @@ enum Command {
     Clients(clients::Command),
 }
 
-/// Serve the built-in services until SIGTERM or SIGINT (Ctrl-C)
+/// Serve the built-in services until SIGTERM, SIGINT (Ctrl-C) or SIGHUP
 #[derive(clap::Args)]
 pub struct ServeOptions {
     /// What to serve where, as often as wanted; without any, all services at their default addresses
@@ -94,6 +97,11 @@ pub struct ServeOptions {
     #[arg(long, value_enum, value_name = "LEVEL", env = "TIDEWHEEL_LOG", default_value = "info")]
     log_level: LogLevel,
 
+    /// The mode of unix sockets, of both kinds, in octal such as 0660; whoever may write can connect [default: what the umask
+    /// leaves of 0777]
+    #[arg(long, value_name = "MODE")]
+    unix_mode: Option<UnixMode>,
+
     /// Threads, each with its own event loop; the kernel spreads connections and datagrams among them
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     reactors: u16,
@@ -111,11 +119,24 @@ pub struct ServeOptions {
     )]
     io_uring: bool,
 
+    /// What follows a panic in a service: the end of the connection that it was serving, or of the program
+    #[arg(long, value_name = "WHAT", value_enum, default_value = "close")]
+    panic: PanicPolicy,
+
     #[command(flatten)]
     services: ServiceOptions,
 
     #[command(flatten)]
     limits: LimitOptions,
+}
+
+/// What follows a panic in a call of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum PanicPolicy {
+    /// The connection that was served is closed, and everybody else is served on
+    Close,
+    /// The program ends, with exit code 101 or 1
+    Abort,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -150,10 +171,7 @@ pub fn run() -> ExitCode {
     let asked = words.get(1).cloned().unwrap_or_default();
     match parse(words) {
         Ok(Cli { command: Command::Serve(options) }) => serve::serve(&options),
-        Ok(Cli { command: Command::Services }) => match io::stdout().write_all(services::list().as_bytes()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
-        },
+        Ok(Cli { command: Command::Services }) => print(&services::list()),
         #[cfg(feature = "clients")]
         Ok(Cli { command: Command::Clients(command) }) => clients::run(command),
         Err(error) if !is_mistake(&error) => error.exit(),
@@ -166,6 +184,19 @@ pub fn run() -> ExitCode {
             let _ = io::stderr().write_all(line.as_bytes());
             ExitCode::from(EXIT_USAGE)
         }
+    }
+}
+
+/// Prints on standard output. Whoever has read enough of it has had what was wanted.
+fn print(text: &str) -> ExitCode {
+    let mut stdout = io::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let line = format!("tidewheel: cannot write to standard output: {error}\n");
+            let _ = io::stderr().write_all(line.as_bytes());
+            ExitCode::from(EXIT_FAILED)
+        }
+        _ => ExitCode::SUCCESS,
     }
 }
 
@@ -196,6 +227,21 @@ fn parse(words: Vec<OsString>) -> Result<Cli, clap::Error> {
 
 /// The whole command line, as it is parsed and shown.
 pub fn command() -> clap::Command {
+    without_empty_variables(described())
+}
+
+/// A variable that is set to nothing counts as one that is not set.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|arg| match arg.get_env() {
+            Some(name) if is_empty(name) => arg.env(None),
+            _ => arg,
+        })
+        .mut_subcommands(without_empty_variables)
+}
+
+fn described() -> clap::Command {
     // The table of services belongs in the help, and is known only when the program runs.
     Cli::command().mut_subcommand(SERVE, |serve| {
         let about = serve.get_about().cloned().unwrap_or_default();
@@ -244,7 +290,7 @@ ADDRESS:
   tcp://HOST:PORT, udp://HOST:PORT, unix:PATH, unix-dgram:PATH
   HOST:PORT   on the service's first transport
   :PORT       the same, on loopback
-  HOST is an IP address or a name; [::] is every address of both families.
+  HOST is an IP address or a name; [::] is every address of both families; [fe80::1%eth0] names its interface.
   Port 0 lets the system choose.
 ";
 
@@ -252,28 +298,33 @@ ADDRESS:
 const BEHAVIOUR: &str = "\
 Start: when everything is bound, standard output says `listening SERVICE ADDRESS` for each address, then `ready`. \
 A default whose port is busy is left out with a line on standard error; an address that you name must work, or \
-nothing starts. A stale unix socket is replaced, and removed at exit.
+nothing starts.
+
+Unix sockets: while PATH is served PATH.lock is locked, so that of several instances one serves. A stale socket is replaced; \
+the socket is removed at exit, the lock file stays. Who may connect is who may write to the socket: the umask decides, or \
+--unix-mode. Datagrams from a sender whose own path is relative are not answered.
 
 Configuration file: TOML with the names of these options, `idle-timeout = '30s'`, `max-connections = 1000`, `show = \
 true`, and `services = ['echo=127.0.0.1:7007']` for SERVICE=ADDRESS.
 
 Reactors: with several, each has a socket of its own on every tcp and udp port, and connections stay where the \
 kernel put them; unix sockets are served by the first one alone. chat, whose rooms are in one place, needs \
---reactors 1. --max-connections and --output-total-limit are \
+--reactors 1. --max-connections and --max-memory are \
 divided among them.
 
 Output: whoever reads standard output or standard error slowly, or not at all, never stops the server: lines that \
 find no room are lost and counted.
 
 Signals:
-  SIGTERM, SIGINT   stop accepting, deliver what is on its way, exit; a second one ends at once
-  SIGUSR1           print all counters on standard error as `name value` lines, then `end`
+  SIGTERM, SIGINT, SIGHUP   stop accepting, deliver what is on its way, exit; a second one ends at once (SIGHUP: unless it \
+is ignored at the start, as under nohup)
+  SIGUSR1                   print all counters on standard error as `name value` lines, then `end`
 
 Exit codes:
-  0    ended in order after SIGTERM or SIGINT
-  1    the event loop failed
+  0    ended in order after SIGTERM, SIGINT or SIGHUP
+  1    the event loop failed, or every listener has failed for a minute and was closed
   2    a bad command line or configuration file, or an address that cannot be served
-  143  ended at once by a second SIGTERM (SIGINT: 130), as a shell shows it";
+  143  ended at once by a second SIGTERM (SIGINT: 130, SIGHUP: 129), as a shell shows it";
 
 #[cfg(test)]
 mod tests {

@@ -3,8 +3,8 @@
 //! ```text
 //!              established               close()                flushed
 //!  Connecting ────────────► Open ────────────────────► Closing ─────────► Lingering ──► freed
-//!      │                     │                            │  the peer has     ▲ the peer's end
-//!      │ failed              │ reset, limit, abort()      │  closed already   │ or 1 s, whichever first
+//!      │                     │                            │  the peer has     ▲ the peer's end, or 1 s without
+//!      │ failed              │ reset, limit, abort()      │  closed already   │ a byte, or 60 s in all
 //!      └─────────────────────┴──────────► Dead ◄──────────┘                   │
 //!                                           └─────────────────────────────────┴──► freed at the end of the turn
 //! ```
@@ -14,6 +14,7 @@
 use std::time::Duration;
 
 use crate::limits::Limits;
+use crate::memory::block_bytes;
 use crate::net::Flags;
 use crate::output::Output;
 use crate::timer::Instant;
@@ -43,7 +44,7 @@ pub enum CloseReason {
     IdleTimeout,
     /// A message took longer than `read_deadline`.
     ReadDeadline,
-    /// Output waited for `progress_timeout` and the peer took none of it.
+    /// Output waited for `progress_timeout` and the peer's system acknowledged none of it.
     ProgressTimeout,
     /// A message was longer than `input_bytes_max`.
     InputLimit,
@@ -51,12 +52,14 @@ pub enum CloseReason {
     OutputSoftLimit,
     /// Output passed `output_hard_bytes`.
     OutputHardLimit,
-    /// This connection had the most output when `output_total_bytes` was passed.
-    OutputTotalLimit,
+    /// This connection held the most memory when `memory_bytes_max` was passed.
+    MemoryLimit,
     /// It was refused: `connections_max` are open.
     RefusedFull,
     /// It was refused: `connections_per_ip_max` are open from its address.
     RefusedPerIp,
+    /// A call of its service panicked.
+    ServicePanic,
     /// The reactor drained, and its output was flushed.
     Drained,
     /// The drain deadline came before its output was flushed.
@@ -68,7 +71,7 @@ impl CloseReason {
     pub const COUNT: usize = CloseReason::ALL.len();
 
     /// All reasons, in the order of the counters.
-    pub const ALL: [CloseReason; 20] = [
+    pub const ALL: [CloseReason; 21] = [
         CloseReason::PeerClosed,
         CloseReason::Service,
         CloseReason::BadInput,
@@ -84,9 +87,10 @@ impl CloseReason {
         CloseReason::InputLimit,
         CloseReason::OutputSoftLimit,
         CloseReason::OutputHardLimit,
-        CloseReason::OutputTotalLimit,
+        CloseReason::MemoryLimit,
         CloseReason::RefusedFull,
         CloseReason::RefusedPerIp,
+        CloseReason::ServicePanic,
         CloseReason::Drained,
         CloseReason::DrainDeadline,
     ];
@@ -109,9 +113,10 @@ impl CloseReason {
             CloseReason::InputLimit => "input_limit",
             CloseReason::OutputSoftLimit => "output_soft_limit",
             CloseReason::OutputHardLimit => "output_hard_limit",
-            CloseReason::OutputTotalLimit => "output_total_limit",
+            CloseReason::MemoryLimit => "memory_limit",
             CloseReason::RefusedFull => "refused_full",
             CloseReason::RefusedPerIp => "refused_per_ip",
+            CloseReason::ServicePanic => "service_panic",
             CloseReason::Drained => "drained",
             CloseReason::DrainDeadline => "drain_deadline",
         }
@@ -187,6 +192,12 @@ impl Marks {
     /// Its topic has set it aside: what the topic brings waits in its arrears.
     pub const ASIDE: Marks = Marks(1 << 22);
 
+    /// It was closed with input that its service had not taken.
+    pub const UNANSWERED: Marks = Marks(1 << 24);
+
+    /// It has ended, and its service has yet to receive `closed`: it is not freed before.
+    pub const UNREPORTED: Marks = Marks(1 << 23);
+
     /// What makes no difference to output.
     pub const OF_INPUT: Marks =
         Marks(Marks::QUEUED.0 | Marks::READABLE.0 | Marks::READ_ON.0 | Marks::KEPT.0 | Marks::OFFER_AGAIN.0);
@@ -194,6 +205,11 @@ impl Marks {
     /// What stands in the way of taking input.
     const RESTS: Marks =
         Marks(Marks::NOT_OPEN.0 | Marks::PAUSED.0 | Marks::BLOCKED.0 | Marks::ENDED.0 | Marks::MOVING.0);
+
+    /// These marks and those.
+    pub const fn and(self, other: Marks) -> Marks {
+        Marks(self.0 | other.0)
+    }
 
     /// Whether any of these marks is set.
     #[inline]
@@ -236,6 +252,41 @@ impl Marks {
     }
 }
 
+/// For whoever looks for a fault: the marks by name.
+impl std::fmt::Debug for Marks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const NAMES: [&str; 25] = [
+            "touched",
+            "not open",
+            "queued",
+            "unsettled",
+            "paused",
+            "blocked",
+            "ended",
+            "moving",
+            "readable",
+            "read on",
+            "kept",
+            "offer again",
+            "write blocked",
+            "half close",
+            "write shut",
+            "wants writable",
+            "writable due",
+            "refused",
+            "reset",
+            "observed",
+            "sated",
+            "watched",
+            "aside",
+            "unreported",
+            "unanswered",
+        ];
+        let set = (0..).zip(NAMES).filter(|(bit, _)| self.0 & (1 << bit) != 0);
+        f.debug_set().entries(set.map(|(_, name)| name)).finish()
+    }
+}
+
 impl std::ops::BitOr for Marks {
     type Output = Marks;
 
@@ -266,8 +317,8 @@ pub(crate) struct Connection {
     pub deadline: Instant,
     /// Bytes discarded while lingering.
     pub discarded: u32,
-    /// Its share of the bytes in all tails, as last counted.
-    pub counted_tail: u32,
+    /// The memory that it holds alone, as last counted, in bytes.
+    pub counted: u32,
     /// What the system was last told that we want to hear.
     pub armed: Flags,
     /// A short read means drained.
@@ -287,7 +338,7 @@ impl Connection {
             message_since: Instant::NEVER,
             deadline: Instant::NEVER,
             discarded: 0,
-            counted_tail: 0,
+            counted: 0,
             armed,
             short_is_drained: true,
         };
@@ -303,6 +354,12 @@ impl Connection {
     pub fn set_phase(&mut self, phase: Phase) -> Phase {
         self.marks.put(Marks::NOT_OPEN, phase != Phase::Open);
         std::mem::replace(&mut self.phase, phase)
+    }
+
+    /// The memory that it holds alone: pending output and unconsumed input, in bytes.
+    pub fn own_bytes(&self) -> usize {
+        let kept = |kept: &Kept| block_bytes(size_of::<Vec<u8>>()) + block_bytes(kept.capacity());
+        self.output.own_bytes() + self.kept.as_ref().map_or(0, kept)
     }
 
     /// Sets whether a short read means drained.
@@ -333,13 +390,10 @@ impl Connection {
             Some(timeout) if since != Instant::NEVER => since + timeout,
             _ => Instant::NEVER,
         };
-        let progress =
-            (after(self.output.stalled_since(), timeouts.progress), Due::Close(CloseReason::ProgressTimeout));
         match self.phase {
             Phase::Connecting => (self.deadline, Due::Close(CloseReason::ConnectTimeout)),
-            Phase::Closing => progress,
-            Phase::Lingering => (self.deadline, Due::Lingered),
-            Phase::Dead => (Instant::NEVER, Due::Lingered),
+            Phase::Lingering => (self.deadline.min(self.active_at + timeouts.linger), Due::Lingered),
+            Phase::Closing | Phase::Dead => (Instant::NEVER, Due::Lingered),
             // While its input rests a message is not the peer's to finish.
             Phase::Open => [
                 (self.deadline, Due::Service),
@@ -348,7 +402,6 @@ impl Connection {
                     after(self.message_since, timeouts.read.filter(|_| self.takes_input())),
                     Due::Close(CloseReason::ReadDeadline),
                 ),
-                progress,
                 (
                     after(self.output.soft_since(), timeouts.soft_grace),
                     Due::Close(CloseReason::OutputSoftLimit),
@@ -373,9 +426,10 @@ pub(crate) enum Due {
 }
 
 impl Due {
-    /// Whether input that has come already, but has not been read, would change it.
+    /// Whether input that has come already, but has not been read, would change it. What a service waits for is input more
+    /// often than not: the end of a pause, the rest of a body.
     pub fn is_for_want_of_input(self) -> bool {
-        matches!(self, Due::Close(CloseReason::IdleTimeout | CloseReason::ReadDeadline))
+        matches!(self, Due::Service | Due::Close(CloseReason::IdleTimeout | CloseReason::ReadDeadline))
     }
 }
 
@@ -384,8 +438,8 @@ impl Due {
 pub(crate) struct Timeouts {
     pub idle: Option<Duration>,
     pub read: Option<Duration>,
-    pub progress: Option<Duration>,
     pub soft_grace: Option<Duration>,
+    pub linger: Duration,
 }
 
 impl Timeouts {
@@ -393,8 +447,8 @@ impl Timeouts {
         Timeouts {
             idle,
             read: if messages { limits.read_deadline } else { None },
-            progress: limits.progress_timeout,
             soft_grace: Some(limits.output_soft_grace),
+            linger: limits.linger_timeout,
         }
     }
 }

@@ -2,11 +2,14 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 
 use crate::net::Address;
 
 /// Why the reactor could not do what it was asked to.
-#[derive(Debug)]
+///
+/// It is printed as one sentence with its cause, also by `{:?}`, which is what a `main` that returns it prints. So
+/// [`source`](std::error::Error::source) is what is behind that cause: whoever prints the whole chain prints nothing twice.
 pub enum Error {
     /// The system gave no event queue or no waker.
     Setup(io::Error),
@@ -28,20 +31,20 @@ impl fmt::Display for Error {
             Error::Listen { address, source } => {
                 write!(f, "cannot listen on {address}: {source}")?;
                 match source.kind() {
-                    io::ErrorKind::AddrInUse => f.write_str(match address {
-                        Address::Tcp(_) | Address::Udp(_) => {
-                            " (another program listens there: choose another address, or port 0 for any)"
-                        }
-                        Address::Unix(_) | Address::UnixDatagram(_) => {
-                            " (a program listens there, or it is no socket: choose another path, or remove it)"
-                        }
-                    }),
+                    // What is in the way of a unix socket is said already.
+                    io::ErrorKind::AddrInUse if matches!(address, Address::Tcp(_) | Address::Udp(_)) => f
+                        .write_str(
+                            " (another program listens there: choose another address, or port 0 for any)",
+                        ),
                     io::ErrorKind::PermissionDenied => match address {
                         Address::Tcp(at) | Address::Udp(at) if at.port() < 1024 => f.write_str(
                             " (ports below 1024 need root or CAP_NET_BIND_SERVICE: choose a higher one)",
                         ),
                         _ => f.write_str(" (check the permissions of the folder, or choose another path)"),
                     },
+                    io::ErrorKind::InvalidInput if needs_interface(address) => {
+                        f.write_str(" (such an address needs its interface: [fe80::1%eth0]:PORT)")
+                    }
                     io::ErrorKind::AddrNotAvailable => {
                         f.write_str(" (no interface of this machine has that address)")
                     }
@@ -56,10 +59,101 @@ impl fmt::Display for Error {
     }
 }
 
+/// The same as [`Display`](fmt::Display).
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Whether it is an address of one link without saying which link that is.
+fn needs_interface(address: &Address) -> bool {
+    match address {
+        Address::Tcp(SocketAddr::V6(at)) | Address::Udp(SocketAddr::V6(at)) => {
+            at.ip().is_unicast_link_local() && at.scope_id() == 0
+        }
+        _ => false,
+    }
+}
+
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Error::Setup(source) | Error::Listen { source, .. } | Error::Poll(source) => Some(source),
+            Error::Setup(source) | Error::Listen { source, .. } | Error::Poll(source) => source.source(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// An error of the system, and one that has another one behind it.
+    fn causes() -> [io::Error; 2] {
+        #[derive(Debug)]
+        struct Outer(io::Error);
+        impl fmt::Display for Outer {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the outer cause")
+            }
+        }
+        impl std::error::Error for Outer {
+            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+                Some(&self.0)
+            }
+        }
+        let inner = io::Error::other("the inner cause");
+        [io::Error::from(io::ErrorKind::AddrInUse), io::Error::other(Outer(inner))]
+    }
+
+    /// What each error of a chain says.
+    fn chain(error: &dyn std::error::Error) -> Vec<String> {
+        let (mut said, mut next) = (Vec::new(), Some(error));
+        while let Some(error) = next {
+            said.push(error.to_string());
+            next = error.source();
+        }
+        said
+    }
+
+    #[test]
+    fn a_chain_says_each_cause_once() {
+        let addresses = [
+            Address::Tcp(([127, 0, 0, 1], 80).into()),
+            Address::Udp(([127, 0, 0, 1], 80).into()),
+            Address::Unix(PathBuf::from("/a")),
+            Address::UnixDatagram(PathBuf::from("/a")),
+        ];
+        for index in 0..2 {
+            let cause = || causes().into_iter().nth(index).unwrap();
+            let mut errors = vec![Error::Setup(cause()), Error::Poll(cause())];
+            errors.extend(
+                addresses.iter().map(|address| Error::Listen { address: address.clone(), source: cause() }),
+            );
+            for error in errors {
+                // As those print it who print all of it, `anyhow` for one.
+                let text = chain(&error).join(": ");
+                let causes = chain(&cause());
+                assert_eq!(causes.len(), 1 + index);
+                for cause in causes {
+                    assert_eq!(text.matches(&cause).count(), 1, "{cause} in {text}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_main_that_returns_it_prints_a_sentence() {
+        for cause in causes() {
+            let said = format!("cannot listen on tcp://127.0.0.1:80: {cause}");
+            let error = Error::Listen { address: Address::Tcp(([127, 0, 0, 1], 80).into()), source: cause };
+            assert!(format!("{error}").starts_with(&said), "{error}");
+            assert_eq!(format!("Error: {error:?}"), format!("Error: {error}"));
+            assert_eq!(format!("{error:#?}"), format!("{error}"));
+        }
+        let error = Error::Poll(io::Error::from_raw_os_error(9));
+        assert_eq!(format!("{error:?}"), "cannot wait for readiness: Bad file descriptor (os error 9)");
     }
 }

@@ -118,18 +118,22 @@ compile_error!(
 mod arrears;
 pub mod connection;
 pub mod datagram;
+mod drain;
 mod drive;
 pub mod error;
 pub mod framing;
 pub mod limits;
 mod log;
 pub mod mailbox;
+mod memory;
 pub mod metrics;
 pub mod net;
 pub mod output;
 #[cfg(feature = "bench-parts")]
 #[doc(hidden)]
 pub mod parts;
+mod prefix;
+mod progress;
 pub mod reactor;
 pub mod service;
 #[cfg(feature = "services")]

@@ -10,20 +10,24 @@ pub struct Limits {
     /// Connections open at once. A connection above the limit is told so with a line and closed.
     /// By default what the descriptor limit allows, less a reserve.
     pub connections_max: Option<usize>,
-    /// Connections open at once from one IP address. Default: none.
+    /// Connections open at once from one IPv4 address or one IPv6 /64 network. Default: none.
     pub connections_per_ip_max: Option<usize>,
     /// How long a connection may be without a byte in either direction. Default: none.
     pub idle_timeout: Option<Duration>,
     /// How long a message may take from its first to its last byte, for services whose
     /// [`Options::messages`](crate::service::Options::messages) are delimited. Default: 10 s.
     pub read_deadline: Option<Duration>,
-    /// How long a peer that has output waiting may go without taking a byte. Default: 30 s.
+    /// How long a peer that has output waiting, here or in the system's buffers, may go without its system acknowledging a byte; it
+    /// is closed up to a quarter of that later. Default: 30 s.
     pub progress_timeout: Option<Duration>,
     /// How long an outgoing connection may take to be established. Default: 10 s.
     pub connect_timeout: Option<Duration>,
-    /// How long, after we shut down writing, the peer may take to close its side. Default: 1 s.
+    /// How long, after we shut down writing, a peer that sends nothing may take to close its side. Default: 1 s.
     pub linger_timeout: Duration,
-    /// Bytes read and discarded while lingering; above it the rest is left unread. Default: 64 KiB.
+    /// How long, after we shut down writing, a peer that goes on sending is read, so that it comes to read what it was told:
+    /// an upload that was refused, for one. A refused connection has `linger_timeout` for that. Default: 60 s.
+    pub linger_time_max: Duration,
+    /// Bytes read and discarded while lingering; above it the rest is left unread. Default: 256 MiB.
     pub linger_bytes_max: usize,
     /// Refused connections that are still being told so; above it a connection is closed without a word.
     /// Default: 64.
@@ -40,11 +44,13 @@ pub struct Limits {
     pub output_soft_grace: Duration,
     /// Output waiting on one connection above which it is closed at once. Default: 1 MiB.
     pub output_hard_bytes: Option<usize>,
-    /// Output waiting on all connections above which the largest are closed. Default: 256 MiB.
-    pub output_total_bytes: Option<usize>,
-    /// Datagrams answered in a second for each source prefix, /24 or /56; loopback is exempt. Default: 1000.
+    /// Memory held for waiting output and unconsumed input of all connections together, by capacity; what several of them share counts
+    /// once. Above it those that hold the most are closed. Default: 256 MiB.
+    pub memory_bytes_max: Option<usize>,
+    /// Datagrams answered in a second for each source prefix, an IPv4 /24 or an IPv6 /64; loopback is exempt. Default: 1000.
     pub udp_replies_per_prefix: Option<u32>,
-    /// Source prefixes whose replies are counted at once; above it a new prefix is not answered. Default: 65,536.
+    /// Source prefixes whose replies are counted one by one (a multiple of 3); the others share the same budget in groups, one for
+    /// each three of these. Default: 65,536.
     pub udp_prefixes_max: usize,
     /// Bytes read from one connection in one turn. Default: 64 KiB.
     pub read_bytes_per_turn: usize,
@@ -58,14 +64,29 @@ pub struct Limits {
     pub datagrams_per_shared_turn: usize,
     /// Messages from other threads delivered from one mailbox in one turn. Default: 256.
     pub messages_per_turn: usize,
+    /// Connections whose deadline is acted on in one turn; at least one. Default: 256.
+    pub deadlines_per_turn: usize,
+    /// Connections that are begun, handed over, closed because of `memory_bytes_max`, reported closed to their service, and freed in
+    /// one turn: so many of each, and at least one. Default: 256.
+    pub effects_per_turn: usize,
     /// How long the real system is asked again and again for something to do before the thread sleeps: lower response
     /// times for a core that is never at rest, and nothing gained where the peers need that core. Default: 0.
     pub busy_poll: Duration,
     /// Whether the writes of a turn may be made through io_uring, many with one system call, where the kernel (Linux 5.17 or later) and its
     /// administrator let this program use it. What is sent, and when, does not depend on it. Default: true.
     pub io_uring: bool,
-    /// How long a listener rests after the system had no descriptor or memory for a connection. Default: 50 ms.
-    pub accept_pause: Duration,
+    /// Whether a panic in a call of a service closes the connection that it was called for, and nothing else
+    /// ([`CloseReason::ServicePanic`](crate::CloseReason::ServicePanic)). If not, or in a program built with `panic = "abort"`, it
+    /// ends the loop. Default: true.
+    pub catch_panics: bool,
+    /// Failures in a row of accepting, of receiving datagrams or of the wait after which it is tried only now and then. Accepting
+    /// without descriptors or memory is so from the first one on. Default: 64.
+    pub failures_max: u32,
+    /// How long after a failure it is tried again then. Default: 50 ms.
+    pub failure_pause: Duration,
+    /// How long accepting or receiving may fail until the listener or datagram socket is closed, unless the system is only short of
+    /// descriptors or memory, and how long the wait may fail until the reactor gives up. Default: 60 s.
+    pub failure_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -78,7 +99,8 @@ impl Default for Limits {
             progress_timeout: Some(Duration::from_secs(30)),
             connect_timeout: Some(Duration::from_secs(10)),
             linger_timeout: Duration::from_secs(1),
-            linger_bytes_max: 64 << 10,
+            linger_time_max: Duration::from_secs(60),
+            linger_bytes_max: 256 << 20,
             refusals_max: 64,
             input_bytes_max: 64 << 10,
             output_high_water_bytes: 64 << 10,
@@ -86,7 +108,7 @@ impl Default for Limits {
             output_soft_bytes: Some(256 << 10),
             output_soft_grace: Duration::from_secs(10),
             output_hard_bytes: Some(1 << 20),
-            output_total_bytes: Some(256 << 20),
+            memory_bytes_max: Some(256 << 20),
             udp_replies_per_prefix: Some(1000),
             udp_prefixes_max: 65_536,
             read_bytes_per_turn: 64 << 10,
@@ -95,9 +117,14 @@ impl Default for Limits {
             datagrams_per_turn: 64,
             datagrams_per_shared_turn: 8,
             messages_per_turn: 256,
+            deadlines_per_turn: 256,
+            effects_per_turn: 256,
             busy_poll: Duration::ZERO,
             io_uring: true,
-            accept_pause: Duration::from_millis(50),
+            catch_panics: true,
+            failures_max: 64,
+            failure_pause: Duration::from_millis(50),
+            failure_timeout: Duration::from_secs(60),
         }
     }
 }

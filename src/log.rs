@@ -1,7 +1,8 @@
 //! What is published in one turn: for each topic its messages, end to end and each once.
 //!
-//! A log is built while services run, read by everybody in the flush phase, and gone with the turn; what a peer has not
-//! taken by then refers to it, and only that keeps it.
+//! A log is built while services run, read by everybody in the flush phase, and empty again with the end of the turn. What some
+//! peer does not take is copied once for all who do not, into blocks that fit: the log's own memory, which is as large as its largest
+//! turn made it, is never held for anybody.
 
 use std::ops::Range;
 
@@ -14,9 +15,13 @@ pub(crate) const NO_LOG: u64 = u64::MAX;
 /// No message has this number.
 const NO_MESSAGE: u32 = u32::MAX;
 
-/// So many logs keep their memory for the next turn, and each so many bytes.
+/// So many logs keep their memory for the next turn: the first one so many bytes, each of the others so many.
 const LOGS_KEPT: usize = 16;
-const LOG_BYTES_KEPT: usize = 2 << 20;
+const FIRST_LOG_BYTES_KEPT: usize = 512 << 10;
+const LOG_BYTES_KEPT: usize = 16 << 10;
+
+/// The largest block of a log in bytes. A block is held as a whole until its last byte is taken.
+pub(crate) const LOG_BLOCK_BYTES_MAX: usize = 64 << 10;
 
 /// A chain of messages in a log.
 #[derive(Clone, Copy)]
@@ -43,8 +48,10 @@ impl Rest {
 
 struct Log {
     topic: TopicId,
-    bytes: Shared,
+    bytes: Vec<u8>,
     messages: Vec<Message>,
+    /// Copies of the front of `bytes`, end to end, for whoever takes it later; and where each ends.
+    blocks: Vec<(u32, Shared)>,
 }
 
 /// A message that somebody does not hear.
@@ -93,7 +100,9 @@ impl Logs {
     pub fn begin(&mut self, topic: TopicId) -> u64 {
         match self.logs.get_mut(self.used) {
             Some(log) => log.topic = topic,
-            None => self.logs.push(Log { topic, bytes: Shared::default(), messages: Vec::new() }),
+            None => {
+                self.logs.push(Log { topic, bytes: Vec::new(), messages: Vec::new(), blocks: Vec::new() });
+            }
         }
         self.used += 1;
         self.first + self.used as u64 - 1
@@ -104,8 +113,7 @@ impl Logs {
     /// # Panics
     /// When one turn publishes 4 GiB in a topic.
     pub fn add(&mut self, log: u64, message: &[u8]) -> Range<u32> {
-        let bytes =
-            self.log_mut(log).bytes.only_mut().expect("nobody refers to a log before the flush phase");
+        let bytes = &mut self.log_mut(log).bytes;
         let start = bytes.len();
         bytes.extend_from_slice(message);
         let end = u32::try_from(bytes.len()).expect("one turn publishes less than 4 GiB in a topic");
@@ -130,8 +138,31 @@ impl Logs {
         self.log(log).topic
     }
 
-    pub fn bytes(&self, log: u64) -> &Shared {
+    #[inline]
+    pub fn bytes(&self, log: u64) -> &[u8] {
         &self.log(log).bytes
+    }
+
+    /// Copies what a log has had so far and is in no block yet.
+    pub fn preserve(&mut self, log: u64) {
+        let Log { bytes, blocks, .. } = self.log_mut(log);
+        let mut start = blocks.last().map_or(0, |&(end, _)| end as usize);
+        while start < bytes.len() {
+            let end = bytes.len().min(start + LOG_BLOCK_BYTES_MAX);
+            blocks.push((end as u32, Shared::from(&bytes[start..end])));
+            start = end;
+        }
+    }
+
+    /// The blocks that hold a part of a log which was preserved, and which part of each.
+    pub fn blocks(&self, log: u64, part: Range<usize>) -> impl Iterator<Item = (&Shared, Range<usize>)> {
+        let blocks = &self.log(log).blocks;
+        let first = blocks.partition_point(|&(end, _)| end as usize <= part.start);
+        blocks[first..].iter().map_while(move |(end, block)| {
+            let start = *end as usize - block.len();
+            let (from, to) = (part.start.max(start), part.end.min(*end as usize));
+            (from < to).then(|| (block, from - start..to - start))
+        })
     }
 
     /// How many bytes it has.
@@ -162,19 +193,86 @@ impl Logs {
     }
 
     /// The turn is over.
+    #[inline(always)]
     pub fn end_turn(&mut self) {
-        if self.used == 0 {
-            return;
+        if self.used > 0 {
+            self.clear();
         }
+    }
+
+    fn clear(&mut self) {
         self.first += self.used as u64;
         self.logs.truncate(LOGS_KEPT);
-        for log in self.logs.iter_mut().take(self.used) {
-            log.messages.clear();
-            match log.bytes.only_mut() {
-                Some(bytes) if bytes.capacity() <= LOG_BYTES_KEPT => bytes.clear(),
-                _ => log.bytes = Shared::default(),
+        let mut bytes_kept = FIRST_LOG_BYTES_KEPT;
+        for Log { bytes, messages, blocks, .. } in self.logs.iter_mut().take(self.used) {
+            messages.clear();
+            bytes.clear();
+            blocks.clear();
+            if bytes.capacity() > bytes_kept {
+                *bytes = Vec::new();
             }
+            if messages.capacity() > LOG_BYTES_KEPT / size_of::<Message>() {
+                *messages = Vec::new();
+            }
+            bytes_kept = LOG_BYTES_KEPT;
         }
         self.used = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topic::Topics;
+
+    fn topic() -> TopicId {
+        Topics::default().create()
+    }
+
+    /// A part of a log, by way of its blocks.
+    fn preserved(logs: &Logs, log: u64, part: Range<usize>) -> Vec<u8> {
+        logs.blocks(log, part).flat_map(|(block, part)| block[part].to_vec()).collect()
+    }
+
+    #[test]
+    fn whatever_part_is_preserved_reads_as_it_was_published() {
+        let mut logs = Logs::default();
+        let log = logs.begin(topic());
+        let mut all: Vec<u8> = Vec::new();
+        for len in [1, 200, LOG_BLOCK_BYTES_MAX, 3 * LOG_BLOCK_BYTES_MAX + 5, 17] {
+            let message: Vec<u8> = (all.len()..all.len() + len).map(|at| (at % 251) as u8).collect();
+            logs.add(log, &message);
+            all.extend(&message);
+            logs.preserve(log);
+            logs.preserve(log);
+            for from in [0, 1, all.len() / 3, all.len() / 2, all.len() - 1, all.len()] {
+                for to in [from, (from + 70_000).min(all.len()), all.len()] {
+                    assert_eq!(preserved(&logs, log, from..to), all[from..to], "{from}..{to}");
+                }
+            }
+        }
+        // Each byte was copied once, into blocks that fit.
+        let blocks: Vec<_> = logs.blocks(log, 0..all.len()).map(|(block, _)| block.memory_bytes()).collect();
+        let room = blocks.iter().sum::<usize>() - blocks.len() * crate::shared::BLOCK_BYTES;
+        assert!(room < all.len() + 32 * blocks.len(), "{room} bytes for {}", all.len());
+    }
+
+    #[test]
+    fn a_large_turn_leaves_little_behind() {
+        let mut logs = Logs::default();
+        for _ in 0..100 {
+            let log = logs.begin(topic());
+            logs.add(log, &vec![b'x'; 700_000]);
+            let conn = logs.chain(log, Own::NONE, 0..1);
+            (0..100_000).fold(conn, |own, _| logs.chain(log, own, 0..1));
+            logs.preserve(log);
+        }
+        logs.end_turn();
+        let kept: usize = logs
+            .logs
+            .iter()
+            .map(|log| log.bytes.capacity() + log.messages.capacity() * size_of::<Message>())
+            .sum();
+        assert!(kept < 1 << 20, "{kept} bytes");
     }
 }

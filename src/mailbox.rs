@@ -33,7 +33,7 @@ impl<M> Letters<M> {
 }
 
 /// Why a message was not taken; it is handed back.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub enum SendError<M> {
     /// The mailbox holds as many messages as it may.
     Full(M),
@@ -50,7 +50,14 @@ impl<M> fmt::Display for SendError<M> {
     }
 }
 
-impl<M: fmt::Debug> std::error::Error for SendError<M> {}
+/// The same as [`Display`](fmt::Display), whatever the message is.
+impl<M> fmt::Debug for SendError<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl<M> std::error::Error for SendError<M> {}
 
 impl<M> Clone for Mailbox<M> {
     fn clone(&self) -> Mailbox<M> {
@@ -85,8 +92,8 @@ impl<M> Mailbox<M> {
 
 /// The receiving end, as the reactor sees it.
 pub(crate) trait Inbox {
-    /// Takes up to `max` messages to the service. Returns how many there were, and whether more wait.
-    fn deliver(&mut self, max: usize, service: &mut dyn Service, cx: &mut Context<'_>) -> (usize, bool);
+    /// Takes up to `max` messages to the service. Returns whether more wait.
+    fn deliver(&mut self, max: usize, service: &mut dyn Service, cx: &mut Context<'_>) -> bool;
 }
 
 struct TypedInbox<S, M> {
@@ -96,20 +103,21 @@ struct TypedInbox<S, M> {
 }
 
 impl<S: Receive<M>, M: Send + 'static> Inbox for TypedInbox<S, M> {
-    fn deliver(&mut self, max: usize, service: &mut dyn Service, cx: &mut Context<'_>) -> (usize, bool) {
+    fn deliver(&mut self, max: usize, service: &mut dyn Service, cx: &mut Context<'_>) -> bool {
         let more = {
             let mut queue = self.shared.lock();
             let count = queue.messages.len().min(max);
             self.taken.extend(queue.messages.drain(..count));
             !queue.messages.is_empty()
         };
-        let count = self.taken.len();
         let service: &mut dyn Any = service;
         let service = service.downcast_mut::<S>().expect("the type was checked when the mailbox was made");
-        for message in self.taken.drain(..) {
+        // One by one: what follows a message that makes the service panic is delivered after it.
+        while let Some(message) = self.taken.pop_front() {
+            cx.state.metrics.mailbox_messages += 1;
             service.message(message, cx);
         }
-        (count, more)
+        more
     }
 }
 

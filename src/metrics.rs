@@ -8,16 +8,18 @@ use crate::connection::CloseReason;
 /// Why a datagram, or the answer to one, was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DropCause {
-    /// The source is one of our own addresses, or a port below 1024: answering would begin a loop.
+    /// The source is a port that we listen on, or one below 1024: answering might begin a loop.
     Loop,
     /// It was sent to a broadcast or multicast address.
     ToMany,
     /// The source prefix has used up its replies of this second.
     PrefixBudget,
-    /// More source prefixes at once than are counted.
+    /// The source prefix has no count of its own, and those that it shares one with have used up the replies of this second.
     PrefixTable,
     /// The sender has no address that could be answered.
     NoReturnAddress,
+    /// The sender is a unix socket with a relative path, which is another file where we are.
+    RelativePath,
     /// The reply fits no datagram.
     TooLarge,
     /// The system had no room for the reply or refused to send it.
@@ -28,12 +30,13 @@ pub enum DropCause {
 
 impl DropCause {
     /// All causes, in the order of the counters.
-    pub const ALL: [DropCause; 8] = [
+    pub const ALL: [DropCause; 9] = [
         DropCause::Loop,
         DropCause::ToMany,
         DropCause::PrefixBudget,
         DropCause::PrefixTable,
         DropCause::NoReturnAddress,
+        DropCause::RelativePath,
         DropCause::TooLarge,
         DropCause::SendFailed,
         DropCause::Truncated,
@@ -47,6 +50,7 @@ impl DropCause {
             DropCause::PrefixBudget => "prefix_budget",
             DropCause::PrefixTable => "prefix_table",
             DropCause::NoReturnAddress => "no_return_address",
+            DropCause::RelativePath => "relative_path",
             DropCause::TooLarge => "too_large",
             DropCause::SendFailed => "send_failed",
             DropCause::Truncated => "truncated",
@@ -67,8 +71,10 @@ pub struct Metrics {
     pub connections_refused: u64,
     /// Accepts that failed because the system had no descriptor or memory.
     pub accepts_exhausted: u64,
-    /// Accepts that failed because of the connection itself.
+    /// Accepts that failed because of the connection itself, or because the listener is broken.
     pub accepts_aborted: u64,
+    /// Listeners and datagram sockets that were closed because they failed again and again.
+    pub listeners_closed: u64,
     /// Connections closed, by [`CloseReason`].
     pub closed: [u64; CloseReason::COUNT],
     /// Bytes read from stream connections.
@@ -87,6 +93,8 @@ pub struct Metrics {
     pub datagrams_dropped: [u64; DropCause::ALL.len()],
     /// Errors that datagram sockets reported, of earlier datagrams included.
     pub datagram_errors: u64,
+    /// Waits for readiness that failed.
+    pub wait_errors: u64,
     /// Readiness for connections that were gone.
     pub stale_events: u64,
     /// Effects that named a connection that was gone.
@@ -95,8 +103,12 @@ pub struct Metrics {
     pub bytes_discarded: u64,
     /// Output that was never taken by its peer, in bytes.
     pub bytes_unsent: u64,
+    /// Memory held for waiting output and unconsumed input now, in bytes: what [`Limits::memory_bytes_max`](crate::Limits::memory_bytes_max) bounds.
+    pub memory_bytes: u64,
     /// Messages from other threads delivered to services.
     pub mailbox_messages: u64,
+    /// Calls of services that panicked.
+    pub service_panics: u64,
     /// Turns of the loop.
     pub turns: u64,
     /// Events that turns received.
@@ -116,6 +128,7 @@ impl Metrics {
             connections_refused: 0,
             accepts_exhausted: 0,
             accepts_aborted: 0,
+            listeners_closed: 0,
             closed: [0; CloseReason::COUNT],
             bytes_in: 0,
             bytes_out: 0,
@@ -125,11 +138,14 @@ impl Metrics {
             datagrams_out: 0,
             datagrams_dropped: [0; DropCause::ALL.len()],
             datagram_errors: 0,
+            wait_errors: 0,
             stale_events: 0,
             stale_effects: 0,
             bytes_discarded: 0,
             bytes_unsent: 0,
+            memory_bytes: 0,
             mailbox_messages: 0,
+            service_panics: 0,
             turns: 0,
             events: 0,
             events_per_turn: Histogram::new_with_bounds(1, 1 << 20, 2).expect("these bounds are valid"),
@@ -159,6 +175,7 @@ impl Metrics {
         self.connections_refused += other.connections_refused;
         self.accepts_exhausted += other.accepts_exhausted;
         self.accepts_aborted += other.accepts_aborted;
+        self.listeners_closed += other.listeners_closed;
         for (sum, more) in self.closed.iter_mut().zip(&other.closed) {
             *sum += more;
         }
@@ -172,11 +189,14 @@ impl Metrics {
             *sum += more;
         }
         self.datagram_errors += other.datagram_errors;
+        self.wait_errors += other.wait_errors;
         self.stale_events += other.stale_events;
         self.stale_effects += other.stale_effects;
         self.bytes_discarded += other.bytes_discarded;
         self.bytes_unsent += other.bytes_unsent;
+        self.memory_bytes += other.memory_bytes;
         self.mailbox_messages += other.mailbox_messages;
+        self.service_panics += other.service_panics;
         self.turns += other.turns;
         self.events += other.events;
         self.events_per_turn += &other.events_per_turn;
@@ -193,6 +213,7 @@ impl Metrics {
         put("connections_refused", self.connections_refused);
         put("accepts_exhausted", self.accepts_exhausted);
         put("accepts_aborted", self.accepts_aborted);
+        put("listeners_closed", self.listeners_closed);
         for reason in CloseReason::ALL {
             put(&format!("closed_{}", reason.name()), self.closed_for(reason));
         }
@@ -206,11 +227,14 @@ impl Metrics {
             put(&format!("datagrams_dropped_{}", cause.name()), self.dropped_for(cause));
         }
         put("datagram_errors", self.datagram_errors);
+        put("wait_errors", self.wait_errors);
         put("stale_events", self.stale_events);
         put("stale_effects", self.stale_effects);
         put("bytes_discarded", self.bytes_discarded);
         put("bytes_unsent", self.bytes_unsent);
+        put("memory_bytes", self.memory_bytes);
         put("mailbox_messages", self.mailbox_messages);
+        put("service_panics", self.service_panics);
         put("turns", self.turns);
         put("events", self.events);
         for (name, quantile) in [("p50", 0.5), ("p99", 0.99), ("max", 1.0)] {

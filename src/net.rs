@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::datagram::{Inbound, Outbound};
+use crate::limits::Limits;
 use crate::slots::ConnId;
 use crate::timer::Instant;
 
@@ -172,12 +173,16 @@ pub struct Readiness {
     pub flags: Flags,
 }
 
-/// Makes a call again for as long as a signal interrupts it: nothing would tell that it is to be repeated.
+/// A call that is interrupted so often in a row is not interrupted but broken.
+const INTERRUPTIONS_MAX: usize = 64;
+
+/// Makes a call again when a signal interrupts it: nothing would tell that it is to be repeated.
 #[inline]
 pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut left = INTERRUPTIONS_MAX;
     loop {
         match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted && left > 0 => left -= 1,
             result => return result,
         }
     }
@@ -190,6 +195,18 @@ pub fn source_token(index: u32) -> u64 {
 
 /// The token under which a wake-up from another thread is reported.
 pub const WAKER: u64 = u32::MAX as u64;
+
+/// The token under which the time that [`Net::set_alarm`] was asked for is reported.
+pub const ALARM: u64 = u32::MAX as u64 - 1;
+
+/// How far a connection's output has come once the system has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Bytes that the peer's system has not acknowledged; of a unix stream, those that its peer has not read.
+    pub waiting: usize,
+    /// A number that is another one whenever some of them have been.
+    pub mark: u64,
+}
 
 /// Wakes a reactor out of its wait, from any thread.
 pub trait Wake: Send + Sync {
@@ -217,8 +234,6 @@ pub trait Wire {
 pub struct ListenOptions {
     /// Others may listen on the same address (SO_REUSEPORT).
     pub reuse_port: bool,
-    /// How long the system may try in vain to deliver what it holds for a peer; `None` for as long as it likes.
-    pub delivery_timeout: Option<Duration>,
 }
 
 /// A write that did not go out whole: its place in a list, and how much was taken or what went wrong.
@@ -241,6 +256,17 @@ pub(crate) fn write_one_by_one<'a>(
     whole
 }
 
+/// What a reactor checks of itself at the end of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Checks {
+    /// Nothing.
+    None,
+    /// What costs the same however many connections there are.
+    Cheap,
+    /// Everything.
+    All,
+}
+
 /// What the reactor asks of the system.
 ///
 /// Readiness is edge-triggered: it is told once, and told again after something new has happened or after
@@ -259,14 +285,23 @@ pub trait Net: Wire + 'static {
     /// An interrupted wait gives no events and no error.
     ///
     /// # Errors
-    /// Only what leaves the reactor unable to go on.
+    /// What the system says. The next wait may work.
     fn wait(&mut self, events: &mut Self::Events, max_wait: Option<Duration>) -> io::Result<()>;
+
+    /// Does nothing for so long: when [`Net::wait`] fails.
+    fn pause(&mut self, duration: Duration);
 
     /// What these events say, in order.
     fn readiness(events: &Self::Events) -> Self::Readiness<'_>;
 
     /// What other threads wake this system with.
     fn waker(&self) -> Arc<dyn Wake>;
+
+    /// Reports an event under [`ALARM`] after this time, once; a later call replaces an earlier one.
+    ///
+    /// # Errors
+    /// When the system has no memory for it.
+    fn set_alarm(&mut self, after: Duration) -> io::Result<()>;
 
     /// Opens a listener or a datagram socket under `source` and returns the address it is bound to, which tells
     /// the port where 0 was asked for.
@@ -326,6 +361,18 @@ pub trait Net: Wire + 'static {
         write_one_by_one(self, list, short)
     }
 
+    /// How far the output of a connection has come.
+    ///
+    /// # Errors
+    /// When the connection has failed.
+    fn delivery(&mut self, id: ConnId) -> io::Result<Delivery>;
+
+    /// How many bytes the system holds that have not been read.
+    ///
+    /// # Errors
+    /// When the connection has failed.
+    fn unread(&mut self, id: ConnId) -> io::Result<usize>;
+
     /// The error that is pending on a connection, taken from it.
     fn take_error(&mut self, id: ConnId) -> Option<io::Error>;
 
@@ -353,6 +400,15 @@ pub trait Net: Wire + 'static {
     /// When the system has no memory for it.
     fn rearm_datagram(&mut self, source: u32, write: bool) -> io::Result<()>;
 
-    /// Whether an IP address belongs to this machine.
-    fn is_local(&mut self, ip: IpAddr) -> bool;
+    /// Gives memory that is free back to the machine. Costs time in proportion to what is free; does nothing where nobody
+    /// else could use it.
+    fn release_memory(&mut self) {}
+
+    /// How thoroughly the reactor is to check itself at the end of this turn. The real system does not ask for it, and
+    /// then it costs nothing; a simulated one also looks whether what was asked of it in this turn is within the limits.
+    #[inline(always)]
+    fn checks(&mut self, limits: &Limits) -> Checks {
+        let _ = limits;
+        Checks::None
+    }
 }

@@ -25,6 +25,7 @@ pub use crate::shared::Shared;
 
 use crate::arrears::{Arrears, Follower};
 use crate::log::{Logs, Rest};
+use crate::memory::block_bytes;
 use crate::net::uninterrupted;
 use crate::shared::{Held, HeldBytes};
 use crate::slots::ConnId;
@@ -38,6 +39,9 @@ pub(crate) const INPUT_ALIGN: usize = 4096;
 
 /// Pieces that an outbox has memory for from the beginning: one for each event of a turn.
 const PIECES_RESERVED: usize = 1024;
+
+/// Pieces that it has memory for at most between turns.
+const PIECES_KEPT: usize = 16 << 10;
 
 /// How many pieces one vectored write takes at most.
 const WRITE_PIECES_MAX: usize = 64;
@@ -54,6 +58,9 @@ const HELD_BYTES_MIN: usize = 128;
 
 /// What such a reference takes of a connection's own memory, in bytes.
 const REFERENCE_BYTES: usize = size_of::<TailPiece>();
+
+/// A list of pieces with room for more than this is cut to size when most of it is free.
+const TAIL_PIECES_KEPT: usize = 64;
 
 const NONE: u32 = u32::MAX;
 
@@ -129,33 +136,60 @@ impl TailPiece {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Tail {
     pieces: VecDeque<TailPiece>,
     /// How much of the first piece has been written.
     written: usize,
     bytes: usize,
-    /// Bytes of memory that are no other connection's as well, those of referring to shared ones included.
-    owned_bytes: usize,
+    /// The memory that it takes, except that of shared bytes.
+    own_bytes: usize,
+    /// The memory of the shared bytes that it refers to.
+    shared_bytes: usize,
     /// What comes behind the pieces, where its topic has set it aside.
     follower: Option<Follower>,
-    /// When the peer last took a byte, or when the tail began.
-    stalled_since: Option<Instant>,
     /// When the tail rose above its soft limit; `None` when it is below.
     soft_since: Option<Instant>,
+}
+
+impl Default for Tail {
+    fn default() -> Tail {
+        Tail {
+            pieces: VecDeque::new(),
+            written: 0,
+            bytes: 0,
+            own_bytes: block_bytes(size_of::<Tail>()),
+            shared_bytes: 0,
+            follower: None,
+            soft_since: None,
+        }
+    }
 }
 
 impl Tail {
     fn push(&mut self, bytes: &[u8]) {
         self.bytes += bytes.len();
-        self.owned_bytes += bytes.len();
         if let Some(TailPiece::Owned(last)) = self.pieces.back_mut()
             && last.len() + bytes.len() <= OWNED_BYTES_MAX
         {
+            self.own_bytes -= block_bytes(last.capacity());
             last.extend_from_slice(bytes);
+            self.own_bytes += block_bytes(last.capacity());
         } else {
-            self.pieces.push_back(TailPiece::Owned(bytes.to_vec()));
+            let owned = bytes.to_vec();
+            self.own_bytes += block_bytes(owned.capacity());
+            self.push_piece(TailPiece::Owned(owned));
         }
+    }
+
+    fn push_piece(&mut self, piece: TailPiece) {
+        self.own_bytes -= self.list_bytes();
+        self.pieces.push_back(piece);
+        self.own_bytes += self.list_bytes();
+    }
+
+    fn list_bytes(&self) -> usize {
+        block_bytes(self.pieces.capacity() * size_of::<TailPiece>())
     }
 
     fn push_shared(&mut self, whole: &Shared, part: Range<usize>, total: &HeldBytes) {
@@ -167,8 +201,11 @@ impl Tail {
 
     fn push_held(&mut self, held: Held) {
         self.bytes += held.bytes().len();
-        self.owned_bytes += REFERENCE_BYTES;
-        self.pieces.push_back(TailPiece::Shared(held));
+        // Several parts of the same in a row hold it once.
+        if !matches!(self.pieces.back(), Some(TailPiece::Shared(last)) if last.whole().is(held.whole())) {
+            self.shared_bytes += held.whole().memory_bytes();
+        }
+        self.push_piece(TailPiece::Shared(held));
     }
 
     /// Drops the first `count` bytes, which have been written.
@@ -177,14 +214,21 @@ impl Tail {
         self.written += count;
         while let Some(first) = self.pieces.front()
             && first.bytes().len() <= self.written
+            && let Some(first) = self.pieces.pop_front()
         {
-            let len = first.bytes().len();
-            self.written -= len;
-            self.owned_bytes -= match first {
-                TailPiece::Owned(_) => len,
-                TailPiece::Shared(_) => REFERENCE_BYTES,
-            };
-            self.pieces.pop_front();
+            self.written -= first.bytes().len();
+            match (&first, self.pieces.front()) {
+                (TailPiece::Owned(bytes), _) => self.own_bytes -= block_bytes(bytes.capacity()),
+                (TailPiece::Shared(held), Some(TailPiece::Shared(next))) if next.whole().is(held.whole()) => {
+                }
+                (TailPiece::Shared(held), _) => self.shared_bytes -= held.whole().memory_bytes(),
+            }
+        }
+        let (len, room) = (self.pieces.len(), self.pieces.capacity());
+        if room > TAIL_PIECES_KEPT && len < room / 4 {
+            self.own_bytes -= self.list_bytes();
+            self.pieces.shrink_to(2 * len);
+            self.own_bytes += self.list_bytes();
         }
     }
 }
@@ -315,11 +359,11 @@ impl Outbox {
     }
 
     /// Adds a log to the arrears of its topic.
-    pub fn append_log(&self, log: u64, arrears: &Arrears) {
-        let bytes = self.logs.bytes(log);
-        // A short one is copied once, so that the log's memory serves for the next turn.
-        let whole = if bytes.len() < HELD_BYTES_MIN { Shared::from(&bytes[..]) } else { bytes.clone() };
-        arrears.append(Held::new(whole, 0..bytes.len(), &self.held));
+    pub fn append_log(&mut self, log: u64, arrears: &Arrears) {
+        self.logs.preserve(log);
+        for (block, part) in self.logs.blocks(log, 0..self.logs.bytes(log).len()) {
+            arrears.append(Held::new(block.clone(), part, &self.held));
+        }
     }
 
     /// Adds what has come into the arrears since the connection was set aside, and lets go of its place.
@@ -327,7 +371,8 @@ impl Outbox {
         let Some(tail) = &mut output.tail else { return };
         let Some(mut follower) = tail.follower.take() else { return };
         while let Some(held) = follower.advance() {
-            if held.bytes().len() < HELD_BYTES_MIN {
+            // What is kept for all already is copied only where that takes no more memory than to refer to it.
+            if held.bytes().len() <= REFERENCE_BYTES {
                 tail.push(held.bytes());
             } else {
                 tail.push_held(held);
@@ -335,12 +380,14 @@ impl Outbox {
         }
     }
 
-    /// Adds a part of a log. While the log is `growing`, nobody may refer to it: a tail takes a copy.
-    pub fn push_log(&mut self, id: ConnId, output: &mut Output, log: u64, mut rest: Rest, growing: bool) {
+    /// Adds a part of a log.
+    pub fn push_log(&mut self, id: ConnId, output: &mut Output, log: u64, mut rest: Rest) {
+        if output.tail.is_some() {
+            self.logs.preserve(log);
+        }
         while let Some(part) = self.logs.next_part(log, &mut rest) {
             match &mut output.tail {
-                Some(tail) if growing => tail.push(&self.logs.bytes(log)[part]),
-                Some(tail) => tail.push_shared(self.logs.bytes(log), part, &self.held),
+                Some(tail) => keep_part(tail, &self.logs, log, part, &self.held),
                 None => {
                     let len = part.len();
                     self.shared.push(Part::OfLog(log, part));
@@ -351,9 +398,10 @@ impl Outbox {
     }
 
     /// Keeps what a peer has not taken of a whole log.
-    pub fn keep_log(&self, output: &mut Output, log: u64, written: usize) {
-        let bytes = self.logs.bytes(log);
-        output.tail.get_or_insert_default().push_shared(bytes, written..bytes.len(), &self.held);
+    pub fn keep_log(&mut self, output: &mut Output, log: u64, written: usize) {
+        self.logs.preserve(log);
+        let part = written..self.logs.bytes(log).len();
+        keep_part(output.tail.get_or_insert_default(), &self.logs, log, part, &self.held);
     }
 
     fn append(&mut self, id: ConnId, output: &mut Output, start: u32, len: usize) {
@@ -415,18 +463,12 @@ impl Outbox {
         if piece.start & IN_INPUT != 0 {
             &input[start & !(IN_INPUT as usize)..][..len]
         } else if piece.start & IS_SHARED != 0 {
-            let (whole, part) = self.part(piece);
-            &whole[part]
+            match &self.shared[(piece.start & !IS_SHARED) as usize] {
+                Part::Message(bytes) => bytes,
+                Part::OfLog(log, part) => &self.logs.bytes(*log)[part.clone()],
+            }
         } else {
             &self.arena[start..][..len]
-        }
-    }
-
-    /// The shared bytes of a piece.
-    fn part(&self, piece: &Piece) -> (&Shared, Range<usize>) {
-        match &self.shared[(piece.start & !IS_SHARED) as usize] {
-            Part::Message(bytes) => (bytes, 0..bytes.len()),
-            Part::OfLog(log, part) => (self.logs.bytes(*log), part.clone()),
         }
     }
 
@@ -456,26 +498,45 @@ impl Outbox {
 
     /// Moves the pieces of one connection, beginning with the one at `index`, to its tail, without the first
     /// `written` bytes, which its peer took.
-    pub fn keep_chain(&self, index: usize, output: &mut Output, input: &[u8], mut written: usize) {
+    pub fn keep_chain(&mut self, index: usize, output: &mut Output, input: &[u8], mut written: usize) {
         output.turn = 0;
-        for piece in self.chain(index) {
-            let bytes = self.bytes_of(piece, input);
-            let cut = written.min(bytes.len());
+        let mut next = index;
+        while let Some(piece) = self.pieces.get(next) {
+            next = piece.next as usize;
+            let len = piece.len as usize;
+            let cut = written.min(len);
             written -= cut;
-            if cut == bytes.len() {
+            if cut == len {
                 continue;
             }
             let tail = output.tail.get_or_insert_default();
-            if piece.start & (IS_SHARED | IN_INPUT) == IS_SHARED {
-                let (whole, part) = self.part(piece);
-                tail.push_shared(whole, part.start + cut..part.end, &self.held);
-            } else {
-                tail.push(&bytes[cut..]);
+            if piece.start & (IS_SHARED | IN_INPUT) != IS_SHARED {
+                tail.push(&self.bytes_of(piece, input)[cut..]);
+                continue;
+            }
+            match &self.shared[(piece.start & !IS_SHARED) as usize] {
+                Part::Message(bytes) => tail.push_shared(bytes, cut..len, &self.held),
+                Part::OfLog(log, part) => {
+                    self.logs.preserve(*log);
+                    keep_part(tail, &self.logs, *log, part.start + cut..part.end, &self.held);
+                }
             }
         }
     }
 
+    /// What of a turn is left although it is over, if anything.
+    pub fn check_turn_ended(&self) -> Result<(), String> {
+        if !self.is_empty() || !self.shared.is_empty() || self.has_chains || self.arena_len > 0 {
+            return Err(format!("{} pieces are left in the outbox", self.pieces.len()));
+        }
+        if self.level != self.input_start {
+            return Err(format!("the outbox is at level {} instead of {}", self.level, self.input_start));
+        }
+        Ok(())
+    }
+
     /// The turn is over: everything has been written or moved to a tail.
+    #[inline(always)]
     pub fn end_turn(&mut self) {
         self.pieces.clear();
         self.has_chains = false;
@@ -484,6 +545,28 @@ impl Outbox {
         self.arena_len = 0;
         self.level = self.input_start;
         self.turn += 1;
+    }
+
+    /// No more is to be read in this turn.
+    pub fn fill(&mut self) {
+        self.level = self.level.max(TURN_BYTES);
+    }
+
+    /// Gives back what an unusually large turn has made lists grow to. For the time between two turns.
+    pub fn shrink(&mut self) {
+        if self.pieces.capacity() > PIECES_KEPT {
+            self.pieces = Vec::with_capacity(PIECES_RESERVED);
+        }
+        if self.shared.capacity() > PIECES_KEPT {
+            self.shared = Vec::new();
+        }
+    }
+}
+
+/// Refers to a part of a log which was preserved.
+fn keep_part(tail: &mut Tail, logs: &Logs, log: u64, part: Range<usize>, total: &HeldBytes) {
+    for (block, part) in logs.blocks(log, part) {
+        tail.push_shared(block, part, total);
     }
 }
 
@@ -523,9 +606,54 @@ impl Output {
         self.tail.as_mut()?.follower.as_mut()
     }
 
-    /// Bytes of memory that these take and that are no other connection's as well.
-    pub fn owned_bytes(&self) -> usize {
-        self.tail.as_ref().map_or(0, |tail| tail.owned_bytes)
+    /// The memory that the tail takes, except that of shared bytes.
+    pub fn own_bytes(&self) -> usize {
+        self.tail.as_ref().map_or(0, |tail| tail.own_bytes)
+    }
+
+    /// The memory of the shared bytes that the tail refers to, without what is in the arrears of its topic.
+    pub fn shared_bytes(&self) -> usize {
+        self.tail.as_ref().map_or(0, |tail| tail.shared_bytes)
+    }
+
+    /// [`Output::own_bytes`] and [`Output::shared_bytes`] anew, and a look at each of the shared bytes.
+    #[cfg(debug_assertions)]
+    pub fn recount(&self, mut visit: impl FnMut(&Shared)) -> (usize, usize) {
+        let Some(tail) = &self.tail else { return (0, 0) };
+        let (mut own, mut shared) = (block_bytes(size_of::<Tail>()) + tail.list_bytes(), 0);
+        let mut before: Option<&Shared> = None;
+        for piece in &tail.pieces {
+            match piece {
+                TailPiece::Owned(bytes) => {
+                    own += block_bytes(bytes.capacity());
+                    before = None;
+                }
+                TailPiece::Shared(held) => {
+                    if !before.is_some_and(|before| before.is(held.whole())) {
+                        shared += held.whole().memory_bytes();
+                    }
+                    before = Some(held.whole());
+                    visit(held.whole());
+                }
+            }
+        }
+        (own, shared)
+    }
+
+    /// What is wrong with the counts of the tail's bytes, if anything.
+    pub fn check(&self) -> Result<(), String> {
+        let Some(tail) = &self.tail else { return Ok(()) };
+        let bytes: usize = tail.pieces.iter().map(|piece| piece.bytes().len()).sum();
+        let first = tail.pieces.front().map_or(0, |first| first.bytes().len());
+        if tail.bytes == 0 || tail.written >= first || tail.bytes + tail.written != bytes {
+            return Err(format!("{} bytes wait, {} were written, of {bytes}", tail.bytes, tail.written));
+        }
+        Ok(())
+    }
+
+    /// The place in its topic's arrears, and at which length of that one of its limits is passed.
+    pub fn alarm(&self) -> Option<u64> {
+        Some(self.tail.as_ref()?.follower.as_ref()?.alarm)
     }
 
     /// Adds bytes to the tail: what was written at once and not taken, or what waits for a connection.
@@ -533,23 +661,14 @@ impl Output {
         self.tail.get_or_insert_default().push(bytes);
     }
 
-    /// Since when the peer has taken nothing of the tail; `NEVER` when there is none.
-    pub fn stalled_since(&self) -> Instant {
-        self.tail.as_ref().and_then(|tail| tail.stalled_since).unwrap_or(Instant::NEVER)
-    }
-
     /// Since when the tail has been above its soft limit; `NEVER` when it is below.
     pub fn soft_since(&self) -> Instant {
         self.tail.as_ref().and_then(|tail| tail.soft_since).unwrap_or(Instant::NEVER)
     }
 
-    /// Takes note of how the tail stands at the end of a turn: whether some of it was taken, and whether it is
-    /// above its soft limit.
-    pub fn note(&mut self, now: Instant, progress: bool, over_soft_limit: bool) {
+    /// Takes note of whether the tail is above its soft limit at the end of a turn.
+    pub fn note(&mut self, now: Instant, over_soft_limit: bool) {
         if let Some(tail) = &mut self.tail {
-            if progress || tail.stalled_since.is_none() {
-                tail.stalled_since = Some(now);
-            }
             tail.soft_since = if over_soft_limit { tail.soft_since.or(Some(now)) } else { None };
         }
     }
@@ -610,14 +729,13 @@ fn write_all<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shared::BLOCK_BYTES;
 
     fn id(slot: u64) -> ConnId {
         ConnId::from_token(1 << 32 | slot).unwrap()
     }
 
     /// Flushes one connection to a peer that takes at most `room` bytes in all, and returns what it got.
-    fn flush(outbox: &Outbox, output: &mut Output, who: ConnId, input: &[u8], room: usize) -> Vec<u8> {
+    fn flush(outbox: &mut Outbox, output: &mut Output, who: ConnId, input: &[u8], room: usize) -> Vec<u8> {
         let mut seen = Vec::new();
         let mut write = |slices: &[IoSlice<'_>]| {
             let offered: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
@@ -667,8 +785,8 @@ mod tests {
             outbox.push(id(1), &mut a, b"?");
         }
         assert_eq!(a.pending(&outbox), 2 * (2 + 8 + 2));
-        assert_eq!(flush(&outbox, &mut a, id(1), &input, usize::MAX), b"a0(shared)!?a1(shared)!?");
-        assert_eq!(flush(&outbox, &mut b, id(2), &input, usize::MAX), b"(shared)<input>(shared)<input>");
+        assert_eq!(flush(&mut outbox, &mut a, id(1), &input, usize::MAX), b"a0(shared)!?a1(shared)!?");
+        assert_eq!(flush(&mut outbox, &mut b, id(2), &input, usize::MAX), b"(shared)<input>(shared)<input>");
         outbox.end_turn();
         assert!(a.is_empty(&outbox) && b.is_empty(&outbox));
     }
@@ -687,11 +805,11 @@ mod tests {
             outbox.push(id(1), &mut output, &input);
             outbox.push_shared(id(1), &mut output, &shared);
             outbox.push(id(1), &mut output, &all[60..]);
-            let mut seen = flush(&outbox, &mut output, id(1), &input, cut);
+            let mut seen = flush(&mut outbox, &mut output, id(1), &input, cut);
             outbox.end_turn();
             assert_eq!(output.pending(&outbox), all.len().saturating_sub(cut));
             outbox.push(id(1), &mut output, b"more");
-            seen.extend(flush(&outbox, &mut output, id(1), &input, usize::MAX));
+            seen.extend(flush(&mut outbox, &mut output, id(1), &input, usize::MAX));
             let expected: Vec<u8> = all.iter().copied().chain(*b"more").collect();
             assert_eq!(seen, expected, "cut at {cut}");
             outbox.end_turn();
@@ -708,12 +826,19 @@ mod tests {
         for output in &mut outputs {
             outbox.push_shared(id(1), output, &large);
             outbox.push_shared(id(1), output, &small);
-            assert_eq!(flush(&outbox, output, id(1), &[], 1), [2]);
+            assert_eq!(flush(&mut outbox, output, id(1), &[], 1), [2]);
             outbox.end_turn();
             assert_eq!(output.tail_bytes(), large.len() - 1 + small.len());
-            assert_eq!(output.owned_bytes(), REFERENCE_BYTES + small.len());
+            let list = output.tail.as_ref().unwrap().list_bytes();
+            assert_eq!(
+                output.own_bytes(),
+                block_bytes(size_of::<Tail>()) + list + block_bytes(small.len()),
+                "its own memory, by capacity"
+            );
+            assert_eq!(output.shared_bytes(), large.memory_bytes());
+            assert_eq!(output.recount(|_| ()), (output.own_bytes(), output.shared_bytes()));
         }
-        assert_eq!(outbox.held_bytes(), large.len() + BLOCK_BYTES);
+        assert_eq!(outbox.held_bytes(), large.memory_bytes());
         for output in &mut outputs {
             output.write_tail(|slices| Ok(slices.iter().map(|slice| slice.len()).sum())).unwrap();
         }
@@ -730,7 +855,7 @@ mod tests {
         }
         outbox.push(id(1), &mut output, b"end");
         assert!(outbox.is_full());
-        let seen = flush(&outbox, &mut output, id(1), &[], usize::MAX);
+        let seen = flush(&mut outbox, &mut output, id(1), &[], usize::MAX);
         assert_eq!((seen.len(), &seen[seen.len() - 3..]), (4 * block.len() + 3, &b"end"[..]));
     }
 
@@ -741,7 +866,7 @@ mod tests {
         outbox.push(id(1), &mut a, b"unwanted");
         outbox.push(id(2), &mut b, b"wanted");
         assert_eq!(outbox.discard(&mut a), 8);
-        assert_eq!(flush(&outbox, &mut a, id(1), &[], usize::MAX), b"");
-        assert_eq!(flush(&outbox, &mut b, id(2), &[], usize::MAX), b"wanted");
+        assert_eq!(flush(&mut outbox, &mut a, id(1), &[], usize::MAX), b"");
+        assert_eq!(flush(&mut outbox, &mut b, id(2), &[], usize::MAX), b"wanted");
     }
 }

@@ -16,14 +16,18 @@
 //! `reactor/sources.rs`; what they call computes and reports. Readiness is edge-triggered: a connection whose reading stops before it is
 //! drained stays on the ready list, and while that list is not empty a turn does not wait.
 
+use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 use std::io;
+use std::ops::Range;
 use std::time::Duration;
 
+pub use self::drain::Drained;
 pub use self::remote::Remote;
-pub use self::setup::Drained;
 pub use self::sources::ListenerId;
 
+use self::failures::{Failure, Failures, Next};
+use self::panics::Unfinished;
 use self::sharing::Sharing;
 use self::sources::Source;
 use crate::connection::{CloseReason, Due, Kept, Marks, Phase};
@@ -31,15 +35,21 @@ use crate::datagram::Inbound;
 use crate::drive::{Drive, First, Parts, Stop, Stopped};
 use crate::error::Error;
 use crate::mailbox::Inbox;
+use crate::memory::RELEASE_BYTES;
 use crate::net::os::Os;
-use crate::net::{Flags, Net, Peer, Readiness, Short};
+use crate::net::{Checks, Flags, Net, Peer, Readiness, Short};
 use crate::output::TURN_BYTES;
 use crate::service::{Arrival, Context, Options, ServiceId};
 use crate::slots::ConnId;
 use crate::state::{READ_BYTES, Report, State, reason_of};
 use crate::timer::Instant;
 
+mod drain;
+mod failures;
 mod fanout;
+mod invariants;
+mod panics;
+mod progress;
 mod remote;
 mod setup;
 mod sharing;
@@ -48,6 +58,18 @@ mod sources;
 /// Busy time and events are recorded for one turn in so many: reading the clock twice and recording takes some 200
 /// instructions, half as many as all else that a lone echo takes.
 const TURN_SAMPLE: u64 = 16;
+
+/// Connections that earlier turns left and that are taken up in one turn: as many as the system reports at once.
+const LEFT_OVER_PER_TURN: usize = 1024;
+
+/// Memory is given back to the system at most once in this time: the allocator goes through all that is free.
+const RELEASE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Unconsumed input up to this size, in bytes, is copied to where the next read goes; longer input stays where it is.
+const KEPT_BYTES_COPIED_MAX: usize = READ_BYTES;
+
+/// Memory for unconsumed input up to twice this size, in bytes, is used again however little there is.
+const KEPT_BYTES_MIN: usize = 64;
 
 /// A single-threaded event loop: its sockets, its connections and the services that they belong to.
 ///
@@ -63,18 +85,35 @@ pub struct Reactor<N: Net = Os> {
     buffer: Box<[u8]>,
     /// Made with the first datagram socket.
     inbound: Option<Box<Inbound>>,
+    /// The datagrams in there that a panic kept from their service, and from which source they are.
+    unshown: Option<(usize, Range<usize>)>,
     /// Whether those who have much to say take small portions.
     sharing: Sharing,
     /// The service of the last run of events.
     last_served: u16,
+    /// Connections whose deadline has come and has not been acted on.
+    due: VecDeque<ConnId>,
     /// The writes of a flush that did not go out whole.
     short: Vec<Short>,
-    /// The memory for events, except while they are taken up.
-    events: Option<Box<N::Events>>,
+    /// The memory for events, except during a turn.
+    batch: Option<Batch<N>>,
+    /// The turn is taking up what earlier ones left.
+    in_left_over: bool,
     /// An earlier turn has left something to read or to accept.
     left_over: bool,
+    /// Of the wait. While there are any, something is left over.
+    wait_failures: Failures,
+    /// When memory may be given back to the system again.
+    release_at: Instant,
     /// Another thread has woken us, or has left more than one turn takes.
     mail: bool,
+}
+
+/// What a wait returned, and how far the turn is with it.
+struct Batch<N: Net> {
+    events: Box<N::Events>,
+    /// How many events nobody has taken up yet, if a panic has ended the taking.
+    left: Option<usize>,
 }
 
 struct Registered<N: Net> {
@@ -85,11 +124,23 @@ struct Registered<N: Net> {
 impl<N: Net> Reactor<N> {
     /// Turns until [`Remote::stop`] is called.
     ///
+    /// A listener that is broken is closed, which an observer is told ([`Report::ListenerClosed`](crate::Report)); this goes on
+    /// without it.
+    ///
     /// # Errors
-    /// [`Error::Poll`]: the system no longer tells readiness.
+    /// [`Error::Poll`]: the system has not told readiness for as long as
+    /// [`Limits::failure_timeout`](crate::Limits::failure_timeout).
+    ///
+    /// # Panics
+    /// When a call of a service panics and [`Limits::catch_panics`](crate::Limits::catch_panics) is off.
     pub fn run(&mut self) -> Result<(), Error> {
         while !self.remote.is_stopped() {
-            self.turn(None)?;
+            self.catch_panics(|reactor, batch| {
+                while !reactor.remote.is_stopped() {
+                    reactor.turn_once(batch, None)?;
+                }
+                Ok(())
+            })?;
         }
         Ok(())
     }
@@ -97,23 +148,41 @@ impl<N: Net> Reactor<N> {
     /// Turns once, waiting up to `max_wait` (`None`: as long as it takes) for something to do.
     ///
     /// # Errors
-    /// [`Error::Poll`]: the system no longer tells readiness.
+    /// [`Error::Poll`]: the system has not told readiness for as long as
+    /// [`Limits::failure_timeout`](crate::Limits::failure_timeout).
+    ///
+    /// # Panics
+    /// As [`Reactor::run`].
     pub fn turn(&mut self, max_wait: Option<Duration>) -> Result<(), Error> {
+        self.catch_panics(|reactor, batch| reactor.turn_once(batch, max_wait))
+    }
+
+    // What a turn calls is inlined here, once in the loop of `run`: as calls they took 56 of 518 instructions of a lone echo.
+    #[inline(always)]
+    fn turn_once(&mut self, batch: &mut Batch<N>, max_wait: Option<Duration>) -> Result<(), Error> {
         let wait = match (self.next_timeout(), max_wait) {
             (Some(wait), Some(max)) => Some(wait.min(max)),
             (wait, max) => wait.or(max),
         };
-        let mut events = self.events.take().unwrap_or_else(|| Box::new(self.net.events()));
-        let waited = self.net.wait(&mut events, wait);
+        let waited = self.net.wait(&mut batch.events, wait);
         let begun = self.begin_turn();
         if self.left_over {
-            self.take_left_over();
+            self.take_left_over(waited.is_ok());
         }
-        if waited.is_ok() {
-            self.take_events(&events);
+        match waited {
+            Ok(()) => self.take_events(batch, 0),
+            Err(error) => self.wait_failed(error, wait)?,
         }
-        self.events = Some(events);
-        waited.map_err(Error::Poll)?;
+        self.finish_turn();
+        if let Some(begun) = begun {
+            self.record_turn(begun);
+        }
+        Ok(())
+    }
+
+    /// Everything in a turn that comes after the events.
+    #[inline(always)]
+    fn finish_turn(&mut self) {
         if self.state.timers.next().is_some() {
             self.fire_deadlines();
         }
@@ -128,26 +197,30 @@ impl<N: Net> Reactor<N> {
             self.settle_and_free();
         }
         self.state.metrics.turns += 1;
-        if let Some(begun) = begun {
-            self.record_turn(begun);
+        let checks = self.net.checks(&self.state.limits);
+        if checks > Checks::None {
+            self.assert_invariants(checks);
         }
-        Ok(())
     }
 
     /// How long [`Reactor::turn`] would wait if nothing came: `None` for ever, zero when there is something to do.
+    #[inline(always)]
     pub fn next_timeout(&mut self) -> Option<Duration> {
         let state = &self.state;
         if state.attention || self.mail || !state.outbox.is_empty() {
             return Some(Duration::ZERO);
         }
-        let mut next = state.timers.next();
-        if self.left_over {
-            for source in self.sources.iter().filter(|source| source.is_waiting()) {
-                let at = source.rests_until.unwrap_or_default();
-                next = Some(next.map_or(at, |next| next.min(at)));
-            }
-        }
+        let next = if self.left_over { self.next_of_left_over() } else { state.timers.next() };
         next.map(|at| at.since(self.net.now()))
+    }
+
+    /// When the next timer fires, or something else that is left over is to be looked at.
+    #[cold]
+    fn next_of_left_over(&self) -> Option<Instant> {
+        let release = self.state.memory.release_due.then_some(self.release_at);
+        let waiting = self.sources.iter().filter(|source| source.is_waiting());
+        let sources = waiting.map(|source| source.failures.paused_until().unwrap_or_default());
+        self.state.timers.next().into_iter().chain(release).chain(sources).min()
     }
 
     /// Forgets the time of the last turn. Returns when this one began, and how many events there had been, if it is
@@ -173,16 +246,44 @@ impl<N: Net> Reactor<N> {
 
     // ---- 2 and 3: what earlier turns left, then what is new ----
 
+    /// A wait has failed. As a rule the next one does not, and what else is to be done in this turn goes on. If that lasts it is
+    /// given up whatever the error: nothing works without it.
+    #[cold]
+    fn wait_failed(&mut self, error: io::Error, wait: Option<Duration>) -> Result<(), Error> {
+        self.state.metrics.wait_errors += 1;
+        let now = self.state.time(&self.net);
+        match self.wait_failures.add(Failure::Broken, now, &self.state.limits) {
+            Next::Again => {}
+            Next::Pause { report } => {
+                if report {
+                    self.state.report(&Report::WaitPaused { error: &error });
+                }
+                let pause = self.state.limits.failure_pause;
+                self.net.pause(wait.map_or(pause, |wait| wait.min(pause)));
+                self.state.time_known.set(false);
+            }
+            Next::GiveUp => return Err(Error::Poll(error)),
+        }
+        // The next turn is to see whether it has worked.
+        self.left_over = true;
+        Ok(())
+    }
+
     /// What earlier turns left comes first, in its order, so that nobody who waits is passed over for ever.
     #[inline(never)]
-    fn take_left_over(&mut self) {
+    fn take_left_over(&mut self, has_waited: bool) {
         self.left_over = false;
+        if has_waited && self.wait_failures.any() && self.wait_failures.end() {
+            self.state.report(&Report::WaitResumed);
+        }
+        self.in_left_over = true;
+        self.state.attention |= self.state.memory.release_due;
         for index in 0..self.sources.len() {
             if self.sources[index].ready {
                 self.serve_source(index);
             }
         }
-        for _ in 0..self.state.ready.len() {
+        for _ in 0..self.state.ready.len().min(LEFT_OVER_PER_TURN) {
             if self.state.outbox.is_full() {
                 break;
             }
@@ -195,18 +296,24 @@ impl<N: Net> Reactor<N> {
                 Phase::Connecting | Phase::Closing | Phase::Dead => {}
             }
         }
+        self.in_left_over = false;
     }
 
-    /// Takes up each event.
-    fn take_events(&mut self, events: &N::Events) {
-        let mut rest = N::readiness(events);
+    /// Takes up each event but the first `skipped`.
+    #[inline(always)]
+    fn take_events(&mut self, batch: &mut Batch<N>, skipped: usize) {
+        let mut unfinished = Unfinished::<N> { rest: N::readiness(&batch.events), left: &mut batch.left };
+        let rest = &mut unfinished.rest;
+        if skipped > 0 {
+            rest.by_ref().take(skipped).for_each(drop);
+        }
         let mut at = Stopped::default();
         loop {
             let Reactor { net, state, services, buffer, .. } = self;
             // The service of the last run first: as a rule all events are for one.
             let stop = match services.get_mut(self.last_served as usize) {
                 Some(entry) => {
-                    entry.service.read_run(self.last_served, &mut rest, Parts { net, state, buffer }, &mut at)
+                    entry.service.read_run(self.last_served, rest, Parts { net, state, buffer }, &mut at)
                 }
                 None => {
                     at.event = rest.next();
@@ -214,7 +321,7 @@ impl<N: Net> Reactor<N> {
                 }
             };
             match stop {
-                Stop::End => return,
+                Stop::End => return std::mem::forget(unfinished),
                 Stop::Other => at.event = at.event.take().and_then(|event| self.take_other(event)),
                 Stop::Unusual => {
                     if let Some((id, first)) = at.unusual.take() {
@@ -296,11 +403,14 @@ impl<N: Net> Reactor<N> {
                 conn.deadline = Instant::NEVER;
                 conn.active_at = state.now.get();
                 conn.set_short_is_drained(matches!(peer, Peer::Inet(_)));
-                let entry = &mut self.services[conn.service as usize];
+                let service = conn.service;
+                let entry = &mut self.services[service as usize];
                 state.report(&Report::Opened { conn: id, service: &entry.options.name, peer: &peer });
                 state.arm_next(id);
                 state.touch(id);
+                state.calling = Some((service, Some(id)));
                 entry.service.open(id, Arrival::Connected(peer), &mut Context { state, wire: &mut self.net });
+                self.state.calling = None;
             }
             Err(_) => self.state.kill(id, CloseReason::ConnectFailed),
         }
@@ -311,8 +421,8 @@ impl<N: Net> Reactor<N> {
     fn resume(&mut self, id: ConnId) {
         let Some(conn) = self.state.conns.get_mut(id) else { return };
         if !conn.marks.any(Marks::MOVING) && conn.marks.take(Marks::WRITABLE_DUE) {
-            let service = &mut self.services[conn.service as usize].service;
-            service.writable(id, &mut Context { state: &mut self.state, wire: &mut self.net });
+            let service = conn.service;
+            self.call(service, Some(id), |service, cx| service.writable(id, cx));
         }
         let Some(conn) = self.state.conns.get_mut(id) else { return };
         if conn.takes_input() {
@@ -346,9 +456,14 @@ impl<N: Net> Reactor<N> {
         if let First::Offered { begin: from, end: to, .. } = first {
             (begin, end) = (from, to);
         }
-        let spare = conn.kept.take();
+        // But where it is long, it is in long[begin..end], and what is read is added there: to copy it back and forth for each
+        // piece of a long message would take time in proportion to the square of its length.
+        let mut spare = conn.kept.take();
+        let mut long = spare.take_if(|kept| kept.len() > KEPT_BYTES_COPIED_MAX);
         conn.marks.clear(Marks::KEPT);
-        if let Some(kept) = &spare {
+        if let Some(long) = &long {
+            (begin, end) = (0, long.len());
+        } else if let Some(kept) = &spare {
             end = begin + kept.len();
             buffer[begin..end].copy_from_slice(kept);
         }
@@ -362,7 +477,8 @@ impl<N: Net> Reactor<N> {
         loop {
             let now = state.time(net);
             let Some(conn) = state.conns.get_mut(id) else { return };
-            let service = &mut *services[conn.service as usize].service;
+            let owner = conn.service;
+            let service = &mut *services[owner as usize].service;
             let drains = |count| count < portion && !conn.marks.any(Marks::READ_ON);
             let (drained, consumed) = match std::mem::replace(&mut first, First::Read) {
                 First::Offered { consumed, .. } => (drains(end - begin), Some(consumed)),
@@ -372,17 +488,22 @@ impl<N: Net> Reactor<N> {
                     (false, None)
                 }
                 step => {
+                    let at = if long.is_some() { state.outbox.level().min(TURN_BYTES) } else { end };
                     let read = match step {
                         First::Got(read) => read,
-                        _ => net.read(id, &mut buffer[end..end + portion]),
+                        _ => net.read(id, &mut buffer[at..at + portion]),
                     };
                     match read {
                         Ok(0) => {
                             conn.marks.set(Marks::ENDED);
                             conn.marks.clear(Marks::READABLE);
                             conn.message_since = Instant::NEVER;
+                            state.has_read(id, 0, true);
+                            state.calling = Some((owner, Some(id)));
                             state.touch(id);
-                            service.eof(id, &buffer[begin..end], &mut Context { state, wire: net });
+                            let rest = &long.as_deref().map_or(&buffer[..], Vec::as_slice)[begin..end];
+                            service.eof(id, rest, &mut Context { state, wire: net });
+                            state.calling = None;
                             return;
                         }
                         Ok(count) => {
@@ -390,17 +511,22 @@ impl<N: Net> Reactor<N> {
                             conn.active_at = now;
                             budget = budget.saturating_sub(count);
                             end += count;
+                            let bytes = &buffer[at..at + count];
+                            if let Some(long) = &mut long {
+                                add(long, bytes);
+                            }
                             if !conn.marks.any(Marks::WATCHED) {
                                 state.metrics.bytes_in += count as u64;
                                 sharing.large_bytes += count as u64;
-                                let bytes = &buffer[end - count..end];
                                 state.report_bytes(&Report::Input { conn: id, bytes });
                             }
+                            state.has_read(id, count, drained);
                             (drained, None)
                         }
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                             conn.marks.clear(Marks::READABLE);
                             conn.marks.put(Marks::READ_ON, !conn.short_is_drained);
+                            state.has_read(id, 0, true);
                             break;
                         }
                         Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -411,14 +537,20 @@ impl<N: Net> Reactor<N> {
             let offered = end - begin;
             let consumed = match consumed {
                 Some(consumed) => consumed,
-                None => service.input(id, &buffer[begin..end], &mut Context { state, wire: net }),
+                None => {
+                    state.calling = Some((owner, Some(id)));
+                    let input = &long.as_deref().map_or(&buffer[..], Vec::as_slice)[begin..end];
+                    service.input(id, input, &mut Context { state, wire: net })
+                }
             };
             assert!(consumed <= offered, "a service consumed {consumed} of {offered} bytes of input");
+            state.calling = None;
             begin += consumed;
 
             let Some(conn) = state.conns.get_mut(id) else { return };
             if begin == end {
                 conn.message_since = Instant::NEVER;
+                spare = spare.or(long.take());
                 begin = state.outbox.level().min(TURN_BYTES);
                 end = begin;
             } else if consumed > 0 || conn.message_since == Instant::NEVER {
@@ -435,13 +567,18 @@ impl<N: Net> Reactor<N> {
             if drained {
                 break;
             }
-            if budget == 0 || state.outbox.is_full() || end > TURN_BYTES {
+            if budget == 0 || state.outbox.is_full() || (long.is_none() && end > TURN_BYTES) {
                 state.queue(id);
                 break;
             }
         }
-        if begin < end {
+        if let Some(long) = long {
+            keep_long(state, id, long, begin);
+        } else if begin < end {
             keep(state, id, spare, &buffer[begin..end]);
+        } else if spare.is_some() {
+            drop(spare);
+            state.count(id);
         }
     }
 
@@ -453,16 +590,23 @@ impl<N: Net> Reactor<N> {
             return self.state.queue(id);
         }
         let free = self.state.outbox.level()..;
+        let mut budget = self.state.limits.read_bytes_per_turn;
+        let now = self.state.time(&self.net);
         loop {
             let Some(conn) = self.state.conns.get_mut(id) else { return };
             match self.net.read(id, &mut self.buffer[free.clone()]) {
                 Ok(0) => return self.state.kill(id, CloseReason::Service),
                 Ok(count) => {
-                    conn.discarded += count as u32;
+                    conn.active_at = now;
+                    conn.discarded = conn.discarded.saturating_add(count as u32);
                     self.state.metrics.bytes_discarded += count as u64;
                     if conn.discarded as usize > self.state.limits.linger_bytes_max {
                         conn.marks.set(Marks::SATED);
                         return self.state.touch(id);
+                    }
+                    budget = budget.saturating_sub(count);
+                    if budget == 0 {
+                        return self.state.queue(id);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -484,37 +628,54 @@ impl<N: Net> Reactor<N> {
     #[inline(never)]
     fn fire_deadlines(&mut self) {
         let now = self.state.time(&self.net);
-        // A deadline that is set again for now, or for a time that has passed, waits for the next turn.
-        for _ in 0..self.state.timers.len() {
-            let Some(id) = self.state.timers.pop_due(now) else { return };
-            let rests = self.state.conns.get(id).is_none_or(|conn| !conn.takes_input());
-            if !rests && self.due(id, now).is_some_and(Due::is_for_want_of_input) {
-                // After a long sleep there are more events than one turn takes: what came in time counts.
-                self.read(id, First::Read);
-            }
-            let Some(due) = self.due(id, now) else {
-                // It has moved on since the timer was set.
-                self.state.arm_next(id);
-                continue;
-            };
-            let state = &mut self.state;
-            let Some(conn) = state.conns.get_mut(id) else { continue };
-            match due {
-                // Its new service has yet to hear `open`, and comes back to this deadline then.
-                Due::Service if conn.marks.any(Marks::MOVING) => continue,
-                Due::Service => {
-                    conn.deadline = Instant::NEVER;
-                    let service = &mut self.services[conn.service as usize].service;
-                    service.deadline(id, &mut Context { state, wire: &mut self.net });
-                }
-                Due::Lingered => state.kill(id, CloseReason::Service),
-                Due::Close(reason @ (CloseReason::IdleTimeout | CloseReason::ReadDeadline)) => {
-                    state.finish(id, reason);
-                }
-                Due::Close(reason) => state.kill(id, reason),
-            }
-            self.state.arm_next(id);
+        // All are taken out before the first is acted on: one that is set again for now waits for the next turn.
+        while self.due.len() < self.state.limits.deadlines_per_turn.max(1)
+            && let Some(id) = self.state.timers.pop_due(now)
+        {
+            self.due.push_back(id);
         }
+        while let Some(id) = self.due.pop_front() {
+            self.fire_deadline(id, now);
+        }
+    }
+
+    fn fire_deadline(&mut self, id: ConnId, now: Instant) {
+        let rests = self.state.conns.get(id).is_none_or(|conn| !conn.takes_input());
+        if !rests && self.due(id, now).is_some_and(Due::is_for_want_of_input) {
+            // After a long sleep there are more events than one turn takes: what came in time counts.
+            self.read(id, First::Read);
+        }
+        if self.due(id, now) == Some(Due::Close(CloseReason::IdleTimeout)) {
+            // A slow peer may be busy with what the system holds for it.
+            let delivery = self.net.delivery(id).ok().filter(|delivery| delivery.waiting > 0);
+            if let Some(conn) = self.state.conns.get_mut(id)
+                && delivery.is_some()
+            {
+                let progress_at = self.state.progress.note(id, delivery, now).unwrap_or(now);
+                conn.active_at = conn.active_at.max(progress_at);
+            }
+        }
+        let Some(due) = self.due(id, now) else {
+            // It has moved on since the timer was set.
+            return self.state.arm_next(id);
+        };
+        let state = &mut self.state;
+        let Some(conn) = state.conns.get_mut(id) else { return };
+        match due {
+            // Its new service has yet to hear `open`, and comes back to this deadline then.
+            Due::Service if conn.marks.any(Marks::MOVING) => return,
+            Due::Service => {
+                conn.deadline = Instant::NEVER;
+                let service = conn.service;
+                self.call(service, Some(id), |service, cx| service.deadline(id, cx));
+            }
+            Due::Lingered => state.kill(id, CloseReason::Service),
+            Due::Close(reason @ (CloseReason::IdleTimeout | CloseReason::ReadDeadline)) => {
+                state.finish(id, reason);
+            }
+            Due::Close(reason) => state.kill(id, reason),
+        }
+        self.state.arm_next(id);
     }
 
     #[cold]
@@ -522,12 +683,12 @@ impl<N: Net> Reactor<N> {
         self.mail = false;
         self.remote.answer(&self.state.metrics);
         for (service, inbox) in &mut self.inboxes {
+            self.state.calling = Some((service.0, None));
             let service = &mut *self.services[service.0 as usize].service;
             let max = self.state.limits.messages_per_turn;
             let mut cx = Context { state: &mut self.state, wire: &mut self.net };
-            let (count, more) = inbox.deliver(max, service, &mut cx);
-            self.state.metrics.mailbox_messages += count as u64;
-            self.mail |= more;
+            self.mail |= inbox.deliver(max, service, &mut cx);
+            self.state.calling = None;
         }
     }
 
@@ -535,80 +696,109 @@ impl<N: Net> Reactor<N> {
 
     #[inline(never)]
     fn apply_effects(&mut self) {
-        if !self.state.handed.is_empty() {
+        if self.state.progress.slot.is_some() {
+            self.look_at_progress();
+        }
+        let State { handed, connects, ended, .. } = &self.state;
+        let most = handed.len().max(connects.len()).max(ended.len());
+        if most > 0 {
+            self.apply(most.min(self.state.limits.effects_per_turn.max(1)));
+        }
+    }
+
+    /// So many of each kind of effect. What a service asks for meanwhile is for another turn, but for `closed` of more connections.
+    fn apply(&mut self, max: usize) {
+        for _ in 0..self.state.handed.len().min(max) {
             self.open_handed_over();
         }
-        if !self.state.connects.is_empty() {
-            self.begin_connects();
+        for _ in 0..self.state.connects.len().min(max) {
+            self.begin_connect();
         }
-        while let Some(id) = self.state.ended.pop_front() {
-            self.tell_closed(id);
+        for _ in 0..max {
+            let Some(id) = self.state.ended.pop_front() else { break };
+            self.report_closed(id);
         }
     }
 
     #[cold]
     fn open_handed_over(&mut self) {
-        for id in std::mem::take(&mut self.state.handed) {
-            let Some(conn) = self.state.conns.get_mut(id) else { continue };
-            conn.marks.clear(Marks::MOVING);
-            conn.marks.set(Marks::OFFER_AGAIN);
-            conn.message_since = Instant::NEVER;
-            if conn.phase() != Phase::Open {
-                continue;
-            }
-            let service = &mut self.services[conn.service as usize].service;
-            service.open(
-                id,
-                Arrival::HandedOver,
-                &mut Context { state: &mut self.state, wire: &mut self.net },
-            );
-            // What the old service left is the new one's first input.
-            self.state.queue(id);
-            self.state.touch(id);
-            self.state.arm_next(id);
-        }
-    }
-
-    #[cold]
-    fn begin_connects(&mut self) {
-        for (id, address) in std::mem::take(&mut self.state.connects) {
-            let dead = self.state.conns.get(id).is_none_or(|conn| conn.phase() != Phase::Connecting);
-            if dead {
-                continue;
-            }
-            if self.net.connect(&address, id).is_err() {
-                self.state.kill(id, CloseReason::ConnectFailed);
-            } else if let Some(timeout) = self.state.limits.connect_timeout {
-                let at = self.state.time(&self.net) + timeout;
-                if let Some(conn) = self.state.conns.get_mut(id) {
-                    conn.deadline = at;
-                }
-                self.state.arm(id, at);
-            }
-        }
-    }
-
-    #[cold]
-    fn tell_closed(&mut self, id: ConnId) {
+        let Some(id) = self.state.handed.pop_front() else { return };
         let Some(conn) = self.state.conns.get_mut(id) else { return };
+        conn.marks.clear(Marks::MOVING);
+        conn.marks.set(Marks::OFFER_AGAIN);
+        conn.message_since = Instant::NEVER;
+        if conn.phase() != Phase::Open {
+            return;
+        }
+        let service = conn.service;
+        self.call(service, Some(id), |service, cx| service.open(id, Arrival::HandedOver, cx));
+        // What the old service left is the new one's first input.
+        self.state.queue(id);
+        self.state.touch(id);
+        self.state.arm_next(id);
+    }
+
+    #[cold]
+    fn begin_connect(&mut self) {
+        let Some((id, address)) = self.state.connects.pop_front() else { return };
+        if self.state.conns.get(id).is_none_or(|conn| conn.phase() != Phase::Connecting) {
+            return;
+        }
+        if self.net.connect(&address, id).is_err() {
+            self.state.kill(id, CloseReason::ConnectFailed);
+        } else if let Some(timeout) = self.state.limits.connect_timeout {
+            let at = self.state.time(&self.net) + timeout;
+            if let Some(conn) = self.state.conns.get_mut(id) {
+                conn.deadline = at;
+            }
+            self.state.arm(id, at);
+        }
+    }
+
+    #[cold]
+    fn report_closed(&mut self, id: ConnId) {
+        let Some(conn) = self.state.conns.get_mut(id) else { return };
+        conn.marks.clear(Marks::UNREPORTED);
         conn.kept = None;
         let reason = conn.reason;
         if conn.phase() == Phase::Dead {
-            self.state.freed.push(id);
+            self.state.freed.push_back(id);
+        } else {
+            self.state.touch(id);
         }
-        let service = &mut self.services[conn.service as usize].service;
+        let Some(conn) = self.state.conns.get_mut(id) else { return };
+        let service = conn.service;
         self.state.topics.forget(id);
-        service.closed(id, reason, &mut Context { state: &mut self.state, wire: &mut self.net });
+        self.call(service, Some(id), |service, cx| service.closed(id, reason, cx));
+    }
+
+    /// Calls a service, for a connection or for none, and notes it in case that the call panics.
+    fn call<R>(
+        &mut self,
+        service: u16,
+        conn: Option<ConnId>,
+        call: impl FnOnce(&mut dyn Drive<N>, &mut Context<'_>) -> R,
+    ) -> R {
+        let Reactor { net, state, services, .. } = self;
+        state.calling = Some((service, conn));
+        let result = call(&mut *services[service as usize].service, &mut Context { state, wire: net });
+        self.state.calling = None;
+        result
     }
 
     // ---- 6: flush ----
 
+    #[inline(always)]
     fn flush(&mut self) {
         if !self.state.outbox.logs.is_empty() {
             self.deliver_logs();
         }
-        let Reactor { net, state: State { outbox, metrics, .. }, buffer, short, .. } = self;
-        metrics.bytes_out += net.write_each(outbox.whole(buffer), short) as u64;
+        let Reactor { net, state: State { outbox, metrics, progress, .. }, buffer, short, .. } = self;
+        let whole = net.write_each(outbox.whole(buffer), short);
+        metrics.bytes_out += whole as u64;
+        if whole > 0 && progress.asleep {
+            self.begin_passes();
+        }
         while let Some((index, written)) = self.short.pop() {
             self.keep_unwritten(index, written);
         }
@@ -633,9 +823,10 @@ impl<N: Net> Reactor<N> {
             self.transmit(self.state.dirty_sockets[index]);
         }
         self.state.dirty_sockets.clear();
-        if self.state.limits.output_total_bytes.is_some_and(|max| self.state.output_bytes() > max) {
-            self.evict_largest();
+        if self.state.progress.wanted {
+            self.begin_passes();
         }
+        self.bound_memory();
         self.free();
         let state = &mut self.state;
         self.left_over |= !state.ready.is_empty();
@@ -644,7 +835,10 @@ impl<N: Net> Reactor<N> {
             || !state.ended.is_empty()
             || !state.freed.is_empty()
             || !state.connects.is_empty()
-            || !state.dirty_sockets.is_empty();
+            || !state.handed.is_empty()
+            || state.progress.slot.is_some()
+            || !state.dirty_sockets.is_empty()
+            || state.memory.exceeds;
     }
 
     /// A write of several pieces, or one that failed or took less than it was offered: what is left becomes the
@@ -692,7 +886,7 @@ impl<N: Net> Reactor<N> {
                 conn.active_at = now;
             }
         }
-        state.count_tail(id);
+        state.count(id);
         let limits = &state.limits;
         let Some(conn) = state.conns.get_mut(id) else { return };
         let pending = conn.output.tail_bytes();
@@ -703,7 +897,13 @@ impl<N: Net> Reactor<N> {
         if over(limits.output_hard_bytes) && conn.phase() == Phase::Open {
             return state.kill(id, CloseReason::OutputHardLimit);
         }
-        conn.output.note(now, progress, over(limits.output_soft_bytes));
+        conn.output.note(now, over(limits.output_soft_bytes));
+        if pending > 0 {
+            state.progress.has_output();
+        }
+        if progress {
+            state.progress.forget(id);
+        }
 
         let below_low_water = pending <= limits.output_low_water_bytes;
         let mut again = false;
@@ -725,9 +925,18 @@ impl<N: Net> Reactor<N> {
                 conn.marks.set(Marks::WRITE_SHUT);
                 net.shutdown_write(id);
             }
+            if conn.phase() == Phase::Open
+                && conn.marks.any(Marks::WRITE_SHUT)
+                && conn.marks.any(Marks::ENDED)
+            {
+                // Nothing can come or go any more.
+                return state.kill(id, CloseReason::PeerClosed);
+            }
             if closing {
                 conn.set_phase(Phase::Lingering);
-                conn.deadline = now + limits.linger_timeout;
+                let is_refused = conn.marks.any(Marks::REFUSED);
+                conn.deadline = now + if is_refused { limits.linger_timeout } else { limits.linger_time_max };
+                conn.active_at = now;
                 again = true;
             }
         }
@@ -747,38 +956,51 @@ impl<N: Net> Reactor<N> {
         state.arm_next(id);
     }
 
-    /// Closes the connections with the most output until the rest is within `output_total_bytes`.
-    #[cold]
-    fn evict_largest(&mut self) {
-        let state = &mut self.state;
-        let max = state.limits.output_total_bytes.unwrap_or(usize::MAX);
-        let mut holders: Vec<_> = state
-            .conns
-            .iter()
-            .map(|(id, conn)| (conn.output.tail_bytes(), id))
-            .filter(|&(bytes, _)| bytes > 0)
-            .collect();
-        holders.sort_unstable_by_key(|&(bytes, _)| std::cmp::Reverse(bytes));
-        for (_, id) in holders {
-            if state.output_bytes() <= max {
-                break;
-            }
-            state.kill(id, CloseReason::OutputTotalLimit);
+    /// Sees to it that memory is within its limit at the end of the turn, and gives back to the system what was released.
+    fn bound_memory(&mut self) {
+        let Reactor { net, state, .. } = self;
+        state.look_at_memory();
+        state.memory.evictions_left = state.limits.effects_per_turn.max(1);
+        let held = state.memory_bytes();
+        let exceeds = held > state.memory.max;
+        if exceeds {
+            // The next turn closes more, and reads nothing before that.
+            state.outbox.fill();
         }
+        state.outbox.shrink();
+        state.memory.release_due = held + RELEASE_BYTES <= state.memory.peak;
+        if state.memory.release_due {
+            let now = state.time(net);
+            if now >= self.release_at {
+                net.release_memory();
+                state.memory.peak = held;
+                state.memory.release_due = false;
+                self.release_at = now + RELEASE_PAUSE;
+            } else {
+                self.left_over = true;
+            }
+        }
+        state.memory.exceeds = exceeds;
     }
 
     // ---- 7: free ----
 
     fn free(&mut self) {
-        for index in 0..self.state.freed.len() {
+        for _ in 0..self.state.limits.effects_per_turn.max(1) {
             let state = &mut self.state;
-            let id = state.freed[index];
-            let Some(conn) = state.conns.remove(id) else { continue };
+            let Some(id) = state.freed.pop_front() else { return };
+            let Some(mut conn) = state.conns.remove(id) else { continue };
+            state.memory.recount(&mut conn.counted, 0);
+            state.memory.holders.set(id.slot(), id, 0);
             state.timers.cancel(id);
+            state.progress.forget(id);
             self.net.close(id, conn.marks.any(Marks::RESET));
             if conn.marks.any(Marks::WATCHED) {
                 state.watched -= 1;
                 continue;
+            }
+            if let Some(draining) = &mut state.draining {
+                draining.count(id, &conn);
             }
             state.metrics.connections_open -= 1;
             if conn.marks.any(Marks::REFUSED) {
@@ -797,7 +1019,6 @@ impl<N: Net> Reactor<N> {
             state.metrics.closed[conn.reason as usize] += 1;
             state.report(&Report::Closed { conn: id, reason: conn.reason });
         }
-        self.state.freed.clear();
     }
 }
 
@@ -806,15 +1027,42 @@ fn would_block(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
 }
 
-/// Keeps the input that a service has left, in the memory that held it before if there is any.
+/// Keeps the input that a service has left: in the memory that held it before, if that is not much larger.
 #[cold]
 fn keep(state: &mut State, id: ConnId, spare: Option<Kept>, bytes: &[u8]) {
-    if let Some(conn) = state.conns.get_mut(id) {
-        let mut kept = spare.unwrap_or_default();
-        kept.clear();
-        kept.extend_from_slice(bytes);
+    let mut kept = spare.unwrap_or_default();
+    kept.clear();
+    if kept.capacity() > 2 * bytes.len().max(KEPT_BYTES_MIN) {
+        *kept = Vec::new();
+    }
+    add(&mut kept, bytes);
+    put(state, id, kept);
+}
+
+/// Keeps long input, without what the service has consumed of it, which is less than all.
+#[cold]
+fn keep_long(state: &mut State, id: ConnId, mut long: Kept, consumed: usize) {
+    if long.capacity() > 2 * (long.len() - consumed) {
+        return keep(state, id, None, &long[consumed..]);
+    }
+    long.drain(..consumed);
+    put(state, id, long);
+}
+
+fn put(state: &mut State, id: ConnId, kept: Kept) {
+    if let Some(conn) = state.conns.get_mut(id).filter(|conn| conn.phase() == Phase::Open) {
         conn.kept = Some(kept);
         conn.marks.set(Marks::KEPT);
         state.arm_next(id);
     }
+    state.count(id);
+}
+
+/// Adds bytes: the first time to size, and then with room for more, so that a long message is not copied for each of its pieces.
+fn add(kept: &mut Vec<u8>, bytes: &[u8]) {
+    if kept.capacity() - kept.len() < bytes.len() {
+        let room = if kept.capacity() > 0 { (kept.len() + bytes.len()) / 4 } else { 0 };
+        kept.reserve_exact(bytes.len() + room);
+    }
+    kept.extend_from_slice(bytes);
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::connection::CloseReason;
 use crate::datagram::Datagram;
+use crate::limits::Limits;
 use crate::net::{Address, Peer, Wire};
 use crate::output::Shared;
 use crate::slots::ConnId;
@@ -87,6 +88,13 @@ pub trait Service: Any {
         let _ = (datagram, cx);
     }
 
+    /// Whether this connection has asked for something that is not answered yet, with all of its input taken: the service waits for
+    /// more of it, or for somebody else. While the reactor shuts down ([`Reactor::drain`](crate::Reactor::drain)) it is not closed before.
+    fn owes(&self, conn: ConnId) -> bool {
+        let _ = conn;
+        false
+    }
+
     /// What a connection is told that is refused because of a limit, in the service's own protocol.
     fn refusal(&self, reason: CloseReason) -> Cow<'static, [u8]> {
         match reason {
@@ -114,12 +122,18 @@ pub struct Options {
     /// Whether input that is left unconsumed is a message that has begun, to which
     /// [`Limits::read_deadline`](crate::Limits::read_deadline) applies.
     pub messages: bool,
+    /// Whether a connection is not read from while its output is at
+    /// [`Limits::output_high_water_bytes`](crate::Limits::output_high_water_bytes) or above, until it is below the low-water
+    /// mark. So it should be where output answers input, and so it is by default. Where output comes from elsewhere, as with
+    /// a proxy, the two directions would stop each other: there it is false, and the service pauses what its input comes
+    /// from ([`Context::pause`], [`Context::notify_writable`]).
+    pub output_pauses_input: bool,
 }
 
 impl Options {
     /// The options of a service that reads messages, with this name.
     pub fn new(name: impl Into<String>) -> Options {
-        Options { name: name.into(), idle_timeout: None, messages: true }
+        Options { name: name.into(), idle_timeout: None, messages: true, output_pauses_input: true }
     }
 }
 
@@ -146,6 +160,11 @@ impl Context<'_> {
         wall
     }
 
+    /// The limits of the reactor.
+    pub fn limits(&self) -> &Limits {
+        &self.state.limits
+    }
+
     /// Sends bytes to a connection, behind everything sent before.
     ///
     /// Nothing is refused here: see [`Context::room`]. A connection whose output passes its limits is closed with
@@ -169,8 +188,8 @@ impl Context<'_> {
         self.state.send_shared(conn, bytes);
     }
 
-    /// How many bytes of output a connection takes before its input is paused; 0 when the input rests, or when
-    /// the connection is gone.
+    /// How many bytes of output a connection takes until it is at its high-water mark. 0 when the connection is gone or not
+    /// established yet, and, where its output pauses its input, from the high-water mark down to the low-water mark.
     #[inline]
     pub fn room(&self, conn: ConnId) -> usize {
         self.state.room(conn)
@@ -180,6 +199,12 @@ impl Context<'_> {
     #[inline]
     pub fn count_messages(&mut self, count: u64) {
         self.state.metrics.messages_in += count;
+    }
+
+    /// Whether the reactor shuts down ([`Reactor::drain`](crate::Reactor::drain)) and has read all that this connection sent before. It is
+    /// closed once that is answered: what its service sends now may be the last.
+    pub fn is_last(&self, conn: ConnId) -> bool {
+        self.state.draining.as_ref().is_some_and(|draining| draining.has_read_all(conn))
     }
 
     /// Closes a connection once its output is flushed. Input that is still unread is discarded, so that the
@@ -200,7 +225,8 @@ impl Context<'_> {
         self.state.kill(conn, CloseReason::Aborted);
     }
 
-    /// Ends our side once the output is flushed; input goes on. What is sent afterwards is dropped.
+    /// Ends our side once the output is flushed; input goes on. What is sent afterwards is dropped. When the peer has ended
+    /// its side too, the connection is closed by itself, for [`CloseReason::PeerClosed`].
     pub fn half_close(&mut self, conn: ConnId) {
         self.state.half_close(conn);
     }

@@ -5,6 +5,8 @@ use std::fmt;
 use std::ops::{Deref, Range};
 use std::rc::Rc;
 
+use crate::memory::block_bytes;
+
 /// Bytes that several connections send. Copies refer to the same memory.
 ///
 /// ```
@@ -12,25 +14,24 @@ use std::rc::Rc;
 /// let bytes = Shared::from(&b"to everybody"[..]);
 /// assert_eq!(bytes.clone().as_ptr(), bytes.as_ptr());
 /// ```
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Shared(Rc<Block>);
 
-#[derive(Default)]
 struct Block {
     bytes: Vec<u8>,
-    /// Tails that hold it.
+    /// Pending outputs and backlogs that hold it.
     holders: Cell<usize>,
 }
 
 impl Shared {
-    /// The bytes, to be changed, if nobody else refers to them.
-    pub(crate) fn only_mut(&mut self) -> Option<&mut Vec<u8>> {
-        Rc::get_mut(&mut self.0).map(|block| &mut block.bytes)
-    }
-
     /// Whether that is the same memory.
     pub(crate) fn is(&self, other: &Shared) -> bool {
         Rc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// How much memory it takes while it is held.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        block_bytes(self.0.bytes.capacity()) + BLOCK_BYTES
     }
 }
 
@@ -43,8 +44,12 @@ impl Deref for Shared {
     }
 }
 
+/// Takes the memory over. It is cut to size where a quarter of it or more would be held for nothing.
 impl From<Vec<u8>> for Shared {
-    fn from(bytes: Vec<u8>) -> Shared {
+    fn from(mut bytes: Vec<u8>) -> Shared {
+        if bytes.capacity() - bytes.len() > bytes.len() / 4 {
+            bytes.shrink_to_fit();
+        }
         Shared(Rc::new(Block { bytes, holders: Cell::new(0) }))
     }
 }
@@ -61,14 +66,15 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// What shared bytes take of memory beside themselves while tails hold them, roughly: their counts, their vector, their place
-/// in a topic's arrears, and what the allocator adds to each.
-pub(crate) const BLOCK_BYTES: usize = 160;
+/// What shared bytes take beside themselves while they are held: the block that counts their holders, and their place in the
+/// backlog of a topic. The second is counted also where there is none.
+pub(crate) const BLOCK_BYTES: usize =
+    block_bytes(size_of::<Block>() + 2 * size_of::<usize>()) + crate::arrears::PLACE_BYTES;
 
-/// How much memory the shared bytes take that tails hold, each counted once.
+/// How much memory the shared bytes take that are held, each counted once.
 pub(crate) type HeldBytes = Rc<Cell<usize>>;
 
-/// A part of shared bytes in a tail. All of the memory is held until the last such part is gone.
+/// A part of shared bytes in a pending output or a backlog. All of the memory is held until the last such part is gone.
 pub(crate) struct Held {
     whole: Shared,
     start: u32,
@@ -80,7 +86,7 @@ impl Held {
     pub fn new(whole: Shared, part: Range<usize>, total: &HeldBytes) -> Held {
         let holders = &whole.0.holders;
         if holders.replace(holders.get() + 1) == 0 {
-            total.set(total.get() + whole.len() + BLOCK_BYTES);
+            total.set(total.get() + whole.memory_bytes());
         }
         let place = |at| u32::try_from(at).expect("shared bytes are less than 4 GiB");
         let (start, end) = (place(part.start), place(part.end));
@@ -95,6 +101,11 @@ impl Held {
     pub fn bytes(&self) -> &[u8] {
         &self.whole[self.start as usize..self.end as usize]
     }
+
+    /// What it is a part of.
+    pub fn whole(&self) -> &Shared {
+        &self.whole
+    }
 }
 
 impl Drop for Held {
@@ -102,7 +113,7 @@ impl Drop for Held {
         let holders = &self.whole.0.holders;
         holders.set(holders.get() - 1);
         if holders.get() == 0 {
-            self.total.set(self.total.get() - self.whole.len() - BLOCK_BYTES);
+            self.total.set(self.total.get() - self.whole.memory_bytes());
         }
     }
 }
@@ -125,12 +136,22 @@ mod tests {
         let mut held: Vec<_> =
             parts.into_iter().map(|(whole, part)| Held::new(whole.clone(), part, &total)).collect();
         assert_eq!(held[1].bytes(), [1; 10]);
-        assert_eq!(total.get(), 130 + 2 * BLOCK_BYTES);
+        assert_eq!(total.get(), block_bytes(100) + block_bytes(30) + 2 * BLOCK_BYTES);
         held.pop();
-        assert_eq!(total.get(), 100 + BLOCK_BYTES);
+        assert_eq!(total.get(), block_bytes(100) + BLOCK_BYTES);
         held.pop();
-        assert_eq!(total.get(), 100 + BLOCK_BYTES);
+        assert_eq!(total.get(), block_bytes(100) + BLOCK_BYTES);
         held.pop();
         assert_eq!(total.get(), 0);
+    }
+
+    #[test]
+    fn memory_counts_by_capacity_and_is_cut_to_size() {
+        let mut bytes = Vec::with_capacity(1 << 20);
+        bytes.extend_from_slice(b"little");
+        assert_eq!(Shared::from(bytes).memory_bytes(), 32 + BLOCK_BYTES);
+        let mut bytes = Vec::with_capacity(1_100);
+        bytes.resize(1_000, 0);
+        assert_eq!(Shared::from(bytes).memory_bytes(), block_bytes(1_100) + BLOCK_BYTES);
     }
 }

@@ -111,6 +111,24 @@ impl<T> Slots<T> {
         }
     }
 
+    /// An id that names nobody, and never will.
+    pub fn spent_id(&mut self) -> ConnId {
+        let id = self.next_id();
+        let generation = &mut self.generations[id.slot()];
+        *generation = generation.checked_add(1).unwrap_or(1);
+        id
+    }
+
+    /// How many slots there have been at once.
+    pub fn slots(&self) -> usize {
+        self.generations.len()
+    }
+
+    /// What is in a slot.
+    pub fn at_mut(&mut self, slot: usize) -> Option<(ConnId, &mut T)> {
+        self.entries.get_mut(slot).map(|(id, entry)| (*id, entry))
+    }
+
     /// What a token of the system names, if it is a connection and still there.
     #[inline]
     pub fn get_by_token(&mut self, token: u64) -> Option<(ConnId, &mut T)> {
@@ -131,6 +149,17 @@ impl<T> Slots<T> {
 
     pub fn iter(&self) -> impl Iterator<Item = (ConnId, &T)> {
         self.entries.iter().map(|(_, (id, entry))| (*id, entry))
+    }
+
+    /// What is wrong with the slab itself, if anything.
+    pub fn check(&self) -> Result<(), String> {
+        for (slot, (id, _)) in &self.entries {
+            let generation = self.generations.get(slot).copied();
+            if id.slot() != slot || generation != Some(id.generation()) {
+                return Err(format!("slot {slot} of generation {generation:?} has connection {id}"));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -7,15 +7,18 @@
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::io::ErrorKind;
-use std::net::IpAddr;
 use std::time::SystemTime;
 
 use crate::connection::{CloseReason, Connection, Marks, Phase, Timeouts};
 use crate::datagram::{DATAGRAM_BYTES_MAX, Datagram, Outbound, ReplyPolicy};
+use crate::drain::Draining;
 use crate::limits::Limits;
+use crate::memory::{Memory, RELEASE_BYTES};
 use crate::metrics::{DropCause, Metrics};
 use crate::net::{Address, Flags, Peer, Wire, uninterrupted};
 use crate::output::{Outbox, Shared};
+use crate::prefix::Prefix;
+use crate::progress::Progress;
 use crate::service::ServiceId;
 use crate::slots::{ConnId, ConnMap, Slots};
 use crate::timer::{Instant, Timers};
@@ -88,18 +91,42 @@ pub enum Report<'a> {
         /// What.
         bytes: &'a [u8],
     },
-    /// A listener rests because the system has no descriptor or memory for another connection. It is told once,
-    /// however often accepting is tried in vain.
+    /// A listener or datagram socket is tried only now and then, because the system has no descriptor or memory for another
+    /// connection, or because accepting or receiving failed [`Limits::failures_max`] times in a row. It is reported once, however
+    /// often it is tried in vain.
     ListenerPaused {
         /// Where it listens.
         address: &'a Address,
         /// What the system said.
         error: &'a std::io::Error,
     },
-    /// A listener accepts again.
+    /// A listener accepts again, a datagram socket receives again.
     ListenerResumed {
         /// Where it listens.
         address: &'a Address,
+    },
+    /// A listener or datagram socket has failed for [`Limits::failure_timeout`] and was closed.
+    ListenerClosed {
+        /// Where it listened.
+        address: &'a Address,
+        /// What the system said.
+        error: &'a std::io::Error,
+    },
+    /// Waiting for readiness failed [`Limits::failures_max`] times in a row and is tried only now and then. It is reported once.
+    WaitPaused {
+        /// What the system said.
+        error: &'a std::io::Error,
+    },
+    /// Waiting for readiness works again.
+    WaitResumed,
+    /// A call of a service panicked. If it was for a connection, that one is closed; everybody else is served on.
+    Panicked {
+        /// The name of the service.
+        service: &'a str,
+        /// The connection that it was called for; `None` for a datagram or a message.
+        conn: Option<ConnId>,
+        /// What the panic said.
+        message: &'a str,
     },
 }
 
@@ -109,6 +136,8 @@ pub type Observer = Box<dyn FnMut(&Report<'_>)>;
 /// A datagram socket's share of the state.
 pub(crate) struct Departures {
     pub out: Outbound,
+    /// The memory that it takes while datagrams wait in it, as last counted, in bytes.
+    pub counted: u32,
     /// On the list of sockets to flush.
     pub dirty: bool,
 }
@@ -117,6 +146,8 @@ pub(crate) struct State {
     pub limits: Limits,
     /// By service.
     pub timeouts: Vec<Timeouts>,
+    /// By service: see [`Options::output_pauses_input`](crate::Options::output_pauses_input).
+    pub output_pauses_input: Vec<bool>,
     /// The monotonic time of this turn, if `time_known`; else of an earlier one.
     pub now: Cell<Instant>,
     pub time_known: Cell<bool>,
@@ -138,23 +169,29 @@ pub(crate) struct State {
     pub attention: bool,
     /// A connection was touched, ended or handed over: whoever is in the middle of reading one must look again.
     pub look_again: bool,
+    /// The service that is being called, and for which connection. Not noted where input is offered on the fast path: there it is
+    /// the connection of the event that was taken last.
+    pub calling: Option<(u16, Option<ConnId>)>,
     /// The time is read in each turn, because some service's connections have an idle timeout.
     pub keeps_time: bool,
     /// Connections whose service has yet to hear `closed`.
     pub ended: VecDeque<ConnId>,
     /// Connections to be freed at the end of the turn.
-    pub freed: Vec<ConnId>,
+    pub freed: VecDeque<ConnId>,
     /// Outgoing connections to begin.
-    pub connects: Vec<(ConnId, Address)>,
+    pub connects: VecDeque<(ConnId, Address)>,
     /// Connections whose new service has yet to hear `open`.
-    pub handed: Vec<ConnId>,
+    pub handed: VecDeque<ConnId>,
     /// By source index; empty for listeners.
     pub departures: Vec<Departures>,
     pub reply_policy: ReplyPolicy,
+    pub progress: Progress,
+    /// While it shuts down.
+    pub draining: Option<Box<Draining>>,
     pub dirty_sockets: Vec<u32>,
-    /// How many connections each address has, where that is limited.
-    pub per_ip: HashMap<IpAddr, usize>,
-    pub ips: ConnMap<IpAddr>,
+    /// How many connections each address has, where that is limited; all of an IPv6 network count as one.
+    pub per_ip: HashMap<Prefix, usize>,
+    pub ips: ConnMap<Prefix>,
     /// Connections that count for `connections_max`.
     pub admitted: usize,
     /// Connections that are no clients.
@@ -163,8 +200,8 @@ pub(crate) struct State {
     pub refusals: usize,
     /// The descriptors' share of `connections_max`.
     pub connections_max: usize,
-    /// Bytes in all tails that are no other's as well, as last counted of each.
-    tail_bytes: usize,
+    /// The memory that peers make us hold.
+    pub memory: Memory,
     /// What takes the short way is smaller: it fits one read, and does not reach the high-water mark.
     short_way_bytes: usize,
 }
@@ -172,10 +209,13 @@ pub(crate) struct State {
 impl State {
     pub fn new(limits: Limits, connections_max: usize) -> State {
         let reply_policy = ReplyPolicy::new(&limits);
+        let progress = Progress::new(limits.progress_timeout);
+        let memory = Memory::new(&limits);
         let short_way_bytes = READ_BYTES.min(limits.output_high_water_bytes);
         State {
             limits,
             timeouts: Vec::new(),
+            output_pauses_input: Vec::new(),
             now: Cell::default(),
             time_known: Cell::new(false),
             wall: Cell::new(None),
@@ -190,13 +230,16 @@ impl State {
             touched: Vec::new(),
             attention: false,
             look_again: false,
+            calling: None,
             keeps_time: false,
             ended: VecDeque::new(),
-            freed: Vec::new(),
-            connects: Vec::new(),
-            handed: Vec::new(),
+            freed: VecDeque::new(),
+            connects: VecDeque::new(),
+            handed: VecDeque::new(),
             departures: Vec::new(),
             reply_policy,
+            progress,
+            draining: None,
             dirty_sockets: Vec::new(),
             per_ip: HashMap::new(),
             ips: ConnMap::new(),
@@ -204,7 +247,7 @@ impl State {
             watched: 0,
             refusals: 0,
             connections_max,
-            tail_bytes: 0,
+            memory,
             short_way_bytes,
         }
     }
@@ -268,6 +311,7 @@ impl State {
                     Err(error) => return self.kill(id, reason_of(&error)),
                 };
                 self.metrics.bytes_out += count as u64;
+                self.attention |= self.progress.has_output();
                 if count < bytes.len() {
                     conn.output.push_unsent(&bytes[count..]);
                     conn.marks.set(Marks::WRITE_BLOCKED);
@@ -288,7 +332,7 @@ impl State {
     pub fn after_send(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         if conn.output.pending(&self.outbox) >= self.limits.output_high_water_bytes {
-            conn.marks.set(Marks::BLOCKED);
+            conn.marks.put(Marks::BLOCKED, self.output_pauses_input[conn.service as usize]);
             self.touch(id);
         } else if conn.output.tail_bytes() > 0 {
             self.touch(id);
@@ -408,8 +452,10 @@ impl State {
             Phase::Open => {
                 conn.set_phase(Phase::Closing);
                 conn.reason = reason;
+                // It is settled when `closed` is reported, so that many that end at once are spread over several turns.
+                conn.marks.set(Marks::UNREPORTED);
                 self.ended.push_back(id);
-                self.touch(id);
+                self.attend();
             }
             Phase::Connecting => self.kill(id, reason),
             Phase::Closing | Phase::Lingering | Phase::Dead => {}
@@ -425,26 +471,31 @@ impl State {
         // What is unsent is gone here and now: whoever is closed for holding too much must not go on holding it.
         self.attention = true;
         self.look_again = true;
-        if conn.marks.take(Marks::ASIDE) {
-            self.topics.attend(id, conn.output.follower().map_or(u64::MAX, |follower| follower.alarm));
+        if conn.marks.take(Marks::ASIDE)
+            && let Some(follower) = conn.output.follower()
+        {
+            self.topics.attend(id, follower.alarm, follower.rank);
         }
         let unsent = self.outbox.discard(&mut conn.output);
         self.metrics.bytes_unsent += unsent as u64;
-        self.tail_bytes -= std::mem::take(&mut conn.counted_tail) as usize;
         conn.kept = None;
+        self.memory.recount(&mut conn.counted, 0);
+        self.memory.holders.set(id.slot(), id, 0);
         conn.marks.put(Marks::RESET, unsent > 0 || reason == CloseReason::Aborted);
         match conn.set_phase(Phase::Dead) {
             Phase::Open | Phase::Connecting => {
                 conn.reason = reason;
+                conn.marks.set(Marks::UNREPORTED);
                 self.ended.push_back(id);
+                return;
             }
-            Phase::Closing => {
-                conn.reason = reason;
-                self.freed.push(id);
-            }
+            Phase::Closing => conn.reason = reason,
             // Everything was sent: whatever ends the lingering, the reason stays.
-            Phase::Lingering => self.freed.push(id),
-            Phase::Dead => {}
+            Phase::Lingering => {}
+            Phase::Dead => return,
+        }
+        if !conn.marks.any(Marks::UNREPORTED) {
+            self.freed.push_back(id);
         }
     }
 
@@ -500,7 +551,18 @@ impl State {
         self.touch(id);
     }
 
+    /// Takes note of what was read from a connection, and whether that was all.
+    #[inline]
+    pub fn has_read(&mut self, id: ConnId, count: usize, drained: bool) {
+        if let Some(draining) = &mut self.draining {
+            draining.has_read(id, count, drained);
+        }
+    }
+
     pub fn connect(&mut self, address: Address, service: ServiceId) -> ConnId {
+        if self.draining.as_ref().is_some_and(|draining| draining.ends) {
+            return self.conns.spent_id();
+        }
         let conn = Connection::new(Phase::Connecting, service.0, Flags::WRITE, self.now.get());
         let id = self.insert(conn);
         self.admitted += 1;
@@ -509,7 +571,7 @@ impl State {
             self.kill(id, CloseReason::RefusedFull);
         } else {
             self.attention = true;
-            self.connects.push((id, address));
+            self.connects.push_back((id, address));
         }
         id
     }
@@ -523,10 +585,13 @@ impl State {
             conn.service = service.0;
             // What the old service has asked for the new one does not expect.
             conn.deadline = Instant::NEVER;
+            if !self.output_pauses_input[service.0 as usize] {
+                conn.marks.clear(Marks::BLOCKED);
+            }
             conn.marks.clear(Marks::WANTS_WRITABLE | Marks::WRITABLE_DUE);
             if !conn.marks.any(Marks::MOVING) {
                 conn.marks.set(Marks::MOVING);
-                self.handed.push(id);
+                self.handed.push_back(id);
                 self.attend();
             }
         }
@@ -586,28 +651,40 @@ impl State {
             self.attend_again(id);
         }
         if !self.outbox.logs.is_empty() {
-            self.hear(id, true);
+            self.hear(id);
         }
     }
 
-    /// Adds what its topics have brought in this turn to what a connection sends. The topics' logs may be `growing` yet.
+    /// Adds what its topics have brought in this turn so far to what a connection sends.
     #[inline(never)]
-    pub fn hear(&mut self, id: ConnId, growing: bool) {
-        let mut index = 0;
-        while let Some(topic) = self.topics.topic_of(id, index) {
-            index += 1;
-            let Some((log, rest)) = self.topics.take(topic, id, &self.outbox.logs) else { continue };
-            let Some(conn) = self.conns.get_mut(id) else { return };
-            if conn.phase() != Phase::Open || conn.marks.any(Marks::HALF_CLOSE) {
-                continue;
+    pub fn hear(&mut self, id: ConnId) {
+        let logs = self.outbox.logs.numbers();
+        if logs.clone().count() < self.topics.count_of(id) {
+            for log in logs {
+                self.hear_topic(id, self.outbox.logs.topic(log));
             }
-            let before = conn.output.tail_bytes();
-            self.outbox.push_log(id, &mut conn.output, log, rest, growing);
-            if before > 0 {
-                self.tail_has_grown(id, before);
-            } else {
-                self.after_send(id);
+        } else {
+            let mut next = self.topics.topic_after(id, None);
+            while let Some(topic) = next {
+                self.hear_topic(id, topic);
+                next = self.topics.topic_after(id, Some(topic));
             }
+        }
+    }
+
+    /// Adds what one topic has brought in this turn to what a connection sends.
+    pub fn hear_topic(&mut self, id: ConnId, topic: TopicId) {
+        let Some((log, rest)) = self.topics.take(topic, id, &self.outbox.logs) else { return };
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if conn.phase() != Phase::Open || conn.marks.any(Marks::HALF_CLOSE) {
+            return;
+        }
+        let before = conn.output.tail_bytes();
+        self.outbox.push_log(id, &mut conn.output, log, rest);
+        if before > 0 {
+            self.tail_has_grown(id, before);
+        } else {
+            self.after_send(id);
         }
     }
 
@@ -620,8 +697,7 @@ impl State {
         if passes || !conn.marks.any(Marks::WRITE_BLOCKED) {
             return self.after_send(id);
         }
-        self.count_tail(id);
-        self.look_at_total();
+        self.count(id);
     }
 
     /// Lets a topic go on without a member who takes nothing. What it brings counts for the member's limits as before.
@@ -639,6 +715,12 @@ impl State {
             let Some(arrears) = self.topics.set_aside(id) else { return };
             conn.output.follow(arrears);
             conn.marks.set(Marks::ASIDE);
+            self.memory.holders.set(id.slot(), id, 0);
+            let held = conn.own_bytes() + conn.output.shared_bytes();
+            if let Some(follower) = conn.output.follower() {
+                follower.rank = follower.rank_with(held);
+                self.topics.set_rank(id, follower.rank, Some(follower.rank));
+            }
         }
         let Some(follower) = conn.output.follower() else { return };
         let passed_next = self.limits.output_marks().filter(|&limit| limit >= pending).min();
@@ -653,9 +735,11 @@ impl State {
         let Some(conn) = self.conns.get_mut(id) else { return false };
         let was_aside = conn.marks.take(Marks::ASIDE);
         if was_aside {
-            self.topics.attend(id, conn.output.follower().map_or(u64::MAX, |follower| follower.alarm));
+            if let Some(follower) = conn.output.follower() {
+                self.topics.attend(id, follower.alarm, follower.rank);
+            }
             self.outbox.leave_arrears(&mut conn.output);
-            self.count_tail(id);
+            self.count(id);
         }
         was_aside
     }
@@ -665,31 +749,112 @@ impl State {
         let topic = self.outbox.logs.topic(log);
         let Some(arrears) = self.topics.arrears(topic) else { return };
         self.outbox.append_log(log, arrears);
+        self.topics.note_arrears(topic);
         while let Some(id) = self.topics.next_alarm(topic) {
             self.after_send(id);
         }
-        self.look_at_total();
+        self.look_at_memory();
     }
 
-    /// Notes that somebody is to be closed when all tails together are too much.
-    fn look_at_total(&mut self) {
-        if self.limits.output_total_bytes.is_some_and(|max| self.output_bytes() > max) {
+    // ---- memory ----
+
+    /// What peers make us hold, in bytes of memory: see [`crate::memory`].
+    pub fn memory_bytes(&self) -> usize {
+        self.memory.counted + self.outbox.held_bytes()
+    }
+
+    /// Brings the sum up to date with one connection, after it has kept or released something.
+    #[inline]
+    pub fn count(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let own = conn.own_bytes();
+        if own == 0 && conn.counted == 0 {
+            return;
+        }
+        self.memory.recount(&mut conn.counted, own);
+        let held = own + conn.output.shared_bytes();
+        match conn.output.follower() {
+            Some(follower) => {
+                let rank = follower.rank_with(held);
+                let before = std::mem::replace(&mut follower.rank, rank);
+                self.topics.set_rank(id, before, Some(rank));
+            }
+            None => self.memory.holders.set(id.slot(), id, held),
+        }
+        self.look_at_memory();
+    }
+
+    /// Sees to it that the sum is within its limit, and that memory which was released is given back.
+    #[inline]
+    pub fn look_at_memory(&mut self) {
+        let held = self.memory_bytes();
+        self.memory.peak = self.memory.peak.max(held);
+        if held > self.memory.max {
+            self.evict();
+        }
+        self.metrics.memory_bytes = self.memory_bytes() as u64;
+        if held + RELEASE_BYTES <= self.memory.peak {
             self.attention = true;
         }
     }
 
-    /// Brings the sum of all tails up to date with one.
-    #[inline]
-    pub fn count_tail(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
-        let counted = u32::try_from(conn.output.owned_bytes()).unwrap_or(u32::MAX);
-        self.tail_bytes = self.tail_bytes + counted as usize - conn.counted_tail as usize;
-        conn.counted_tail = counted;
+    /// Closes those that hold the most until the rest is within the limit, or until one turn has closed enough of them. Then
+    /// no more is read in this turn.
+    #[cold]
+    pub fn evict(&mut self) {
+        self.attention = true;
+        while self.memory_bytes() > self.memory.max {
+            if self.memory.evictions_left == 0 {
+                return self.outbox.fill();
+            }
+            let (alone, aside) = (self.memory.holders.largest(), self.topics.largest_aside());
+            let Some((_, id)) = alone.into_iter().chain(aside).max_by_key(|&(size, _)| size) else { return };
+            self.memory.evictions_left -= 1;
+            self.kill(id, CloseReason::MemoryLimit);
+        }
     }
 
-    /// Output that waits on all connections, in bytes; what several of them share counts once.
-    pub fn output_bytes(&self) -> usize {
-        self.tail_bytes + self.outbox.held_bytes()
+    /// Checks everything that is counted against a count from the beginning.
+    ///
+    /// # Panics
+    /// If they differ.
+    #[cfg(debug_assertions)]
+    pub fn check_memory(&mut self) {
+        use std::collections::HashSet;
+        let (mut counted, mut shared) = (0, 0);
+        let (mut blocks, mut places) = (HashSet::new(), HashSet::new());
+        let mut add = |block: &Shared| {
+            if blocks.insert(block.as_ptr()) {
+                shared += block.memory_bytes();
+            }
+        };
+        let mut aside = 0;
+        for (id, conn) in self.conns.iter_mut() {
+            let (own, of_tail) = conn.output.recount(&mut add);
+            assert_eq!(
+                (own, of_tail),
+                (conn.output.own_bytes(), conn.output.shared_bytes()),
+                "output of {id}"
+            );
+            assert_eq!(conn.own_bytes(), conn.counted as usize, "{id}: what it holds, and what is counted");
+            assert_eq!(conn.marks.any(Marks::ASIDE), conn.output.follower().is_some(), "{id} is aside");
+            counted += conn.counted as usize;
+            let held = conn.own_bytes() + of_tail;
+            let ranked = self.memory.holders.size(id.slot());
+            match conn.output.follower() {
+                Some(follower) => {
+                    aside += 1;
+                    follower.visit(&mut places, &mut add);
+                    assert_eq!((follower.rank, ranked), (follower.rank_with(held), 0), "the rank of {id}");
+                }
+                None => assert_eq!(ranked, held, "the rank of {id}"),
+            }
+        }
+        counted += self.departures.iter().map(|departures| departures.counted as usize).sum::<usize>();
+        assert_eq!(counted, self.memory.counted, "the memory of connections and sockets");
+        assert_eq!(self.metrics.memory_bytes, self.memory_bytes() as u64, "the counter");
+        assert_eq!(shared, self.outbox.held_bytes(), "the memory that is shared");
+        assert_eq!(aside, self.topics.aside(), "members who were set aside");
     }
 
     pub fn reply(&mut self, datagram: &Datagram<'_>, bytes: &[u8], wire: &mut dyn Wire) {

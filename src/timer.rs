@@ -69,14 +69,11 @@ pub(crate) struct Timers {
     heap: Vec<(Instant, ConnId)>,
     /// Where each slot stands in `heap`.
     positions: Vec<u32>,
+    /// How many were due since the last look, for whoever checks that a turn is bounded.
+    pub fired: usize,
 }
 
 impl Timers {
-    /// How many connections have an entry.
-    pub fn len(&self) -> usize {
-        self.heap.len()
-    }
-
     /// The earliest deadline.
     pub fn next(&self) -> Option<Instant> {
         self.heap.first().map(|&(at, _)| at)
@@ -133,8 +130,31 @@ impl Timers {
         if at > now {
             return None;
         }
+        self.fired += 1;
         self.cancel(id);
         Some(id)
+    }
+
+    /// The connections that have an entry, in no order.
+    pub fn owners(&self) -> impl Iterator<Item = ConnId> {
+        self.heap.iter().map(|&(_, id)| id)
+    }
+
+    /// What is wrong with the heap itself, if anything.
+    pub fn check(&self) -> Result<(), String> {
+        for (position, &(at, id)) in self.heap.iter().enumerate() {
+            if self.positions.get(id.slot()) != Some(&(position as u32)) {
+                return Err(format!("the timer of {id} is not where its slot says"));
+            }
+            if position > 0 && self.heap[(position - 1) / ARITY].0 > at {
+                return Err(format!("the timer of {id} is earlier than the one above it"));
+            }
+        }
+        let placed = self.positions.iter().filter(|&&position| position != ABSENT).count();
+        if placed != self.heap.len() {
+            return Err(format!("{placed} slots have a timer, and there are {}", self.heap.len()));
+        }
+        Ok(())
     }
 
     /// Moves the entry at `position` to where the heap's order wants it.

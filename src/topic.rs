@@ -8,16 +8,19 @@
 //! ```
 //!
 //! Publishing a message costs one copy, however many members there are; in the flush phase each member gets what the
-//! turn brought in one write. Joining, leaving and the end of a connection cost time in proportion to the topics of that
-//! one connection, however many members a topic has: every membership knows where it stands in the topic's list.
+//! turn brought in one write. Joining and leaving cost the same however many members a topic has, because every membership
+//! knows where it stands in the topic's list, and next to the same however many topics the connection is in. The end of a connection
+//! costs time in proportion to its topics.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::rc::Rc;
 
 use slab::Slab;
 
 use crate::arrears::Arrears;
 use crate::log::{Logs, NO_LOG, Own, Rest};
+use crate::memory::Ranking;
 use crate::slots::{ConnId, ConnMap};
 
 /// Names a topic. It is never used twice.
@@ -36,6 +39,8 @@ struct Topic {
     arrears: Rc<Arrears>,
     /// At which length of the arrears a limit of one of them is passed.
     alarms: BTreeSet<(u64, ConnId)>,
+    /// Those who were set aside by the memory that they hold, see [`crate::arrears::Follower::rank`].
+    ranks: BTreeSet<(i64, ConnId)>,
     /// This turn's log; that of another turn, or [`NO_LOG`], if nothing was published yet.
     log: u64,
 }
@@ -76,18 +81,95 @@ impl Member {
     }
 }
 
-struct Membership {
-    topic: TopicId,
-    position: usize,
+/// The topics of one connection, in order, each with where the connection stands in the topic's list. Nearly every connection
+/// is in one or two, for which a list is the smallest; in a list of thousands each change would cost time in proportion to it.
+enum Memberships {
+    Few(Vec<(TopicId, usize)>),
+    Many(BTreeMap<TopicId, usize>),
+}
+
+/// A list of memberships that would grow longer becomes a map.
+const FEW_MAX: usize = 16;
+
+impl Memberships {
+    fn len(&self) -> usize {
+        match self {
+            Memberships::Few(list) => list.len(),
+            Memberships::Many(map) => map.len(),
+        }
+    }
+
+    #[inline]
+    fn position(&self, topic: TopicId) -> Option<usize> {
+        match self {
+            Memberships::Few(list) => list.iter().find(|entry| entry.0 == topic).map(|entry| entry.1),
+            Memberships::Many(map) => map.get(&topic).copied(),
+        }
+    }
+
+    fn position_mut(&mut self, topic: TopicId) -> Option<&mut usize> {
+        match self {
+            Memberships::Few(list) => {
+                list.iter_mut().find(|entry| entry.0 == topic).map(|entry| &mut entry.1)
+            }
+            Memberships::Many(map) => map.get_mut(&topic),
+        }
+    }
+
+    /// Adds a topic that is not among them.
+    fn insert(&mut self, topic: TopicId, position: usize) {
+        match self {
+            Memberships::Few(list) if list.len() < FEW_MAX => {
+                let place = list.partition_point(|entry| entry.0 < topic);
+                list.insert(place, (topic, position));
+            }
+            Memberships::Few(list) => {
+                let mut map: BTreeMap<_, _> = list.drain(..).collect();
+                map.insert(topic, position);
+                *self = Memberships::Many(map);
+            }
+            Memberships::Many(map) => {
+                map.insert(topic, position);
+            }
+        }
+    }
+
+    fn remove(&mut self, topic: TopicId) -> Option<usize> {
+        match self {
+            Memberships::Few(list) => {
+                let index = list.iter().position(|entry| entry.0 == topic)?;
+                Some(list.remove(index).1)
+            }
+            Memberships::Many(map) => map.remove(&topic),
+        }
+    }
+
+    /// The topic that follows `after` in order, with the position in it; the first one for `None`.
+    fn after(&self, after: Option<TopicId>) -> Option<(TopicId, usize)> {
+        match self {
+            Memberships::Few(list) => list.iter().find(|entry| Some(entry.0) > after).copied(),
+            Memberships::Many(map) => {
+                let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+                map.range((from, Bound::Unbounded)).next().map(|(topic, position)| (*topic, *position))
+            }
+        }
+    }
+
+    /// The only one.
+    fn single(&self) -> Option<(TopicId, usize)> {
+        if self.len() == 1 { self.after(None) } else { None }
+    }
 }
 
 #[derive(Default)]
 pub(crate) struct Topics {
     topics: Slab<Topic>,
     serials: u64,
-    memberships: ConnMap<Vec<Membership>>,
+    memberships: ConnMap<Memberships>,
     /// Members who were set aside, of all topics.
     aside: usize,
+    /// The topics that have such members, by the memory that the largest of them holds.
+    backlogs: Ranking<usize>,
 }
 
 impl Topics {
@@ -100,6 +182,7 @@ impl Topics {
             attending: 0,
             arrears: Rc::default(),
             alarms: BTreeSet::new(),
+            ranks: BTreeSet::new(),
             log: NO_LOG,
         };
         TopicId { slot: self.topics.insert(topic), serial }
@@ -109,9 +192,10 @@ impl Topics {
         if self.topic(topic).is_none() {
             return;
         }
+        self.backlogs.set(topic.slot, topic.slot, 0);
         for member in self.topics.remove(topic.slot).members {
             if let Some(all) = self.memberships.get_mut(member.conn) {
-                all.retain(|membership| membership.topic != topic);
+                all.remove(topic);
             }
             self.count_others(member.conn);
         }
@@ -142,14 +226,14 @@ impl Topics {
         let Some(Topic { members, log, .. }) = self.topic(topic) else { return };
         let (position, log) = (members.len(), *log);
         if self.memberships.get(conn).is_none() {
-            self.memberships.insert(conn, Vec::new());
+            self.memberships.insert(conn, Memberships::Few(Vec::new()));
         }
         let all = self.memberships.get_mut(conn).expect("it was put there above");
-        if all.iter().any(|membership| membership.topic == topic) {
+        if all.position(topic).is_some() {
             return;
         }
-        all.push(Membership { topic, position });
-        let mut member = Member::new(conn);
+        all.insert(topic, position);
+        let mut member = Member { has_others: all.len() > 1, ..Member::new(conn) };
         if logs.is_of(log, topic) {
             // What was published before is not for it.
             member.take(log, logs.end(log));
@@ -164,27 +248,31 @@ impl Topics {
 
     pub fn unsubscribe(&mut self, topic: TopicId, conn: ConnId) {
         let Some(all) = self.memberships.get_mut(conn) else { return };
-        let Some(index) = all.iter().position(|membership| membership.topic == topic) else { return };
-        let membership = all.swap_remove(index);
+        let Some(position) = all.remove(topic) else { return };
         self.count_others(conn);
-        self.take_out(&membership);
+        self.take_out(topic, position);
     }
 
     /// Takes a connection that ends out of all its topics.
     pub fn forget(&mut self, conn: ConnId) {
-        for membership in self.memberships.remove(conn).unwrap_or_default() {
-            self.take_out(&membership);
+        match self.memberships.remove(conn) {
+            Some(Memberships::Few(list)) => {
+                list.into_iter().for_each(|(topic, position)| self.take_out(topic, position));
+            }
+            Some(Memberships::Many(map)) => {
+                map.into_iter().for_each(|(topic, position)| self.take_out(topic, position));
+            }
+            None => {}
         }
     }
 
     /// Removes one entry from a topic's list; whoever moves into its place is told so. It attends: nobody ends or leaves
     /// while set aside.
-    fn take_out(&mut self, membership: &Membership) {
-        let topic = membership.topic;
+    fn take_out(&mut self, topic: TopicId, position: usize) {
         let found = &mut self.topics[topic.slot];
         found.attending -= 1;
         let (attending, last) = (found.attending, found.members.len() - 1);
-        self.swap(topic, membership.position, attending);
+        self.swap(topic, position, attending);
         self.swap(topic, attending, last);
         self.topics[topic.slot].members.pop();
     }
@@ -198,9 +286,9 @@ impl Topics {
         members.swap(one, other);
         for position in [one, other] {
             if let Some(all) = self.memberships.get_mut(members[position].conn)
-                && let Some(entry) = all.iter_mut().find(|entry| entry.topic == topic)
+                && let Some(noted) = all.position_mut(topic)
             {
-                entry.position = position;
+                *noted = position;
             }
         }
     }
@@ -210,8 +298,7 @@ impl Topics {
     /// Sets a member aside whose only topic this is: what the topic brings is no longer delivered to it, but kept until
     /// it attends again. Returns the arrears.
     pub fn set_aside(&mut self, conn: ConnId) -> Option<&Rc<Arrears>> {
-        let [membership] = &self.memberships.get(conn)?[..] else { return None };
-        let Membership { topic, position } = *membership;
+        let (topic, position) = self.memberships.get(conn)?.single()?;
         let found = &mut self.topics[topic.slot];
         found.attending -= 1;
         self.aside += 1;
@@ -221,10 +308,12 @@ impl Topics {
     }
 
     /// Lets a member who was set aside attend again.
-    pub fn attend(&mut self, conn: ConnId, alarm: u64) {
+    pub fn attend(&mut self, conn: ConnId, alarm: u64, rank: i64) {
         self.set_alarm(conn, alarm, u64::MAX);
-        let Some([membership]) = self.memberships.get(conn).map(Vec::as_slice) else { return };
-        let Membership { topic, position } = *membership;
+        self.set_rank(conn, rank, None);
+        let Some((topic, position)) = self.memberships.get(conn).and_then(Memberships::single) else {
+            return;
+        };
         let found = &mut self.topics[topic.slot];
         found.attending += 1;
         self.aside -= 1;
@@ -234,18 +323,58 @@ impl Topics {
 
     /// Moves the alarm of a member who was set aside; none is at `u64::MAX`.
     pub fn set_alarm(&mut self, conn: ConnId, from: u64, to: u64) {
-        let Some([membership]) = self.memberships.get(conn).map(Vec::as_slice) else { return };
-        let alarms = &mut self.topics[membership.topic.slot].alarms;
+        let Some((topic, _)) = self.memberships.get(conn).and_then(Memberships::single) else { return };
+        let alarms = &mut self.topics[topic.slot].alarms;
         alarms.remove(&(from, conn));
         if to < u64::MAX {
             alarms.insert((to, conn));
         }
     }
 
+    /// Moves a member who was set aside among the others by the memory that it holds.
+    pub fn set_rank(&mut self, conn: ConnId, from: i64, to: Option<i64>) {
+        let Some((topic, _)) = self.memberships.get(conn).and_then(Memberships::single) else { return };
+        let slot = topic.slot;
+        let ranks = &mut self.topics[slot].ranks;
+        ranks.remove(&(from, conn));
+        if let Some(to) = to {
+            ranks.insert((to, conn));
+        }
+        self.rank_topic(slot);
+    }
+
+    /// Takes note of what the largest of those who were set aside holds now.
+    fn rank_topic(&mut self, slot: usize) {
+        let Topic { ranks, arrears, .. } = &self.topics[slot];
+        let size = ranks.last().map_or(0, |&(rank, _)| (rank + arrears.end() as i64).max(1));
+        self.backlogs.set(slot, slot, size as usize);
+    }
+
+    /// A topic's arrears has grown.
+    pub fn note_arrears(&mut self, topic: TopicId) {
+        if self.topic(topic).is_some() {
+            self.rank_topic(topic.slot);
+        }
+    }
+
+    /// Who holds the most memory of all who were set aside, and how much.
+    pub fn largest_aside(&self) -> Option<(usize, ConnId)> {
+        let (size, slot) = self.backlogs.largest()?;
+        let &(_, conn) = self.topics[slot].ranks.last()?;
+        Some((size, conn))
+    }
+
     /// Whether there are members who were set aside.
     #[inline]
     pub fn has_aside(&self) -> bool {
         self.aside > 0
+    }
+
+    /// How many they are.
+    #[cfg(debug_assertions)]
+    pub fn aside(&self) -> usize {
+        debug_assert_eq!(self.aside, self.topics.iter().map(|(_, topic)| topic.ranks.len()).sum());
+        self.aside
     }
 
     /// The arrears of a topic, if somebody is to get what it brings later.
@@ -265,16 +394,19 @@ impl Topics {
         Some(conn)
     }
 
-    /// Notes in each of a connection's memberships whether there are others.
+    /// Notes in a connection's memberships whether there are others, after one was added or removed. From the third on each
+    /// is made with that knowledge.
     fn count_others(&mut self, conn: ConnId) {
         let Some(all) = self.memberships.get(conn) else { return };
-        if all.is_empty() {
+        let len = all.len();
+        if len == 0 {
             self.memberships.remove(conn);
             return;
         }
-        for membership in all {
-            let member = &mut self.topics[membership.topic.slot].members[membership.position];
-            member.has_others = all.len() > 1;
+        let mut next = all.after(None);
+        while let Some((topic, position)) = next.filter(|_| len <= 2) {
+            self.topics[topic.slot].members[position].has_others = len > 1;
+            next = all.after(Some(topic));
         }
     }
 
@@ -302,10 +434,10 @@ impl Topics {
         members - 1
     }
 
+    #[inline]
     fn member_mut(&mut self, topic: TopicId, conn: ConnId) -> Option<&mut Member> {
-        let all = self.memberships.get(conn)?;
-        let membership = all.iter().find(|membership| membership.topic == topic)?;
-        self.topics[topic.slot].members.get_mut(membership.position)
+        let position = self.memberships.get(conn)?.position(topic)?;
+        self.topics[topic.slot].members.get_mut(position)
     }
 
     /// Takes what a connection has still to hear of one topic in this turn: which log, and what of it. `None` if that is
@@ -319,9 +451,56 @@ impl Topics {
         Some((log, rest))
     }
 
-    /// One of a connection's topics.
-    pub fn topic_of(&self, conn: ConnId, index: usize) -> Option<TopicId> {
-        Some(self.memberships.get(conn)?.get(index)?.topic)
+    /// What is wrong with the lists, if anything. `look` says of a member whether it may be one, and if it was set aside
+    /// its alarm.
+    pub fn check(&self, look: impl Fn(ConnId) -> (bool, Option<u64>)) -> Result<(), String> {
+        let (mut aside, mut members) = (0, 0);
+        for (slot, topic) in &self.topics {
+            let of = TopicId { slot, serial: topic.serial };
+            aside += topic.members.len() - topic.attending;
+            members += topic.members.len();
+            let mut alarms = BTreeSet::new();
+            for (position, member) in topic.members.iter().enumerate() {
+                let conn = member.conn;
+                let all = self.memberships.get(conn);
+                if all.and_then(|all| all.position(of)) != Some(position) {
+                    return Err(format!("{conn} does not know where it stands in {of:?}"));
+                }
+                let count = all.map_or(0, Memberships::len);
+                if member.has_others != (count > 1) {
+                    return Err(format!("{conn} is in {count} topics, and {of:?} takes it otherwise"));
+                }
+                let (may_be, alarm) = look(conn);
+                if !may_be {
+                    return Err(format!("{conn} is in {of:?}, but over"));
+                }
+                if alarm.is_some() != (position >= topic.attending) {
+                    return Err(format!("{conn} was set aside by {of:?}, or is, and not both: {alarm:?}"));
+                }
+                alarms.extend(alarm.filter(|&alarm| alarm < u64::MAX).map(|alarm| (alarm, conn)));
+            }
+            if topic.alarms != alarms {
+                return Err(format!("{of:?} has the alarms {:?} instead of {alarms:?}", topic.alarms));
+            }
+        }
+        let memberships: usize = self.memberships.iter().map(|(_, all)| all.len()).sum();
+        if self.aside != aside || memberships != members {
+            return Err(format!(
+                "{} of {memberships} members are set aside, counted again {aside} of {members}",
+                self.aside
+            ));
+        }
+        Ok(())
+    }
+
+    /// How many topics a connection is in.
+    pub fn count_of(&self, conn: ConnId) -> usize {
+        self.memberships.get(conn).map_or(0, Memberships::len)
+    }
+
+    /// The topic of a connection that follows `after` in order; its first one for `None`.
+    pub fn topic_after(&self, conn: ConnId, after: Option<TopicId>) -> Option<TopicId> {
+        Some(self.memberships.get(conn)?.after(after)?.0)
     }
 }
 

@@ -271,8 +271,10 @@ fn the_help_names_every_service_and_every_limit() {
         "--lang",
         "--show",
         "--reactors",
+        "--unix-mode",
         "--busy-poll",
         "--io-uring",
+        "--panic",
         "--message-pause",
         "--banner-text",
         "--reply-text",
@@ -289,7 +291,7 @@ fn the_help_names_every_service_and_every_limit() {
         "--output-soft-limit",
         "--output-soft-grace",
         "--output-hard-limit",
-        "--output-total-limit",
+        "--max-memory",
         "--udp-replies-per-prefix",
         "SIGUSR1",
         "Exit codes",
@@ -327,6 +329,8 @@ fn a_mistake_is_one_line_that_names_it() {
         (&["serve", "--reactors", "0"], "--reactors"),
         (&["serve", "--reactors", "2", "echo=:0", "chat=:0"], "chat needs --reactors 1"),
         (&["serve", "--chat-rate", "often"], "--chat-rate"),
+        (&["serve", "--output-total-limit", "8MiB"], "this option is now --max-memory"),
+        (&["serve", "--output-total-limit"], "this option is now --max-memory"),
         (&["serve", "--idle-timout", "3s"], "'--idle-timeout'"),
         (&["serve", "--idle-timeout", "3"], "such as 30s"),
         (&["serve", "--max-line", "0"], "--max-line 0"),
@@ -348,6 +352,50 @@ fn a_bad_level_in_the_environment_is_refused_too() {
     let err = server.rest_of_err();
     assert_eq!(server.wait().code(), Some(2), "{err}");
     assert!(err.contains("loud"), "{err}");
+}
+
+#[test]
+fn variables_that_are_set_to_nothing_count_as_unset() {
+    let mut command = tidewheel(["serve", "banner=:0"]);
+    for name in ["TIDEWHEEL_LOG", "LC_ALL", "LC_MESSAGES", "LANG", "TZ"] {
+        command.env(name, "");
+    }
+    let mut server = Server::spawn(command).ready();
+    server.await_err(" INFO serving 1 address");
+    assert_eq!(read_to_end(&mut server.tcp("banner")), b"Welcome to tidewheel!\r\n");
+    server.stop();
+}
+
+/// The largest that a duration can be.
+const FOR_EVER: &str = "100000h";
+
+#[test]
+fn the_largest_durations_never_come() {
+    const OPTIONS: [&str; 7] = [
+        "progress-timeout",
+        "idle-timeout",
+        "read-deadline",
+        "message-pause",
+        "drain-deadline",
+        "output-soft-grace",
+        "busy-poll",
+    ];
+    // A pause must be shorter than the deadline.
+    let value = |option| if option == "message-pause" { "99999h" } else { FOR_EVER };
+    let typed = OPTIONS.map(|option| format!("--{option}={}", value(option)));
+    let folder = Folder::new();
+    let file = folder.path("tide.toml");
+    let written = OPTIONS.map(|option| format!("{option} = '{}'\n", value(option))).concat();
+    fs::write(&file, written).expect("the folder is there");
+    let in_file = vec![format!("--config={}", file.display())];
+    for args in [typed.to_vec(), in_file] {
+        let server = Server::start(args.iter().map(String::as_str).chain(["greeting=:0", "http=:0"]));
+        let mut stream = server.tcp("greeting");
+        ask(&mut stream, b"hello\n", b"Welcome!Hello, hello!\n");
+        ask(&mut server.tcp("http"), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"HTTP/1.1 200 OK\r\n");
+        drop(stream);
+        server.stop();
+    }
 }
 
 #[test]
@@ -615,7 +663,7 @@ fn a_drain_delivers_what_the_server_has_taken() {
     let got = read_to_end(&mut stream);
     assert!(got.len() as u64 > counters["bytes_out"], "what waited in the server was dropped");
     assert!(sent.starts_with(&got), "the replies are not what was sent");
-    server.await_err("0 broken off");
+    server.await_err(" 0 reset");
     assert_eq!(server.wait().code(), Some(0));
 }
 
@@ -624,7 +672,7 @@ fn a_drain_ends_at_its_deadline() {
     let folder = Folder::new();
     let (mut server, _stream, _) = stuck(&folder, &["--drain-deadline", "20ms"], &a_lot());
     server.signal(Signal::TERM);
-    server.await_err("0 connections closed in order, 1 broken off");
+    server.await_err("0 connections answered, 0 closed unanswered, 1 reset");
     assert_eq!(server.wait().code(), Some(0));
 }
 
@@ -678,7 +726,7 @@ fn a_drain_under_load_cuts_no_reply_in_two() {
     for peer in peers {
         peer.join().expect("no reply was cut");
     }
-    server.await_err("8 connections closed in order, 0 broken off");
+    server.await_err(" closed unanswered, 0 reset");
     assert_eq!(server.wait().code(), Some(0));
 }
 

@@ -117,6 +117,8 @@ fn a_mistake_is_one_line_that_names_its_place() {
         ("max-conections = 5", 1, &["'max-conections'", "did you mean 'max-connections'?"][..]),
         ("\n\nmax_connections = 5", 3, &["did you mean 'max-connections'?"]),
         ("service = ['echo=:0']", 1, &["did you mean 'services'?"]),
+        ("\noutput-total-limit = '8MiB'", 2, &["this option is now --max-memory"]),
+        ("output-total-limit = 0", 1, &["this option is now --max-memory"]),
         ("help = true", 1, &["there is no setting 'help'"]),
         ("[limits]\nmax-line = 5", 1, &["there is no setting 'limits'"]),
         ("config = 'other.toml'", 1, &["cannot name another"]),

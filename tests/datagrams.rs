@@ -7,6 +7,7 @@
 
 mod network;
 
+use crate::harness::skipped::skip;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
@@ -131,11 +132,12 @@ fn counted(metrics: &Metrics) -> (u64, u64, Vec<(&'static str, u64)>) {
     (metrics.datagrams_in, metrics.datagrams_out, DropCause::ALL.into_iter().filter_map(dropped).collect())
 }
 
-/// Whether this machine has IPv6; says so if it has not.
+/// Whether this machine has IPv6; skips that part of the calling test if it has not.
+#[track_caller]
 fn has_ipv6() -> bool {
     let has = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
     if !has {
-        eprintln!("skipped: this machine has no IPv6");
+        skip("needs IPv6 on loopback");
     }
     has
 }
@@ -510,7 +512,7 @@ fn ports_of_the_system_are_not_answered() {
         bound => Some(bound),
     });
     let Some(Ok(system)) = bound else {
-        return eprintln!("skipped: ports below 1024 need root");
+        return skip("needs root, for a port below 1024");
     };
     let served = serve(Limits::default(), [("echo", udp("127.0.0.1:0"))]);
     let client = client("127.0.0.1:0");
@@ -551,7 +553,7 @@ fn two_services_are_never_made_to_answer_each_other() {
         match forge(from, to, b"loop") {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                return eprintln!("skipped: only root may forge a source address");
+                return skip("needs root, to forge a source address");
             }
             Err(error) => panic!("{error}"),
         }
@@ -564,11 +566,58 @@ fn two_services_are_never_made_to_answer_each_other() {
 }
 
 #[test]
-fn a_source_that_only_shares_our_port_is_answered() {
-    let served = serve(Limits::default(), [("echo", udp("127.0.0.1:0"))]);
-    let client = client(&format!("127.0.0.2:{}", served.udp(0).port()));
-    assert_eq!(ask(&client, served.udp(0), b"hello").0, b"hello");
-    served.stop();
+fn a_source_port_that_is_one_of_ours_is_not_answered_wherever_it_is() {
+    let served = serve(Limits::default(), [("echo", udp("127.0.0.1:0")), ("time", udp("127.0.0.1:0"))]);
+    let honest = client("127.0.0.1:0");
+    for port in [served.udp(0).port(), served.udp(1).port()] {
+        let sharing = client(&format!("127.0.0.2:{port}"));
+        sharing.send_to(b"hello", served.udp(0)).unwrap();
+        assert_eq!(ask(&honest, served.udp(0), b"marker").0, b"marker");
+        assert_nothing_came(&sharing);
+    }
+    assert_eq!(counted(&served.stop()), (4, 2, vec![("loop", 2)]));
+}
+
+/// Two servers with the same ports, as on two machines, each with a port for echo and one for time.
+fn two_servers_alike() -> [Served; 2] {
+    for _ in 0..100 {
+        let one = serve(Limits::default(), [("echo", udp("127.0.0.1:0")), ("time", udp("127.0.0.1:0"))]);
+        let there = [0, 1].map(|index| SocketAddr::from(([127, 0, 0, 2], one.udp(index).port())));
+        // Another test may have one of these ports at every address.
+        if there.iter().all(|address| UdpSocket::bind(address).is_ok()) {
+            let other = serve(
+                Limits::default(),
+                [("echo", Address::Udp(there[0])), ("time", Address::Udp(there[1]))],
+            );
+            return [one, other];
+        }
+        one.stop();
+    }
+    panic!("no port is free at two addresses");
+}
+
+#[test]
+fn one_forged_datagram_begins_no_loop_between_two_servers_with_the_same_ports() {
+    // From the port for echo or for time of one server to that for echo or for time of the other.
+    for (from, to) in [(0, 0), (1, 1), (0, 1), (1, 0)] {
+        let [one, other] = two_servers_alike();
+        let v4 = |address| if let SocketAddr::V4(address) = address { address } else { unreachable!() };
+        match forge(v4(other.udp(from)), v4(one.udp(to)), b"loop") {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                return skip("needs root, to forge a source address");
+            }
+            Err(error) => panic!("{error}"),
+        }
+        let client = client("0.0.0.0:0");
+        for _ in 0..20 {
+            for server in [&one, &other] {
+                assert_eq!(ask(&client, server.udp(0), b"marker").0, b"marker");
+            }
+        }
+        let came = counted(&one.stop()).0 + counted(&other.stop()).0;
+        assert_eq!(came, 40 + 1, "the forged datagram was answered");
+    }
 }
 
 #[test]
@@ -579,7 +628,7 @@ fn a_prefix_without_budget_is_not_answered_but_loopback_is() {
         socket.local_addr()
     });
     let Some(own) = chosen.ok().filter(|own| !own.ip().is_loopback() && !own.ip().is_unspecified()) else {
-        return eprintln!("skipped: this machine has no address but loopback");
+        return skip("needs a network beside loopback");
     };
     let limits = Limits { udp_replies_per_prefix: Some(0), ..Limits::default() };
     let served = serve(limits, [("echo", udp("0.0.0.0:0"))]);

@@ -18,17 +18,21 @@ mod floods;
 mod half_close;
 #[cfg(feature = "cli")]
 mod interruptions;
+mod largest_durations;
 mod lingering;
 #[cfg(feature = "cli")]
 mod many_idle;
 mod many_names;
 #[cfg(feature = "cli")]
 mod many_stopped;
+#[cfg(feature = "cli")]
+mod memory;
 mod never_reads;
 mod passed_descriptors;
 mod pipelining;
 mod resets;
 mod slot_reuse;
+mod slow_readers;
 mod slowloris;
 #[cfg(feature = "cli")]
 mod standard_error;
@@ -51,10 +55,16 @@ use std::time::Duration;
 
 use tidewheel::{ConnId, Context, Reactor, Service};
 
+#[cfg(feature = "cli")]
+use crate::harness::skipped::skip;
 use crate::harness::{PATIENCE, now};
 
 #[cfg(feature = "cli")]
 use crate::harness::program::{Server, tidewheel_through};
+
+/// How long what fails again and again is paused for; the default of [`tidewheel::Limits::failure_pause`].
+#[cfg(feature = "cli")]
+const PAUSE_MS: u128 = 50;
 
 /// Answers whatever comes with one long text.
 struct Burst {
@@ -100,15 +110,16 @@ fn read_slowly(stream: &mut impl Read, hoped_for: usize) -> Vec<u8> {
     all
 }
 
-/// Whether strace is there and may trace a program that is already running; says so if not.
+/// Whether strace is there and may trace a program that is already running; skips the calling test if not.
 #[cfg(feature = "cli")]
+#[track_caller]
 fn has_strace() -> bool {
     let probe = std::process::Command::new("strace")
         .args(["-D", "-o", "/dev/null", "-e", "inject=accept4:error=EINTR:when=1", "true"])
         .output();
     let has = probe.is_ok_and(|output| output.status.success());
     if !has {
-        eprintln!("skipped: strace is not installed or may not trace");
+        skip("needs strace, and that it may trace: apt-get install strace");
     }
     has
 }

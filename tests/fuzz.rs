@@ -13,11 +13,12 @@ pub mod checks {
     pub mod framing;
     pub mod http;
     pub mod responses;
+    pub mod uri;
 }
 
 pub use checks::responses;
 
-const REQUESTS: [&str; 18] = [
+const REQUESTS: [&str; 23] = [
     "GET / HTTP/1.1\r\nHost: me\r\n\r\n",
     "GET / HTTP/1.1\r\nHost: me\r\n\r\n",
     "HEAD /?x=1 HTTP/1.1\r\nHost: me:80\r\nConnection: keep-alive\r\n\r\n",
@@ -36,10 +37,15 @@ const REQUESTS: [&str; 18] = [
     "OPTIONS * HTTP/1.1\r\nHost: me\r\n\r\n",
     "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "BREW / HTTP/1.1\r\nHost: me\r\n\r\n",
+    "GET /a%20b/c;d@e:f?g=/?%41 HTTP/1.1\r\nHost: a-b.c:8080\r\n\r\n",
+    "GET http://[1:2::3:4.5.6.7]:80/?x HTTP/1.1\r\nHost: [::1]:\r\n\r\n",
+    "HEAD https://[v1F.a:b] HTTP/1.1\r\nHost: %41.1.2.3:65535\r\n\r\n",
+    "CONNECT [::ffff:1.2.3.4]:443 HTTP/1.1\r\nHost: me:443\r\n\r\n",
+    "FIND urn:a:b HTTP/1.1\r\nHost: me\r\n\r\n",
 ];
 
 /// What makes something else of a request.
-const REQUEST_PARTS: [&str; 17] = [
+const REQUEST_PARTS: [&str; 21] = [
     "GET / HTTP/1.1\r\nHost: me\r\n",
     "POST / HTTP/1.1\r\nHost: me\r\n",
     "Content-Length: 5\r\n",
@@ -50,6 +56,10 @@ const REQUEST_PARTS: [&str; 17] = [
     "Transfer-Encoding: chunked, identity\r\n",
     " folded: line\r\n",
     "Host: you\r\n",
+    "Host: a:b:c\r\n",
+    "Host: [::1\r\n",
+    "GET http://a:b:c/ HTTP/1.1\r\nHost: me\r\n\r\n",
+    "GET /?a#b HTTP/1.1\r\nHost: me\r\n\r\n",
     "X: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n",
     "\r\n",
     "\n\n",
@@ -77,7 +87,7 @@ const LINES: [&str; 12] = [
 /// Some of `whole`, changed in some places, behind the bytes that say how they are cut. `parts` come to stand between
 /// their lines.
 fn generate(random: &mut Random, whole: &[&str], parts: &[&str]) -> Vec<u8> {
-    const ODD: [&[u8]; 16] = [
+    const ODD: [&[u8]; 26] = [
         b"\r",
         b"\n",
         b"\r\n",
@@ -94,6 +104,16 @@ fn generate(random: &mut Random, whole: &[&str], parts: &[&str]) -> Vec<u8> {
         b"\x7f",
         b"\xff",
         b"\r\n ",
+        b"%",
+        b"%4a",
+        b"#",
+        b"?",
+        b"/",
+        b"@",
+        b"[",
+        b"]",
+        b"::",
+        b"1.2.3.4",
     ];
     let mut input: Vec<u8> =
         (0..1 + random.below(5)).flat_map(|_| whole[random.below(whole.len())].bytes()).collect();

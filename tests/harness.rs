@@ -8,6 +8,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+#[cfg(feature = "cli")]
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
@@ -20,8 +22,10 @@ use tidewheel::services::echo::Echo;
 use tidewheel::{Address, Limits, Options, Reactor, Service};
 
 pub mod load;
+pub mod memory;
 #[cfg(feature = "cli")]
 pub mod program;
+pub mod skipped;
 
 /// After this a test that hangs fails instead; nothing that works comes near it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -206,6 +210,17 @@ pub fn await_that<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         }
         assert!(begun.elapsed() < PATIENCE, "it never came to this: {what}");
         thread::sleep(PAUSE);
+    }
+}
+
+/// Tells threads to end, also when the test fails while they run.
+#[cfg(feature = "cli")]
+pub struct SetAtEnd<'a>(pub &'a AtomicBool);
+
+#[cfg(feature = "cli")]
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -422,11 +437,12 @@ impl Drop for Folder {
     }
 }
 
-/// Whether this process may open so many descriptors; says so if not.
+/// Whether this process may open so many descriptors; skips the calling test if not.
+#[track_caller]
 pub fn has_descriptors(count: u64) -> io::Result<bool> {
     let has = tidewheel::net::os::raise_descriptor_limit()? >= count;
     if !has {
-        eprintln!("skipped: the limit of open descriptors is below {count}");
+        skipped::skip(&format!("needs {count} descriptors: ulimit -n"));
     }
     Ok(has)
 }

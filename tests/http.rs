@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod targets;
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
@@ -181,6 +183,36 @@ fn a_refusal_arrives_although_the_peer_sent_much_more() {
     }
     served.await_metrics("they are closed", |metrics| metrics.closed_for(CloseReason::BadInput) == 4);
     assert_eq!(served.stop().messages_in, 8);
+}
+
+#[test]
+fn who_sends_all_before_it_reads_gets_the_refusal() {
+    const UPLOAD: usize = 10 << 20;
+    let served = serve(Limits::default());
+    let sized = format!("Content-Length: {UPLOAD}");
+    let requests = [
+        (format!("POST / HTTP/1.1\r\nHost: me\r\n{sized}\r\n\r\n"), 413),
+        (format!("PUT /x HTTP/1.1\r\nHost: me\r\n{sized}\r\nConnection: close\r\n\r\n"), 413),
+        ("POST / HTTP/1.1\r\nHost: me\r\nTransfer-Encoding: chunked\r\n\r\na00000\r\n".to_owned(), 413),
+        (format!("POST /#x HTTP/1.1\r\nHost: me\r\n{sized}\r\n\r\n"), 400),
+        (format!("POST / HTTP/1.1\r\nHost: a:b:c\r\n{sized}\r\n\r\n"), 400),
+        (format!("BREW / HTTP/1.1\r\nHost: me\r\n{sized}\r\n\r\n"), 501),
+        ("POST / HTTP/1.1\r\nHost: me\r\nTransfer-Encoding: gzip, chunked\r\n\r\na00000\r\n".to_owned(), 501),
+        (format!("POST / HTTP/3.0\r\nHost: me\r\n{sized}\r\n\r\n"), 505),
+        ("POST / HTTP/1.1\r\nHost: me\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n".to_owned(), 405),
+    ];
+    for (head, status) in requests {
+        let mut peer = Peer::new(&served);
+        peer.send(head.as_bytes());
+        peer.send(&vec![b'x'; UPLOAD]);
+        let response = peer.receive(false);
+        assert_eq!((response.status, response.closes()), (status, true), "{head}");
+        peer.assert_ends();
+    }
+    served.await_metrics("they are closed", |metrics| metrics.connections_open == 0);
+    let metrics = served.stop();
+    assert!(metrics.bytes_in + metrics.bytes_discarded >= 9 * UPLOAD as u64);
+    assert_eq!(metrics.closed_for(CloseReason::BadInput), 8);
 }
 
 #[test]

@@ -2,15 +2,24 @@
 
 #![allow(clippy::unwrap_used, reason = "whatever fails here is to fail the test")]
 
+mod bounds;
 mod chaos;
 mod chat;
 mod datagrams;
+mod drain;
 mod effects;
+mod errors_that_repeat;
 mod fanout;
 mod faults;
+mod held;
 mod http;
 mod limits;
+mod memory;
 mod messages;
+mod model;
+mod panics;
+mod progress;
+mod proxies;
 mod transcripts;
 
 use tidewheel::services::echo::Echo;

@@ -1,5 +1,7 @@
 //! What is visible from outside, in one binary: files are named for the behaviour that they show.
 
+#[cfg(feature = "cli")]
+mod addresses;
 mod chat;
 #[cfg(feature = "clients")]
 mod clients;
@@ -13,6 +15,9 @@ mod fuzz;
 mod harness;
 mod http;
 mod messages;
+mod proxy;
 mod simulation;
 mod tidy;
+#[cfg(feature = "cli")]
+mod unix_sockets;
 mod uppercase;

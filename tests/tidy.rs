@@ -6,11 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What stands at the top. Dot-files of editors, and what .gitignore names, are nobody's business.
-const TOP_LEVEL: [&str; 12] = [
+const TOP_LEVEL: [&str; 13] = [
     "Cargo.toml",
     "Cargo.lock",
     "src",
     "benches",
+    "examples",
     "loadgen",
     "tests",
     "README.md",
@@ -236,6 +237,8 @@ fn unsafe_code_is_in_one_place() {
     let found: Vec<_> = rust_files()
         .iter()
         .filter(|file| !file.is_of_the_system() && file.path != "loadgen/src/os.rs")
+        // An allocator cannot be written without; it is in no program.
+        .filter(|file| file.path != "tests/harness/memory.rs")
         .flat_map(|file| file.lines_where(|line| says(line, "unsafe")))
         .collect();
     assert_none(
@@ -370,10 +373,11 @@ fn the_readme_names_every_limit_of_the_library() {
         ("output_soft_bytes", "--output-soft-limit"),
         ("output_soft_grace", "--output-soft-grace"),
         ("output_hard_bytes", "--output-hard-limit"),
-        ("output_total_bytes", "--output-total-limit"),
+        ("memory_bytes_max", "--max-memory"),
         ("udp_replies_per_prefix", "--udp-replies-per-prefix"),
         ("busy_poll", "--busy-poll"),
         ("io_uring", "--io-uring"),
+        ("catch_panics", "--panic"),
     ];
     let readme = read("README.md");
     let limits = read("src/limits.rs");

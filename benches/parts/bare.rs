@@ -4,13 +4,13 @@
 use std::hint::black_box;
 use std::io::{self, ErrorKind, IoSlice};
 use std::iter::Copied;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::slice;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tidewheel::datagram::{Inbound, Outbound, Received};
-use tidewheel::net::{Flags, ListenOptions, Net, Readiness, Wake, Wire, source_token};
+use tidewheel::net::{Delivery, Flags, ListenOptions, Net, Readiness, Wake, Wire, source_token};
 use tidewheel::timer::Instant;
 use tidewheel::{Address, ConnId, Peer, Reactor, Service};
 
@@ -110,6 +110,8 @@ impl Net for Bare {
         Vec::new()
     }
 
+    fn pause(&mut self, _: Duration) {}
+
     fn wait(&mut self, events: &mut Vec<Readiness>, _: Option<Duration>) -> io::Result<()> {
         events.clear();
         if self.source {
@@ -175,6 +177,18 @@ impl Net for Bare {
         Ok(black_box(pieces).iter().map(|piece| piece.len()).sum())
     }
 
+    fn set_alarm(&mut self, _: Duration) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn delivery(&mut self, _: ConnId) -> io::Result<Delivery> {
+        Ok(Delivery { waiting: 0, mark: 0 })
+    }
+
+    fn unread(&mut self, _: ConnId) -> io::Result<usize> {
+        Ok(0)
+    }
+
     fn take_error(&mut self, _: ConnId) -> Option<io::Error> {
         None
     }
@@ -206,9 +220,5 @@ impl Net for Bare {
 
     fn rearm_datagram(&mut self, _: u32, _: bool) -> io::Result<()> {
         Ok(())
-    }
-
-    fn is_local(&mut self, _: IpAddr) -> bool {
-        true
     }
 }

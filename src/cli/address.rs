@@ -1,6 +1,8 @@
 //! `SERVICE=ADDRESS`: the grammar, and what host names stand for.
 
 use std::fmt;
+#[cfg(feature = "clients")]
+use std::net::Ipv6Addr;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
@@ -62,7 +64,7 @@ impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let transport = self.transport.name();
         match &self.place {
-            Place::Host(host, port) if host.is_empty() => write!(f, "{transport}://{}:{port}", loopback()),
+            Place::Host(host, port) if host.is_empty() => write!(f, "{transport}://{}", loopback(*port)),
             Place::Host(host, port) if host.contains(':') => write!(f, "{transport}://[{host}]:{port}"),
             Place::Host(host, port) => write!(f, "{transport}://{host}:{port}"),
             Place::Path(path) => write!(f, "{transport}:{}", path.display()),
@@ -84,19 +86,48 @@ pub struct Listener {
 /// # Errors
 /// What is wrong with it.
 pub fn request(text: &str) -> Result<Request, String> {
-    let Some((name, address)) = text.split_once('=') else {
+    // A = may also be in a URL or in a path.
+    let Some((name, address)) = text.split_once('=').filter(|(name, _)| !name.contains([':', '/', '.']))
+    else {
         return Err(match services::find(text) {
             Ok(entry) => format!("write SERVICE=ADDRESS, such as {}", example(entry)),
-            Err(_) => format!("write SERVICE=ADDRESS, such as {}", example(&TABLE[0])),
+            Err(_) => format!("write SERVICE=ADDRESS, such as {}", meant(text)),
         });
     };
     let service = services::find(name)?;
-    let location = location(address, service.transports[0])?;
+    let location = location(address, service.transports[0]).map_err(|error| match foreign(address) {
+        Some((scheme, place)) => format!("'{scheme}://' is no transport: write {name}={place}"),
+        None => error,
+    })?;
     if !service.transports.contains(&location.transport) {
         let all = service.transport_names().join(", ");
         return Err(format!("{name} cannot be served on {}, only on {all}", location.transport.name()));
     }
     Ok(Request { service, location })
+}
+
+/// What an address without a service, or a URL, may have been meant as.
+fn meant(text: &str) -> String {
+    let is_there = |name: &str| services::find(name).is_ok();
+    match foreign(text) {
+        Some((scheme, place)) if is_there(scheme) => format!("{scheme}={place}"),
+        Some((_, place)) => format!("{}={place}", TABLE[0].name),
+        None if location(text, Transport::Tcp).is_ok() => format!("{}={text}", TABLE[0].name),
+        None => example(&TABLE[0]),
+    }
+}
+
+/// The scheme and the HOST:PORT of a URL that is none of ours.
+fn foreign(text: &str) -> Option<(&str, String)> {
+    let (scheme, rest) = text.split_once("://").filter(|(scheme, _)| !matches!(*scheme, "tcp" | "udp"))?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let authority = &rest[..end];
+    let authority = authority.rsplit_once('@').map_or(authority, |(_, place)| place);
+    let place = match split_host_and_port(authority) {
+        Ok(_) => authority.to_owned(),
+        Err(_) => format!("{authority}:{}", if scheme == "https" { 443 } else { 80 }),
+    };
+    Some((scheme, place))
 }
 
 fn example(entry: &Entry) -> String {
@@ -131,8 +162,10 @@ pub fn location(address: &str, bare: Transport) -> Result<Location, String> {
         Some(("tcp", rest)) => (Transport::Tcp, rest),
         Some(("udp", rest)) => (Transport::Udp, rest),
         Some((other, _)) => {
+            let place = foreign(address).map_or("HOST:PORT".to_owned(), |(_, place)| place);
             return Err(format!(
-                "'{other}://' is no transport: use tcp://HOST:PORT, udp://HOST:PORT, unix:PATH or unix-dgram:PATH"
+                "'{other}://' is no transport: write tcp://{place} (there are tcp://HOST:PORT, udp://HOST:PORT, unix:PATH \
+                 and unix-dgram:PATH)"
             ));
         }
         None => (bare, address),
@@ -142,8 +175,11 @@ pub fn location(address: &str, bare: Transport) -> Result<Location, String> {
 }
 
 fn split_host_and_port(text: &str) -> Result<(&str, u16), String> {
-    if text.contains('/') {
-        return Err(format!("expected HOST:PORT; for a unix socket write unix:{text}"));
+    if let Some(at) = text.find('/') {
+        return Err(match &text[..at] {
+            place if place.contains(':') => format!("an address has no path: write {place}"),
+            _ => format!("expected HOST:PORT; for a unix socket write unix:{text}"),
+        });
     }
     let Some((host, port)) = text.rsplit_once(':') else {
         return Err("expected HOST:PORT (port 0 lets the system choose)".to_owned());
@@ -171,6 +207,15 @@ impl Request {
 }
 
 impl Location {
+    /// Whether it is an address of one link without saying which link that is.
+    #[cfg(feature = "clients")]
+    pub fn needs_interface(&self) -> bool {
+        match &self.place {
+            Place::Host(host, _) => host.parse().is_ok_and(|ip: Ipv6Addr| ip.is_unicast_link_local()),
+            Place::Path(_) => false,
+        }
+    }
+
     /// Looks the host up, and takes one of its addresses.
     ///
     /// # Errors
@@ -182,34 +227,58 @@ impl Location {
             }
             Place::Path(path) => Address::Unix(path.clone()),
             Place::Host(host, port) => {
-                let ip = if host.is_empty() { loopback() } else { look_up(host)? };
-                inet(self.transport, ip, *port)
+                let at = if host.is_empty() { loopback(*port) } else { look_up(host, *port)? };
+                inet(self.transport, at)
             }
         })
     }
 }
 
-/// The default addresses of all services, on one host.
-pub fn defaults(host: IpAddr) -> Vec<Listener> {
+/// The default addresses of all services, on one host, whose port does not count.
+pub fn defaults(host: SocketAddr) -> Vec<Listener> {
     TABLE
         .iter()
         .flat_map(|service| {
             service.defaults.iter().map(move |&(transport, port)| Listener {
                 service,
-                address: inet(transport, host, port),
+                address: {
+                    let mut at = host;
+                    at.set_port(port);
+                    inet(transport, at)
+                },
                 is_default: true,
             })
         })
         .collect()
 }
 
-fn inet(transport: Transport, ip: IpAddr, port: u16) -> Address {
-    let at = SocketAddr::new(ip, port);
+fn inet(transport: Transport, at: SocketAddr) -> Address {
     if transport == Transport::Udp { Address::Udp(at) } else { Address::Tcp(at) }
 }
 
-pub fn loopback() -> IpAddr {
-    Ipv4Addr::LOCALHOST.into()
+/// Whether a socket on one of these addresses keeps another from the other one.
+pub fn overlap(one: &Address, other: &Address) -> bool {
+    match (one, other) {
+        (Address::Tcp(one), Address::Tcp(other)) | (Address::Udp(one), Address::Udp(other)) => {
+            // `[::]` is every address of both families.
+            let covers = |wide: &SocketAddr, other: &SocketAddr| {
+                wide.ip().is_unspecified() && (wide.is_ipv6() || other.is_ipv4())
+            };
+            // Port 0 is another one each time.
+            one.port() != 0
+                && one.port() == other.port()
+                && (one == other || covers(one, other) || covers(other, one))
+        }
+        (
+            Address::Unix(one) | Address::UnixDatagram(one),
+            Address::Unix(other) | Address::UnixDatagram(other),
+        ) => one == other,
+        _ => false,
+    }
+}
+
+pub fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
 }
 
 /// The address of a host, which may be written as a name. Of several, one: the first of IPv4 if there is any, so
@@ -217,28 +286,37 @@ pub fn loopback() -> IpAddr {
 ///
 /// # Errors
 /// When there is no such host.
-pub fn look_up(host: &str) -> Result<IpAddr, String> {
-    look_up_all(host).map(|all| all[0])
+pub fn look_up(host: &str, port: u16) -> Result<SocketAddr, String> {
+    look_up_all(host, port).map(|all| all[0])
 }
 
-/// All addresses of a host, at least one, in the order in which they are to be tried: IPv4 first.
+/// All addresses of a host, at least one, in the order in which they are to be tried: IPv4 first. An address of IPv6 keeps
+/// its scope, the interface behind the percent sign; one of IPv4 that is written as IPv6 is one of IPv4.
 ///
 /// # Errors
 /// When there is no such host.
-pub fn look_up_all(host: &str) -> Result<Vec<IpAddr>, String> {
+pub fn look_up_all(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     let host = host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(host);
-    let mut all: Vec<IpAddr> = (host, 0)
+    let mut all: Vec<SocketAddr> = (host, port)
         .to_socket_addrs()
-        .map_err(|error| {
-            format!("cannot find the host '{host}': {error} (write an IP address, or check the name)")
+        .map_err(|error| match host.split_once('%') {
+            Some((_, interface)) => {
+                format!("cannot find the host '{host}': {error} (is there an interface '{interface}'?)")
+            }
+            None => {
+                format!("cannot find the host '{host}': {error} (write an IP address, or check the name)")
+            }
         })?
-        .map(|found| found.ip())
+        .map(|found| match found.ip().to_canonical() {
+            IpAddr::V4(ip) => (ip, port).into(),
+            IpAddr::V6(_) => found,
+        })
         .collect();
     if all.is_empty() {
         return Err(format!("the host '{host}' has no address"));
     }
     // A stable sort: within a family the system knows best.
-    all.sort_by_key(IpAddr::is_ipv6);
+    all.sort_by_key(SocketAddr::is_ipv6);
     Ok(all)
 }
 
@@ -264,6 +342,11 @@ mod tests {
             ("echo=unix:a=b:c", "echo unix:a=b:c"),
             ("echo=unix-dgram:echo.sock", "echo unix-dgram:echo.sock"),
             ("time=0.0.0.0:8081", "time udp://0.0.0.0:8081"),
+            ("echo=[::ffff:127.0.0.1]:7007", "echo tcp://127.0.0.1:7007"),
+            ("echo=udp://[::ffff:7f00:1]:7007", "echo udp://127.0.0.1:7007"),
+            // lo is the first interface everywhere.
+            ("echo=[fe80::1%lo]:7007", "echo tcp://[fe80::1%1]:7007"),
+            ("echo=udp://[fe80::1%1]:7007", "echo udp://[fe80::1%1]:7007"),
         ] {
             assert_eq!(resolved(text).as_deref(), Ok(expected), "{text}");
         }
@@ -287,7 +370,17 @@ mod tests {
             ("echo=:-1", "number from 0 to 65535"),
             ("echo=::1:7007", "in brackets"),
             ("echo=[::1:7007", "bracket"),
-            ("echo=http://localhost:80", "'http://' is no transport"),
+            ("echo=[fe80::1%no-such-link]:7007", "is there an interface 'no-such-link'?"),
+            ("echo=http://localhost:80", "'http://' is no transport: write echo=localhost:80"),
+            ("http://localhost/", "such as http=localhost:80"),
+            ("http://localhost:8080/path?a=b", "such as http=localhost:8080"),
+            ("http=http://[::1]:8080/", "write http=[::1]:8080"),
+            ("https://localhost/", "such as echo=localhost:443"),
+            ("tcp://localhost:7007", "such as echo=tcp://localhost:7007"),
+            ("localhost:8080", "such as echo=localhost:8080"),
+            ("unix:/run/a=b.sock", "such as echo=unix:/run/a=b.sock"),
+            ("localhost", "such as echo=127.0.0.1:7007"),
+            ("http=:8080/path", "an address has no path: write :8080"),
             ("echo=/run/echo.sock", "unix:/run/echo.sock"),
             ("echo=unix:", "path"),
             ("echo=unix:/tmp/a\nready", "control characters"),

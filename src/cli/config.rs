@@ -15,6 +15,7 @@ use clap::{Arg, Command};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::unix_mode::UnixMode;
 use super::{sentence, spelling};
 
 /// More is no configuration, but a wrong file.
@@ -121,9 +122,15 @@ fn words(arg: &Arg, value: &Spanned<DeValue<'_>>) -> Result<Vec<(usize, String)>
         _ if kind == TypeId::of::<bool>() => return Err("true or false"),
         DeValue::String(text) => text.to_string(),
         _ if kind == TypeId::of::<String>() => return Err("a string"),
+        // The digits are octal: a plain number would be another one.
+        DeValue::Integer(number) if kind == TypeId::of::<UnixMode>() => match number.radix() {
+            8 => number.as_str().to_owned(),
+            _ => return Err("a string such as \"0660\""),
+        },
         DeValue::Integer(number) => {
             i128::from_str_radix(number.as_str(), number.radix()).map_err(|_| "a smaller number")?.to_string()
         }
+        _ if kind == TypeId::of::<UnixMode>() => return Err("a string such as \"0660\""),
         _ => return Err("a string or a whole number"),
     };
     let name = arg.get_long().unwrap_or_default();

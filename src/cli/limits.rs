@@ -7,23 +7,59 @@ use super::units::{Size, Time};
 /// The smallest limits of output that leave room for a reply.
 const OUTPUT_BYTES_MIN: usize = 1 << 10;
 
-/// The longest line that may be asked for: each reactor has a buffer of that size.
+/// The longest line that may be asked for: offsets in a line have 32 bits.
 const LINE_BYTES_MAX: usize = 1 << 30;
 
-/// Descriptors that are not for connections: standard streams, the signals' pipe, what services open.
+/// Descriptors that are kept free, if there are many.
 const DESCRIPTOR_RESERVE: usize = 64;
 
-/// The event queue and the waker of a reactor.
-const DESCRIPTORS_PER_REACTOR: usize = 2;
+/// The event queue, the waker, the alarm and the ring of a reactor.
+const DESCRIPTORS_PER_REACTOR: usize = 4;
+
+/// What is open at times beside all that lasts: time zones, lookups, a connection that is refused.
+const DESCRIPTORS_IN_PASSING: usize = 4;
+
+/// Below so many descriptors it is worth a line that they bound the connections.
+const DESCRIPTORS_FEW: u64 = 1024;
+
+/// The descriptors that there are, and those that are not for connections.
+pub struct Descriptors {
+    /// What the system allows this program.
+    pub allowed: u64,
+    /// What is open already.
+    pub open: usize,
+    /// What is opened once, whatever is served.
+    pub fixed: usize,
+    /// What the listeners of all reactors take.
+    pub listeners: usize,
+}
+
+impl Descriptors {
+    /// How many are left for connections.
+    ///
+    /// # Errors
+    /// A line: there are not enough to begin with.
+    fn spare(&self, reactors: usize) -> Result<usize, String> {
+        let reactors_take = reactors * DESCRIPTORS_PER_REACTOR + DESCRIPTORS_IN_PASSING;
+        let needed = self.open + self.fixed + self.listeners + reactors_take;
+        let allowed = usize::try_from(self.allowed).unwrap_or(usize::MAX);
+        allowed.checked_sub(needed).filter(|&spare| spare >= reactors).ok_or_else(|| {
+            format!(
+                "the system allows {allowed} descriptors, and {needed} are needed besides those of connections: raise the \
+                 limit (ulimit -n, LimitNOFILE=), or serve less"
+            )
+        })
+    }
+}
 
 #[derive(clap::Args, Debug, Clone)]
-#[command(next_help_heading = "Limits (durations as 30s, 50ms, 2m; sizes as 64KiB, 1MiB; 0 for no limit)")]
+#[command(next_help_heading = "Limits (durations as 30s, 1.5s, 50ms; sizes as 64KiB, 1MiB; 0 for no limit)")]
 pub struct LimitOptions {
     /// Connections open at once; one more is told so and closed [default: what the descriptor limit allows]
     #[arg(long, value_name = "N", default_value = "0", hide_default_value = true)]
     max_connections: usize,
 
-    /// Connections open at once from one IP address, in each reactor [default: no limit]
+    /// Connections open at once from one IPv4 address or one IPv6 /64, in each reactor [default: no limit]
     #[arg(long, value_name = "N", default_value = "0", hide_default_value = true)]
     max_connections_per_ip: usize,
 
@@ -31,16 +67,16 @@ pub struct LimitOptions {
     #[arg(long, value_name = "DURATION")]
     pub idle_timeout: Option<Time>,
 
-    /// How long a message may take from its first to its last byte, a request of HTTP that of its head (echo and
-    /// uppercase know no messages)
+    /// How long a message may take from its first to its last byte, a request of HTTP that of its head; its body has to
+    /// bring 1 KiB/s on average over this time (echo and uppercase know no messages)
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     pub read_deadline: Time,
 
-    /// Close a connection whose peer has output waiting and took no byte of it for so long
+    /// Close a connection whose peer has output waiting, here or in the kernel, and acknowledged no byte of it for so long
     #[arg(long, value_name = "DURATION", default_value = "30s")]
     progress_timeout: Time,
 
-    /// After SIGTERM or SIGINT, how long replies may take to be delivered before connections are broken off
+    /// After SIGTERM, SIGINT or SIGHUP, how long replies may take to be delivered before connections are broken off
     #[arg(long, value_name = "DURATION", default_value = "5s")]
     pub drain_deadline: Time,
 
@@ -60,50 +96,72 @@ pub struct LimitOptions {
     #[arg(long, value_name = "SIZE", default_value = "1MiB")]
     output_hard_limit: Size,
 
-    /// Output waiting on all connections above which those with the most are closed
+    /// Memory held for waiting output and unconsumed input of all connections; above it those that hold the most are
+    /// closed. Never more than half of the cgroup's memory limit, unless 0
     #[arg(long, value_name = "SIZE", default_value = "256MiB")]
-    output_total_limit: Size,
+    max_memory: Size,
 
-    /// Datagrams answered in a second for each source prefix (/24 or /56), in each reactor; loopback is exempt
+    /// The former name of --max-memory
+    #[arg(long, value_name = "SIZE", hide = true, num_args = 0..=1, default_missing_value = "", value_parser = renamed)]
+    output_total_limit: Option<Size>,
+
+    /// Datagrams answered in a second for each source prefix (IPv4 /24 or IPv6 /64), in each reactor; loopback is exempt
     #[arg(long, value_name = "N", default_value_t = 1000)]
     udp_replies_per_prefix: u32,
 }
 
 impl LimitOptions {
-    /// The limits of each of `reactors` reactors, which share `descriptors`. What counts all connections is
-    /// divided among them.
+    /// The limits of each of `reactors` reactors, which share the descriptors and the memory of the program's cgroup, where that
+    /// is limited. What counts all connections is divided among them.
     ///
     /// # Errors
-    /// A line about limits that contradict each other.
-    pub fn limits(&self, reactors: usize, listeners: usize, descriptors: u64) -> Result<Vec<Limits>, String> {
+    /// A line about limits that contradict each other, or descriptors that do not suffice.
+    pub fn limits(
+        &self,
+        reactors: usize,
+        descriptors: &Descriptors,
+        cgroup_bytes: Option<u64>,
+    ) -> Result<Vec<Limits>, String> {
         self.check(reactors)?;
+        let memory = self.memory(reactors, cgroup_bytes);
         let defaults = Limits::default();
-        let each = DESCRIPTORS_PER_REACTOR + listeners + defaults.refusals_max;
-        let reserve = DESCRIPTOR_RESERVE + reactors * each;
-        let spare = usize::try_from(descriptors).unwrap_or(usize::MAX).saturating_sub(reserve).max(reactors);
+        let spare = descriptors.spare(reactors)?;
+        // A part is for connections that are being refused, and one for what nobody has thought of.
+        let refusals_max = defaults.refusals_max.min(spare / reactors / 8);
+        let most = spare - reactors * refusals_max - DESCRIPTOR_RESERVE.min(spare / 8);
+        let allowed = descriptors.allowed;
+        let remedy = "raise the limit with ulimit -n or LimitNOFILE=";
         let connections = match self.max_connections {
-            0 => spare,
-            asked => {
-                if asked > spare {
+            0 => {
+                if allowed < DESCRIPTORS_FEW {
                     tracing::warn!(
-                        "--max-connections {asked} is lowered to {spare}: the system allows {descriptors} \
-                         descriptors (raise the limit with ulimit -n or LimitNOFILE=)"
+                        "the system allows {allowed} descriptors, enough for {most} connections at once ({remedy})"
                     );
                 }
-                asked.min(spare)
+                most
+            }
+            asked => {
+                if asked > most {
+                    tracing::warn!(
+                        "--max-connections {asked} is lowered to {most}: the system allows {allowed} \
+                         descriptors ({remedy})"
+                    );
+                }
+                asked.min(most)
             }
         };
 
         // Reading from a peer pauses well below the limits at which it would be closed: what one piece of input
         // adds to its output may be twice the mark.
-        let lowest = [self.output_soft_limit, self.output_hard_limit, self.output_total_limit]
+        let lowest = [self.output_soft_limit.limit(), self.output_hard_limit.limit(), memory]
             .into_iter()
-            .filter_map(Size::limit)
+            .flatten()
             .min()
             .unwrap_or(usize::MAX);
         let high_water = defaults.output_high_water_bytes.min(lowest / 4);
         let count = |count: usize| (count > 0).then_some(count);
         let common = Limits {
+            refusals_max,
             connections_per_ip_max: count(self.max_connections_per_ip),
             idle_timeout: self.idle_timeout.and_then(Time::limit),
             read_deadline: self.read_deadline.limit(),
@@ -115,7 +173,7 @@ impl LimitOptions {
             output_soft_bytes: self.output_soft_limit.limit(),
             output_soft_grace: self.output_soft_grace.0,
             output_hard_bytes: self.output_hard_limit.limit(),
-            output_total_bytes: self.output_total_limit.limit().map(|total| total / reactors),
+            memory_bytes_max: memory,
             udp_replies_per_prefix: (self.udp_replies_per_prefix > 0).then_some(self.udp_replies_per_prefix),
             ..defaults
         };
@@ -125,6 +183,20 @@ impl LimitOptions {
                 ..common.clone()
             })
             .collect())
+    }
+
+    /// The memory limit of each reactor.
+    fn memory(&self, reactors: usize, cgroup_bytes: Option<u64>) -> Option<usize> {
+        let asked = self.max_memory.limit()?;
+        let half = cgroup_bytes.map_or(usize::MAX, |bytes| usize::try_from(bytes / 2).unwrap_or(usize::MAX));
+        if asked > half {
+            tracing::warn!(
+                "--max-memory {} is lowered to {}, half of the cgroup's memory limit (0: no limit)",
+                self.max_memory,
+                Size(half)
+            );
+        }
+        Some(asked.min(half) / reactors)
     }
 
     fn check(&self, reactors: usize) -> Result<(), String> {
@@ -145,7 +217,7 @@ impl LimitOptions {
         let outputs = [
             ("--output-soft-limit", self.output_soft_limit),
             ("--output-hard-limit", self.output_hard_limit),
-            ("--output-total-limit", self.output_total_limit),
+            ("--max-memory", self.max_memory),
         ];
         for (name, size) in outputs {
             if size.limit().is_some_and(|bytes| bytes < OUTPUT_BYTES_MIN) {
@@ -168,6 +240,11 @@ impl LimitOptions {
     }
 }
 
+/// Whoever uses the former name is given the new one.
+fn renamed(_: &str) -> Result<Size, String> {
+    Err("this option is now --max-memory, which counts output and unconsumed input together".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -183,7 +260,12 @@ mod tests {
     fn parse(options: &str) -> Result<Vec<Limits>, String> {
         let words = std::iter::once("limits").chain(options.split_whitespace());
         let line = Line::try_parse_from(words).map_err(|error| error.to_string())?;
-        line.limits.limits(1, 10, 10_000)
+        line.limits.limits(1, &descriptors(10_000), None)
+    }
+
+    /// So many in all, of which twenty are for other things than reactors and connections.
+    fn descriptors(allowed: u64) -> Descriptors {
+        Descriptors { allowed, open: 10, fixed: 6, listeners: 4 }
     }
 
     #[test]
@@ -202,7 +284,7 @@ mod tests {
     fn zero_is_no_limit() {
         let limits = parse(
             "--max-connections 0 --max-connections-per-ip 0 --idle-timeout 0 --read-deadline 0 \
-             --progress-timeout 0s --output-soft-limit 0 --output-hard-limit 0 --output-total-limit 0 \
+             --progress-timeout 0s --output-soft-limit 0 --output-hard-limit 0 --max-memory 0 \
              --udp-replies-per-prefix 0",
         )
         .expect("all of them may be 0")
@@ -213,7 +295,7 @@ mod tests {
         assert_eq!(limits.progress_timeout, None);
         assert_eq!(limits.output_soft_bytes, None);
         assert_eq!(limits.output_hard_bytes, None);
-        assert_eq!(limits.output_total_bytes, None);
+        assert_eq!(limits.memory_bytes_max, None);
         assert_eq!(limits.udp_replies_per_prefix, None);
         assert_eq!(limits.output_high_water_bytes, Limits::default().output_high_water_bytes);
     }
@@ -228,26 +310,73 @@ mod tests {
 
     #[test]
     fn reactors_share_what_counts_all_connections() {
-        let line = Line::try_parse_from(["limits", "--max-connections", "7", "--output-total-limit", "8MiB"])
+        let line = Line::try_parse_from(["limits", "--max-connections", "7", "--max-memory", "8MiB"])
             .unwrap_or_else(|error| panic!("{error}"));
-        let limits = line.limits.limits(3, 2, 10_000).expect("7 is enough for 3");
+        let limits = line.limits.limits(3, &descriptors(10_000), None).expect("7 is enough for 3");
         let shares: Vec<_> = limits.iter().map(|limits| limits.connections_max).collect();
         assert_eq!(shares, [Some(3), Some(2), Some(2)]);
-        assert_eq!(limits[2].output_total_bytes, Some((8 << 20) / 3));
-        assert!(line.limits.limits(8, 2, 10_000).is_err_and(|error| error.contains("--reactors 8")));
-        // However few descriptors there are, every reactor takes somebody.
-        let limits = line.limits.limits(3, 2, 20).expect("few descriptors are no contradiction");
-        assert!(limits.iter().all(|limits| limits.connections_max == Some(1)));
+        assert_eq!(limits[2].memory_bytes_max, Some((8 << 20) / 3));
+        assert!(
+            line.limits
+                .limits(8, &descriptors(10_000), None)
+                .is_err_and(|error| error.contains("--reactors 8"))
+        );
+    }
+
+    #[test]
+    fn few_descriptors_are_all_made_use_of_and_too_few_are_refused() {
+        let line = Line::try_parse_from(["limits"]).unwrap_or_else(|error| panic!("{error}"));
+        let connections = |reactors, allowed| {
+            let limits = line.limits.limits(reactors, &descriptors(allowed), None)?;
+            Ok(limits.iter().map(|limits| limits.connections_max.unwrap_or(0)).sum::<usize>())
+        };
+        for allowed in 29..2000 {
+            let most = connections(1, allowed).unwrap_or_else(|error: String| panic!("{allowed}: {error}"));
+            assert!(most >= 1 && most as u64 >= (allowed - 28) / 2, "{most} with {allowed}");
+        }
+        assert_eq!(connections(3, 39), Ok(3), "one for each");
+        for (reactors, allowed) in [(1, 0), (1, 28), (3, 38)] {
+            let error = connections(reactors, allowed).expect_err("too few");
+            assert!(error.contains(&format!("allows {allowed} descriptors")), "{error}");
+        }
+    }
+
+    #[test]
+    fn memory_is_at_most_half_of_the_cgroups() {
+        let share = |options: &str, reactors, cgroup| {
+            let words = std::iter::once("limits").chain(options.split_whitespace());
+            let line = Line::try_parse_from(words).unwrap_or_else(|error| panic!("{error}"));
+            line.limits
+                .limits(reactors, &descriptors(10_000), cgroup)
+                .unwrap_or_else(|error| panic!("{error}"))[0]
+                .memory_bytes_max
+        };
+        for (options, reactors, cgroup, expected) in [
+            ("", 1, None, Some(256 << 20)),
+            ("", 1, Some(1 << 30), Some(256 << 20)),
+            ("", 1, Some(512 << 20), Some(256 << 20)),
+            ("", 1, Some(100 << 20), Some(50 << 20)),
+            ("", 4, Some(100 << 20), Some((50 << 20) / 4)),
+            ("--max-memory 1GiB", 1, Some(1 << 30), Some(512 << 20)),
+            ("--max-memory 8MiB", 1, Some(1 << 30), Some(8 << 20)),
+            ("--max-memory 0", 1, Some(100 << 20), None),
+        ] {
+            assert_eq!(share(options, reactors, cgroup), expected, "{options:?}, {reactors}, {cgroup:?}");
+        }
     }
 
     #[test]
     fn contradictions_are_named() {
         for (options, expected) in [
             ("--output-soft-limit 2MiB", "--output-soft-limit 2MiB is more than --output-hard-limit 1MiB"),
-            ("--output-hard-limit 1GiB", "--output-hard-limit 1GiB is more than --output-total-limit 256MiB"),
-            ("--output-hard-limit 0 --output-soft-limit 1GiB", "is more than --output-total-limit 256MiB"),
+            ("--output-hard-limit 1GiB", "--output-hard-limit 1GiB is more than --max-memory 256MiB"),
+            ("--output-hard-limit 0 --output-soft-limit 1GiB", "is more than --max-memory 256MiB"),
             ("--output-hard-limit 1", "--output-hard-limit 1 leaves no room"),
             ("--output-soft-grace 0", "--output-soft-limit 0"),
+            ("--output-total-limit 8MiB", "this option is now --max-memory"),
+            ("--output-total-limit", "this option is now --max-memory"),
+            ("--output-total-limit=0", "this option is now --max-memory"),
+            ("--max-memory 1", "--max-memory 1 leaves no room"),
             ("--max-line 0", "--max-line 0 is out of range"),
             ("--max-line 2GiB", "--max-line 2GiB is out of range"),
             ("--idle-timeout 30", "such as 30s"),

@@ -5,37 +5,43 @@
 //!                                                  └─ SIGUSR1: counters
 //! ```
 
-use std::collections::HashSet;
+use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::net::UnixStream;
+use std::panic;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::{flag, low_level};
 use tidewheel::metrics::Metrics;
 use tidewheel::net::os;
-use tidewheel::reactor::{Drained, Remote};
+use tidewheel::reactor::{Drained, ListenerId, Remote};
 use tidewheel::services::Language;
 use tidewheel::{Address, ConnId, Context, Error, Limits, Options, Reactor, Service, ServiceId};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::address::{self, Listener};
+use super::limits::Descriptors;
 use super::outlet::Outlet;
-use super::services::Add;
+use super::services::{Add, Entry};
 use super::settings::Settings;
 use super::units::Time;
-use super::{EXIT_FAILED, EXIT_USAGE, ServeOptions, show};
+use super::unix_mode::UnixMode;
+use super::{EXIT_FAILED, EXIT_USAGE, PanicPolicy, ServeOptions, cgroup, show};
 
 /// How long a reactor may take to tell its counters. A turn is a matter of milliseconds.
 const COUNTERS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long the last lines may take to be written. Whoever has stopped reading does not keep the program alive.
 const FLUSH_PATIENCE: Duration = Duration::from_millis(500);
+
+/// What is open before anything else, where the system does not tell.
+const DESCRIPTORS_AT_START: usize = 8;
 
 /// Why the program ends otherwise than in order.
 struct Failure {
@@ -56,6 +62,34 @@ struct Streams {
     out: Outlet,
     err: Outlet,
     show: bool,
+}
+
+/// The listeners and datagram sockets of all reactors that are open. When the last one is closed for its failures, the
+/// program has nothing left to do.
+#[derive(Default)]
+pub struct OpenListeners {
+    open: AtomicUsize,
+    reactors: OnceLock<Vec<Remote>>,
+}
+
+impl OpenListeners {
+    /// There are so many, of these reactors. None of them has turned yet.
+    fn are(&self, count: usize, reactors: Vec<Remote>) {
+        self.open.store(count, Ordering::Release);
+        // They are set once.
+        let _ = self.reactors.set(reactors);
+    }
+
+    /// One was closed. After the last one all reactors stop.
+    pub fn one_is_closed(&self) {
+        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.reactors.get().into_iter().flatten().for_each(Remote::stop);
+        }
+    }
+
+    fn none_is_left(&self) -> bool {
+        self.open.load(Ordering::Acquire) == 0
+    }
 }
 
 /// Serves until it is told to stop.
@@ -90,59 +124,67 @@ fn open_streams(options: &ServeOptions) -> io::Result<Streams> {
         .with_ansi(false)
         .with_writer(move || log.clone())
         .init();
+    // By itself a panic is printed with whatever a peer has put into it, and waits until standard error takes it.
+    panic::set_hook(Box::new(|info| {
+        error!("{}", show::printable(&info.to_string()));
+    }));
     Ok(Streams { out, err, show: options.show })
 }
 
 fn serve_on(options: &ServeOptions, streams: &Streams) -> Result<(), Failure> {
     let mut wanted = resolve(options).map_err(Failure::usage)?;
-    let descriptors = os::raise_descriptor_limit()
-        .map_err(|error| Failure::usage(format!("cannot tell the limit of open descriptors: {error}")))?;
-    let mut limits = options
-        .limits
-        .limits(usize::from(options.reactors), wanted.len(), descriptors)
-        .map_err(Failure::usage)?;
+    let reactors = usize::from(options.reactors);
+    let descriptors = descriptors(&wanted, reactors)?;
+    let mut limits =
+        options.limits.limits(reactors, &descriptors, cgroup::memory_limit()).map_err(Failure::usage)?;
     for limits in &mut limits {
         limits.busy_poll = options.busy_poll.0;
         limits.io_uring = options.io_uring;
+        limits.catch_panics = options.panic == PanicPolicy::Close;
     }
+    let connections_max = limits.iter().filter_map(|limits| limits.connections_max).sum();
     let settings = options.services.settings(&options.limits).map_err(Failure::usage)?;
     // From here on a signal waits for the reactor instead of ending the program with its socket files in place.
     let signals =
         Signals::catch().map_err(|error| Failure::usage(format!("cannot receive signals: {error}")))?;
 
-    if limits.len() > 1 {
+    let listeners = Arc::<OpenListeners>::default();
+    let several = limits.len() > 1;
+    if several {
         wanted = for_several_reactors(wanted, streams)?;
-        wanted = free_addresses(&limits[0], &settings, wanted, streams)?;
     }
-    let (mut reactor, bound) = open_reactor(&limits[0], &settings, &wanted, limits.len() > 1, streams)?;
-    if bound.is_empty() {
-        return Err(Failure::usage(
-            "nothing to serve: every default address is busy (name others: tidewheel serve echo=:0)"
-                .to_owned(),
-        ));
-    }
+    let mut first = Opening::new(&limits[0], &settings, options.unix_mode, streams, &listeners)?;
+    let taken = first.bind(wanted)?;
     // No deadline at all is one that never comes.
     let deadline = options.limits.drain_deadline.limit().unwrap_or(Duration::MAX);
     thread::scope(|scope| {
-        // The first reactor alone serves unix sockets.
-        let shared: Vec<Listener> =
-            bound.iter().filter(|listener| is_inet(&listener.address)).cloned().collect();
         let mut others = Vec::new();
         for limits in &limits[1..] {
-            others.push(start_other(scope, limits, &settings, shared.clone(), deadline, streams)?);
+            let listeners = listeners.clone();
+            others.push(start_other(scope, limits, &settings, deadline, streams, listeners)?);
         }
-        let remotes: Vec<Remote> = std::iter::once(reactor.remote())
+        let remotes: Vec<Remote> = std::iter::once(first.reactor.remote())
             .chain(others.iter().map(|other| other.remote.clone()))
             .collect();
         signals
-            .watch(&mut reactor, remotes.clone(), streams.clone(), options.limits.drain_deadline)
+            .watch(&mut first.reactor, remotes.clone(), streams.clone(), options.limits.drain_deadline)
             .map_err(|error| Failure::usage(format!("cannot watch for signals: {error}")))?;
 
+        // Whoever connects from here on is served: nothing is left that fails as a rule.
+        let bound = first.start_listening(taken, several)?;
+        // The first reactor alone serves unix sockets.
+        let shared: Vec<_> = bound.iter().filter(|listener| is_inet(&listener.address)).cloned().collect();
+        for other in &others {
+            other.listen(shared.clone())?;
+        }
+        let reactor = first.reactor;
+        listeners.are(bound.len() + others.len() * shared.len(), remotes.clone());
         announce(&bound, &streams.out);
         info!(
-            "serving {} with {}, texts in {}, writes {}",
+            "serving {} with {}, at most {}, texts in {}, writes {}",
             counted(bound.len(), "address", "addresses"),
             counted(remotes.len(), "reactor", "reactors"),
+            counted(connections_max, "connection", "connections"),
             match settings.language {
                 Language::English => "English",
                 Language::Chinese => "Chinese",
@@ -161,77 +203,115 @@ fn serve_on(options: &ServeOptions, streams: &Streams) -> Result<(), Failure> {
                 exit_code: EXIT_FAILED,
                 line: "a reactor panicked: please report it".to_owned(),
             })?;
-            let drained = ended?;
-            total.closed += drained.closed;
-            total.aborted += drained.aborted;
+            total.add(ended?);
         }
         info!(
-            "stopped: {} closed in order, {} broken off",
-            counted(total.closed, "connection", "connections"),
-            total.aborted
+            "stopped: {} answered, {} closed unanswered, {} reset",
+            counted(total.answered, "connection", "connections"),
+            total.unanswered,
+            total.reset
         );
+        if listeners.none_is_left() {
+            return Err(Failure {
+                exit_code: EXIT_FAILED,
+                line: "no listener is left: each has failed for too long".to_owned(),
+            });
+        }
         Ok(())
     })
 }
 
-/// A reactor in a thread of its own: it is made there and stays there.
+/// A reactor in a thread of its own: it is made there and stays there. When this is dropped before it turns, because the
+/// start failed elsewhere, it is dropped too.
 struct Other<'scope> {
     remote: Remote,
-    /// It turns once it is sent all reactors. When this is dropped instead, because the start failed elsewhere, it is
-    /// dropped too.
+    /// It joins the first reactor on all that it is sent, and says whether it could.
+    listen: Sender<Vec<Listener>>,
+    listening: Receiver<Result<(), Failure>>,
+    /// It turns once it is sent all reactors.
     start: Sender<Vec<Remote>>,
     thread: ScopedJoinHandle<'scope, Result<Drained, Failure>>,
 }
 
-/// Makes another reactor that listens on `shared`, beside the first.
+impl Other<'_> {
+    fn listen(&self, shared: Vec<Listener>) -> Result<(), Failure> {
+        // If it is gone there is no answer either.
+        let _ = self.listen.send(shared);
+        self.listening.recv().unwrap_or_else(|_| Err(ended_early()))
+    }
+}
+
+fn ended_early() -> Failure {
+    Failure::usage("a reactor ended before it was ready".to_owned())
+}
+
+/// Makes another reactor, beside the first.
 fn start_other<'scope>(
     scope: &'scope Scope<'scope, '_>,
     limits: &'scope Limits,
     settings: &'scope Settings,
-    shared: Vec<Listener>,
     deadline: Duration,
     streams: &'scope Streams,
+    listeners: Arc<OpenListeners>,
 ) -> Result<Other<'scope>, Failure> {
-    let (ready, is_ready) = mpsc::channel();
+    let (made, is_made) = mpsc::channel();
+    let (listen, shared) = mpsc::channel();
+    let (listens, listening) = mpsc::channel();
     let (start, started) = mpsc::channel();
     let work = move || {
-        let reactor = match open_reactor(limits, settings, &shared, true, streams) {
-            Ok((reactor, _)) => reactor,
+        let mut opening = match Opening::new(limits, settings, None, streams, &listeners) {
+            Ok(opening) => opening,
             Err(failure) => {
                 // Whoever waits for it reports it.
-                let _ = ready.send(Err(failure));
-                return Ok(Drained { closed: 0, aborted: 0 });
+                let _ = made.send(Err(failure));
+                return Ok(Drained::default());
             }
         };
-        let _ = ready.send(Ok(reactor.remote()));
+        let _ = made.send(Ok(opening.reactor.remote()));
+        let Ok(shared) = shared.recv() else { return Ok(Drained::default()) };
+        let _ = listens.send(opening.join(shared));
         match started.recv() {
-            Ok(all) => turn_until_told(reactor, deadline, all),
-            Err(_) => Ok(Drained { closed: 0, aborted: 0 }),
+            Ok(all) => turn_until_told(opening.reactor, deadline, all),
+            Err(_) => Ok(Drained::default()),
         }
     };
     let thread = thread::Builder::new()
         .name("reactor".to_owned())
         .spawn_scoped(scope, work)
         .map_err(|error| Failure::usage(format!("cannot start another reactor: {error}")))?;
-    let remote = is_ready
-        .recv()
-        .unwrap_or_else(|_| Err(Failure::usage("a reactor ended before it was ready".to_owned())))?;
-    Ok(Other { remote, start, thread })
+    let remote = is_made.recv().unwrap_or_else(|_| Err(ended_early()))?;
+    Ok(Other { remote, listen, listening, start, thread })
+}
+
+/// The descriptors that there are, and what they are needed for.
+fn descriptors(wanted: &[Listener], reactors: usize) -> Result<Descriptors, Failure> {
+    let allowed = os::raise_descriptor_limit()
+        .map_err(|error| Failure::usage(format!("cannot tell the limit of open descriptors: {error}")))?;
+    let open = fs::read_dir("/proc/self/fd").map_or(DESCRIPTORS_AT_START, Iterator::count);
+    // The first reactor alone serves unix sockets, each with its lock file.
+    let listeners = wanted.iter().map(|listener| if is_inet(&listener.address) { reactors } else { 2 }).sum();
+    Ok(Descriptors { allowed, open, fixed: Signals::DESCRIPTORS, listeners })
 }
 
 /// All that is to be listened on, in order, with names looked up and nothing twice.
 fn resolve(options: &ServeOptions) -> Result<Vec<Listener>, String> {
     if options.requests.is_empty() {
-        let host = options.bind.as_deref().map_or(Ok(address::loopback()), address::look_up)?;
+        let host =
+            options.bind.as_deref().map_or(Ok(address::loopback(0)), |host| address::look_up(host, 0))?;
         return Ok(address::defaults(host));
     }
     let wanted = options.requests.iter().map(|request| request.resolve()).collect::<Result<Vec<_>, _>>()?;
-    let mut seen = HashSet::new();
-    for Listener { service, address, .. } in &wanted {
-        let any_port = matches!(address, Address::Tcp(at) | Address::Udp(at) if at.port() == 0);
-        if !any_port && !seen.insert(address) {
-            return Err(format!("{address} is asked for twice: give {} another address", service.name));
-        }
+    for (index, Listener { service, address, .. }) in wanted.iter().enumerate() {
+        let Some(other) = wanted[..index].iter().find(|other| address::overlap(&other.address, address))
+        else {
+            continue;
+        };
+        let name = service.name;
+        return Err(if other.address == *address {
+            format!("{address} is asked for twice: give {name} another address")
+        } else {
+            format!("{address} overlaps with {}: give {name} another port", other.address)
+        });
     }
     Ok(wanted)
 }
@@ -252,72 +332,107 @@ fn for_several_reactors(wanted: Vec<Listener>, streams: &Streams) -> Result<Vec<
     Ok(others)
 }
 
-/// What of `wanted` nobody else listens on. Reactors that share their ports would also share them with another
-/// program that does, and each would see half of the connections: so it is tried without sharing first.
-fn free_addresses(
-    limits: &Limits,
-    settings: &Settings,
-    wanted: Vec<Listener>,
-    streams: &Streams,
-) -> Result<Vec<Listener>, Failure> {
-    // The system gives a free port for port 0 in any case.
-    let in_doubt = |listener: &Listener| match listener.address {
-        Address::Tcp(at) | Address::Udp(at) => at.port() != 0,
-        Address::Unix(_) | Address::UnixDatagram(_) => false,
-    };
-    let doubtful: Vec<_> = wanted.iter().filter(|listener| in_doubt(listener)).cloned().collect();
-    let (probe, free) = open_reactor(limits, settings, &doubtful, false, streams)?;
-    drop(probe);
-    Ok(wanted
-        .into_iter()
-        .filter(|listener| !in_doubt(listener) || free.iter().any(|free| free.address == listener.address))
-        .collect())
+/// A reactor that is being given its services and their addresses.
+struct Opening<'a> {
+    reactor: Reactor,
+    settings: &'a Settings,
+    streams: &'a Streams,
+    services: Vec<(&'static str, ServiceId)>,
 }
 
-/// Makes a reactor that listens on all of `wanted`, less the defaults that are busy, and returns it with the
-/// addresses that it got.
-fn open_reactor(
-    limits: &Limits,
-    settings: &Settings,
-    wanted: &[Listener],
-    share_ports: bool,
-    streams: &Streams,
-) -> Result<(Reactor, Vec<Listener>), Failure> {
-    let failed = |error: Error| Failure::usage(error.to_string());
-    let mut reactor = Reactor::new(limits.clone()).map_err(failed)?;
-    show::watch(&mut reactor, streams.show.then(|| streams.out.clone()));
-    let mut services: Vec<(&str, ServiceId)> = Vec::new();
-    let mut bound = Vec::new();
-    for listener in wanted {
-        let name = listener.service.name;
-        let known = services.iter().find(|(known, _)| *known == name);
-        let id = match (&listener.service.add, known) {
+impl<'a> Opening<'a> {
+    fn new(
+        limits: &Limits,
+        settings: &'a Settings,
+        unix_mode: Option<UnixMode>,
+        streams: &'a Streams,
+        listeners: &Arc<OpenListeners>,
+    ) -> Result<Opening<'a>, Failure> {
+        let mut reactor = Reactor::new(limits.clone()).map_err(refused)?;
+        reactor.set_unix_mode(unix_mode.map(|mode| mode.0));
+        show::watch(&mut reactor, streams.show.then(|| streams.out.clone()), listeners.clone());
+        Ok(Opening { reactor, settings, streams, services: Vec::new() })
+    }
+
+    /// Takes all addresses of `wanted`, less the defaults that are busy.
+    fn bind(&mut self, wanted: Vec<Listener>) -> Result<Vec<(Listener, ListenerId)>, Failure> {
+        let mut taken = Vec::new();
+        for listener in wanted {
+            let service = self.service(&listener);
+            match self.reactor.bind(&listener.address, service) {
+                Ok((id, address)) => taken.push((Listener { address, ..listener }, id)),
+                Err(error) => self.leave_out(&listener, error)?,
+            }
+        }
+        self.or_nothing(taken)
+    }
+
+    /// Listens on all of `taken`, less the defaults that somebody else has begun to listen on meanwhile.
+    fn start_listening(
+        &mut self,
+        taken: Vec<(Listener, ListenerId)>,
+        share: bool,
+    ) -> Result<Vec<Listener>, Failure> {
+        let mut bound = Vec::new();
+        for (listener, id) in taken {
+            match self.reactor.start_listening(id, share) {
+                Ok(()) => bound.push(listener),
+                Err(error) => self.leave_out(&listener, error)?,
+            }
+        }
+        self.or_nothing(bound)
+    }
+
+    /// Joins another reactor on all of `shared`.
+    fn join(&mut self, shared: Vec<Listener>) -> Result<(), Failure> {
+        for listener in shared {
+            let service = self.service(&listener);
+            self.reactor.listen_shared(&listener.address, service).map_err(refused)?;
+        }
+        Ok(())
+    }
+
+    /// The service of a listener, which is added if there is none yet.
+    fn service(&mut self, listener: &Listener) -> ServiceId {
+        let Entry { name, add, .. } = listener.service;
+        let known = self.services.iter().find(|(known, _)| known == name);
+        match (add, known) {
             (Add::ForAll(_) | Add::Alone(_), Some(&(_, id))) => id,
             (Add::ForAll(add) | Add::Alone(add), None) => {
-                let id = add(&mut reactor, settings);
-                services.push((name, id));
+                let id = add(&mut self.reactor, self.settings);
+                self.services.push((name, id));
                 id
             }
-            (Add::ForEach(add), _) => add(&mut reactor, settings, &listener.address),
-        };
-        let opened = if share_ports && is_inet(&listener.address) {
-            reactor.listen_shared(&listener.address, id)
-        } else {
-            reactor.listen(&listener.address, id)
-        };
-        match opened {
-            Ok((_, address)) => bound.push(Listener { address, ..listener.clone() }),
-            Err(Error::Listen { address, source })
-                if listener.is_default && source.kind() == io::ErrorKind::AddrInUse =>
-            {
-                streams.err.put(
-                    format!("tidewheel: {name} is left out: {address} is busy (try {name}=:0)\n").as_bytes(),
-                );
-            }
-            Err(error) => return Err(failed(error)),
+            (Add::ForEach(add), _) => add(&mut self.reactor, self.settings, &listener.address),
         }
     }
-    Ok((reactor, bound))
+
+    /// A default that is busy can be done without.
+    fn leave_out(&self, listener: &Listener, error: Error) -> Result<(), Failure> {
+        let is_busy =
+            matches!(&error, Error::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse);
+        if !(listener.is_default && is_busy) {
+            return Err(refused(error));
+        }
+        let (name, address) = (listener.service.name, &listener.address);
+        let line = format!("tidewheel: {name} is left out: {address} is busy (try {name}=:0)\n");
+        self.streams.err.put(line.as_bytes());
+        Ok(())
+    }
+
+    fn or_nothing<T>(&self, some: Vec<T>) -> Result<Vec<T>, Failure> {
+        if some.is_empty() {
+            return Err(Failure::usage(
+                "nothing to serve: every default address is busy (name others: tidewheel serve echo=:0)"
+                    .to_owned(),
+            ));
+        }
+        Ok(some)
+    }
+}
+
+fn refused(error: Error) -> Failure {
+    Failure::usage(error.to_string())
 }
 
 /// Whether several sockets can share an address; a unix path belongs to one.
@@ -361,12 +476,17 @@ struct Signals {
 }
 
 impl Signals {
-    /// Catches SIGTERM, SIGINT and SIGUSR1.
+    /// The pair of sockets, a copy of the one for each signal, and one of the other that is watched.
+    const DESCRIPTORS: usize = 7;
+
+    /// Catches SIGTERM, SIGINT, SIGHUP and SIGUSR1.
     fn catch() -> io::Result<Signals> {
         let (bytes, raised) = UnixStream::pair()?;
         let (stopping, stopped_by) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let counters_wanted = Arc::<AtomicBool>::default();
-        for signal in [SIGTERM, SIGINT] {
+        // Under `nohup` the terminal may go and the server stays.
+        let hangup = (!os::ignores_signal(SIGHUP)?).then_some(SIGHUP);
+        for signal in [SIGTERM, SIGINT].into_iter().chain(hangup) {
             // The order counts. A second signal does what it would have done without us, so that a shell sees what
             // ended the program.
             flag::register_conditional_default(signal, stopping.clone())?;

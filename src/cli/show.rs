@@ -2,17 +2,20 @@
 
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 
+use tidewheel::net::os;
 use tidewheel::{ConnMap, Observer, Peer, Reactor, Report};
-use tracing::{Level, debug, warn};
+use tracing::{Level, debug, error, warn};
 
 use super::outlet::Outlet;
+use super::serve::OpenListeners;
 
 /// Bytes of one read or one answer that are shown; of what is longer, the beginning.
 const SHOWN_BYTES_MAX: usize = 4 << 10;
 
-/// Makes a reactor tell the log, and `show` if there is one.
-pub fn watch(reactor: &mut Reactor, show: Option<Outlet>) {
+/// Makes a reactor tell the log, `show` if there is one, and those who count listeners.
+pub fn watch(reactor: &mut Reactor, show: Option<Outlet>, listeners: Arc<OpenListeners>) {
     let bytes_wanted = show.is_some();
     let mut watcher = Watcher {
         names_wanted: show.is_some() || tracing::enabled!(Level::DEBUG),
@@ -20,6 +23,7 @@ pub fn watch(reactor: &mut Reactor, show: Option<Outlet>) {
         names: ConnMap::new(),
         unnamed: 0,
         datagram_service: String::new(),
+        listeners,
     };
     let observer: Observer = Box::new(move |report| watcher.tell(report));
     if bytes_wanted { reactor.observe(observer) } else { reactor.observe_events(observer) }
@@ -35,17 +39,37 @@ struct Watcher {
     unnamed: u64,
     /// The service that the last datagram went to. Answers follow their datagrams at once.
     datagram_service: String,
+    listeners: Arc<OpenListeners>,
 }
 
 impl Watcher {
     fn tell(&mut self, report: &Report<'_>) {
         match report {
-            Report::ListenerPaused { address, error } => {
+            Report::ListenerPaused { address, error } if os::is_exhausted(error) => {
                 warn!(
-                    "{address} rests, its connections wait: {error} (the system is short of descriptors or memory)"
+                    "{address} is paused: {error} (the system is short of descriptors or memory; what comes waits)"
                 );
             }
-            Report::ListenerResumed { address } => warn!("{address} accepts again"),
+            Report::ListenerPaused { address, error } => {
+                warn!(
+                    "{address} is paused: it fails again and again: {error} (it is closed if that goes on)"
+                );
+            }
+            Report::ListenerResumed { address } => warn!("{address} works again"),
+            Report::ListenerClosed { address, error } => {
+                error!("{address} is closed: it has failed for too long: {error}");
+                self.listeners.one_is_closed();
+            }
+            Report::WaitPaused { error } => {
+                error!("waiting for readiness fails again and again: {error} (it is tried for a while)");
+            }
+            Report::WaitResumed => warn!("waiting for readiness works again"),
+            Report::Panicked { service, conn: Some(_), .. } => {
+                error!("a call of the service {service} panicked; the connection that it served is closed");
+            }
+            Report::Panicked { service, conn: None, .. } => {
+                error!("a call of the service {service} panicked");
+            }
             _ if !self.names_wanted => {}
             Report::Opened { conn, service, peer } => {
                 let name = self.name(service, peer);

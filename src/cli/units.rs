@@ -1,4 +1,4 @@
-//! Durations and sizes as they are written on the command line: `30s`, `50ms`, `64KiB`, `1000`.
+//! Durations and sizes as they are written on the command line: `30s`, `1.5s`, `64KiB`, `1000`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -23,13 +23,33 @@ impl FromStr for Time {
             return Ok(Time(Duration::ZERO));
         }
         // The parser's own words explain three notations; one is enough here.
-        text.parse::<jiff::SignedDuration>()
-            .ok()
-            .and_then(|duration| Duration::try_from(duration).ok())
-            .map(Time)
-            .ok_or_else(|| "expected a duration such as 30s, 50ms or 2m".to_owned())
+        match text.parse::<jiff::SignedDuration>().map(Duration::try_from) {
+            Ok(Ok(duration)) if duration <= TIME_MAX => Ok(Time(duration)),
+            Ok(Ok(_)) => Err(TOO_LONG.to_owned()),
+            Ok(Err(_)) => Err("a duration is not negative".to_owned()),
+            Err(_) if is_out_of_range(text) => Err(TOO_LONG.to_owned()),
+            Err(_) => Err("expected a duration such as 30s, 50ms or 2m".to_owned()),
+        }
     }
 }
+
+/// Whether nothing but the size of its numbers keeps it from being a duration.
+fn is_out_of_range(text: &str) -> bool {
+    let mut small = String::new();
+    for character in text.chars() {
+        match character.is_ascii_digit() {
+            true if small.ends_with('1') => {}
+            true => small.push('1'),
+            false => small.push(character),
+        }
+    }
+    small.parse::<jiff::SignedDuration>().is_ok()
+}
+
+/// Longer than any program runs; instants that are computed from it are far from overflow.
+const TIME_MAX: Duration = Duration::from_secs(100_000 * 60 * 60);
+
+const TOO_LONG: &str = "a duration is at most 100000h (0 is for no limit)";
 
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -44,7 +64,7 @@ impl fmt::Display for Time {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub usize);
 
-const UNITS: [(&str, u32); 4] = [("GiB", 30), ("MiB", 20), ("KiB", 10), ("B", 0)];
+const UNITS: [(&str, u32); 3] = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
 
 impl Size {
     /// The limit that this stands for: 0 is none.
@@ -57,26 +77,24 @@ impl FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Size, String> {
-        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let (number, unit) = text.split_at(digits);
-        let unit = unit.trim_start();
-        let shift = UNITS
-            .iter()
-            .find(|(name, _)| unit.is_empty() || unit.eq_ignore_ascii_case(name))
-            .map(|&(_, shift)| if unit.is_empty() { 0 } else { shift });
-        match (number.parse::<usize>(), shift) {
-            (Ok(number), Some(shift)) => number
-                .checked_mul(1 << shift)
-                .map(Size)
-                .ok_or_else(|| "that is more than this machine can address".to_owned()),
+        let too_large = || "that is more than this machine can address".to_owned();
+        match parse_size::parse_size(text) {
+            Ok(bytes) if is_unambiguous(text) => usize::try_from(bytes).map(Size).map_err(|_| too_large()),
+            Err(parse_size::Error::PosOverflow) => Err(too_large()),
             _ => Err("expected a size such as 64KiB, 1MiB or a number of bytes".to_owned()),
         }
     }
 }
 
+/// Whether the unit, if there is one, counts in 1024s: of KB and k some would expect 1024 and others 1000.
+fn is_unambiguous(text: &str) -> bool {
+    let unit = text.trim_start_matches(|c: char| !c.is_alphabetic());
+    ["", "B", "KiB", "MiB", "GiB", "TiB"].iter().any(|known| unit.eq_ignore_ascii_case(known))
+}
+
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match UNITS.iter().find(|&&(_, shift)| self.0 > 0 && shift > 0 && self.0.is_multiple_of(1 << shift)) {
+        match UNITS.iter().find(|&&(_, shift)| self.0 > 0 && self.0.is_multiple_of(1 << shift)) {
             Some((name, shift)) => write!(f, "{}{name}", self.0 >> shift),
             None => write!(f, "{}", self.0),
         }
@@ -97,8 +115,24 @@ mod tests {
         assert_eq!(time("1.5s"), Ok(Duration::from_millis(1500)));
         assert_eq!(time("0"), Ok(Duration::ZERO));
         assert_eq!(time("0s"), Ok(Duration::ZERO));
-        for bad in ["", "5", "s", "-5s", "5s ago", "5 parsecs", "99999999999999999999s", "1\n"] {
-            assert!(time(bad).is_err(), "{bad:?} was taken for {:?}", time(bad));
+        for (bad, words) in [
+            ("", "such as 30s"),
+            ("5", "such as 30s"),
+            ("s", "such as 30s"),
+            ("-5s", "not negative"),
+            ("5s ago", "not negative"),
+            ("5 parsecs", "such as 30s"),
+            ("1\n", "such as 30s"),
+            ("100001h", "at most 100000h"),
+            ("9999999999999999h", "at most 100000h"),
+            ("99999999999999999999s", "at most 100000h"),
+        ] {
+            let error = time(bad).expect_err(bad);
+            assert!(error.contains(words), "{bad:?}: {error}");
+        }
+        for text in ["30s", "1.5s", "50ms", "1h30m", "100000h", "0", "1us"] {
+            let read = text.parse::<Time>().expect(text);
+            assert_eq!(read.to_string().parse::<Time>(), Ok(read), "{text} is shown as {read}");
         }
         assert_eq!(Time(Duration::from_secs(90)).to_string(), "1m 30s");
         assert_eq!(Time(Duration::ZERO).limit(), None);
@@ -113,11 +147,13 @@ mod tests {
         assert_eq!(size("1000"), Ok(1000));
         assert_eq!(size("1000B"), Ok(1000));
         assert_eq!(size("0"), Ok(0));
-        for bad in ["", "KiB", "-1", "1.5MiB", "64KB", "64k", "99999999999GiB", "18446744073709551616", "1é"]
+        assert_eq!(size("1.5MiB"), Ok(3 << 19));
+        for bad in
+            ["", "KiB", "-1", "64KB", "64k", "64 apples", "99999999999GiB", "18446744073709551616", "1é"]
         {
             assert!(size(bad).is_err(), "{bad:?} was taken for {:?}", size(bad));
         }
-        for text in ["64KiB", "1MiB", "3GiB", "1025", "0"] {
+        for text in ["64KiB", "1MiB", "3GiB", "1025", "0", "1536KiB"] {
             assert_eq!(text.parse::<Size>().map(|size| size.to_string()), Ok(text.to_owned()));
         }
     }

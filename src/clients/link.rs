@@ -2,21 +2,23 @@
 //!
 //! Nothing here waits but [`connect`], and that no longer than it is told to.
 
-use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::{self as unix, UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use tidewheel::Address;
+use tidewheel::net::os::unix_path::{self, UnixPath};
 
 use super::Failure;
 use crate::cli::address::{Location, Place, Transport, look_up_all, loopback};
 use crate::cli::units::Time;
+
+/// Peers that may wait for the one before them.
+const BACKLOG: i32 = 128;
 
 /// A way to a peer that never waits: what cannot be done at once fails with [`ErrorKind::WouldBlock`].
 pub trait Link {
@@ -152,7 +154,7 @@ struct Answers<S, A> {
     socket: S,
     last: Option<(A, String)>,
     /// The socket's file, while there is one.
-    _file: Option<SocketFile>,
+    _file: Option<UnixPath>,
 }
 
 impl Link for Answers<UdpSocket, SocketAddr> {
@@ -189,8 +191,9 @@ impl Link for Answers<UnixDatagram, unix::SocketAddr> {
 
     fn receive(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let (count, from) = self.socket.recv_from(bytes)?;
-        // Whoever has no address can be heard, and not answered.
-        self.last = (!from.is_unnamed()).then(|| {
+        // Whoever has no address can be heard, and not answered; a relative path is none, as it is another one here.
+        let has_address = from.as_pathname().map_or(!from.is_unnamed(), Path::is_absolute);
+        self.last = has_address.then(|| {
             let name = unix_name(&from);
             (from, name)
         });
@@ -243,9 +246,10 @@ pub fn connect(to: &Location, timeout: Time) -> Result<Box<dyn Link>, Failure> {
             return Err(Failure::usage(format!("{to}: there is no port 0 to connect to")));
         }
         (Place::Host(host, port), transport) => {
-            let ips =
-                if host.is_empty() { vec![loopback()] } else { look_up_all(host).map_err(Failure::usage)? };
-            let addresses: Vec<_> = ips.into_iter().map(|ip| SocketAddr::new(ip, *port)).collect();
+            let addresses = match &**host {
+                "" => vec![loopback(*port)],
+                host => look_up_all(host, *port).map_err(Failure::usage)?,
+            };
             if transport == Transport::Udp {
                 connect_udp(&addresses, to)
             } else {
@@ -253,11 +257,16 @@ pub fn connect(to: &Location, timeout: Time) -> Result<Box<dyn Link>, Failure> {
             }
         }
     }
-    .map_err(|error| Failure::failed(format!("cannot connect to {to}: {error}{}", remedy(&error, timeout))))
+    .map_err(|error| {
+        Failure::failed(format!("cannot connect to {to}: {error}{}", remedy(&error, to, timeout)))
+    })
 }
 
-fn remedy(error: &io::Error, timeout: Time) -> String {
+fn remedy(error: &io::Error, to: &Location, timeout: Time) -> String {
     match error.kind() {
+        ErrorKind::InvalidInput if to.needs_interface() => {
+            " (such an address needs its interface: [fe80::1%eth0]:PORT)".to_owned()
+        }
         ErrorKind::ConnectionRefused | ErrorKind::NotFound => {
             " (nobody listens there: check the address, or start the server)".to_owned()
         }
@@ -336,7 +345,11 @@ fn first_of<T>(
 /// A place where peers come: one after another, or all to the same socket.
 pub enum Listening {
     Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
+    Unix(
+        UnixListener,
+        PathBuf,
+        #[expect(dead_code, reason = "it removes the file when it is dropped")] UnixPath,
+    ),
     Datagrams(Box<dyn Link>),
 }
 
@@ -365,16 +378,15 @@ fn listen_at(address: &Address) -> io::Result<(Listening, Address)> {
             (Listening::Datagrams(Box::new(link)), Address::Udp(at))
         }
         Address::Unix(path) => {
-            let listener =
-                unless_stale(path, || UnixListener::bind(path), || UnixStream::connect(path).map(drop))?;
-            let file = SocketFile::new(path)?;
+            let (socket, file) = unix_path::bind_stream(path)?;
+            rustix::net::listen(&socket, BACKLOG)?;
+            let listener = UnixListener::from(socket);
             listener.set_nonblocking(true)?;
-            (Listening::Unix(listener, file), address.clone())
+            (Listening::Unix(listener, path.clone(), file), address.clone())
         }
         Address::UnixDatagram(path) => {
-            let knock = || UnixDatagram::unbound()?.connect(path);
-            let socket = unless_stale(path, || UnixDatagram::bind(path), knock)?;
-            let file = SocketFile::new(path)?;
+            let (socket, file) = unix_path::bind_datagrams(path)?;
+            let socket = UnixDatagram::from(socket);
             socket.set_nonblocking(true)?;
             let link = Answers { socket, last: None, _file: Some(file) };
             (Listening::Datagrams(Box::new(link)), address.clone())
@@ -387,7 +399,7 @@ impl Listening {
     pub fn fd(&self) -> BorrowedFd<'_> {
         match self {
             Listening::Tcp(listener) => listener.as_fd(),
-            Listening::Unix(listener, _) => listener.as_fd(),
+            Listening::Unix(listener, ..) => listener.as_fd(),
             Listening::Datagrams(link) => link.fd(),
         }
     }
@@ -401,58 +413,12 @@ impl Listening {
                 stream.set_nodelay(true)?;
                 Ok(Box::new(Connection { stream, peer: from.to_string() }))
             }
-            Listening::Unix(listener, SocketFile { path, .. }) => {
+            Listening::Unix(listener, path, _) => {
                 let (stream, _) = listener.accept()?;
                 stream.set_nonblocking(true)?;
                 Ok(Box::new(Connection { stream, peer: format!("unix:{}", path.display()) }))
             }
             Listening::Datagrams(_) => Err(ErrorKind::Unsupported.into()),
         }
-    }
-}
-
-/// The file of a unix socket, removed with it, if it is still the one that was made.
-pub struct SocketFile {
-    path: PathBuf,
-    identity: (u64, u64),
-}
-
-impl SocketFile {
-    fn new(path: &Path) -> io::Result<SocketFile> {
-        Ok(SocketFile { path: path.to_owned(), identity: identity(path)? })
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|identity| identity == self.identity) {
-            // One that somebody else removes at the same moment is gone all the same.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
-}
-
-/// Binds; a socket that nobody listens on, which somebody who was killed left behind, is replaced.
-fn unless_stale<T>(
-    path: &Path,
-    bind: impl Fn() -> io::Result<T>,
-    knock: impl FnOnce() -> io::Result<()>,
-) -> io::Result<T> {
-    // Any other file refuses connections, too.
-    let is_socket = || fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
-    match bind() {
-        Err(error)
-            if error.kind() == ErrorKind::AddrInUse
-                && is_socket()
-                && knock().is_err_and(|refused| refused.kind() == ErrorKind::ConnectionRefused) =>
-        {
-            fs::remove_file(path)?;
-            bind()
-        }
-        bound => bound,
     }
 }

@@ -1,19 +1,61 @@
 //! URLs: what is taken for one, and what those of FTP stand for.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
 
 use percent_encoding::percent_decode_str;
 use url::{ParseError, Url};
 
+use crate::cli::address::look_up;
+
 /// The port of FTP.
 const FTP_PORT: u16 = 21;
+
+/// The interfaces of addresses of a link, as URLs of this command name them: URLs as they are kept have no place for them.
+static INTERFACES: Mutex<BTreeMap<Ipv6Addr, u32>> = Mutex::new(BTreeMap::new());
+
+/// The address with its interface, if a URL has named one.
+pub fn with_interface(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(mut at) if at.scope_id() == 0 => {
+            let interfaces = INTERFACES.lock().unwrap_or_else(PoisonError::into_inner);
+            at.set_scope_id(interfaces.get(at.ip()).copied().unwrap_or(0));
+            at.into()
+        }
+        address => address,
+    }
+}
+
+/// Takes the interface out of a URL such as `http://[fe80::1%eth0]/`, and remembers it. In a URL the percent sign may be
+/// written as `%25`.
+fn without_interface(text: &str) -> Result<Cow<'_, str>, String> {
+    let Some((scheme, rest)) = text.split_once("://") else { return Ok(text.into()) };
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let parts = || {
+        let (before, host) = authority.split_once('[')?;
+        let (host, after) = host.split_once(']')?;
+        let (ip, interface) = host.split_once('%')?;
+        let interface = interface.strip_prefix("25").filter(|rest| !rest.is_empty()).unwrap_or(interface);
+        Some((before, ip.parse::<Ipv6Addr>().ok()?, interface, after))
+    };
+    let Some((before, ip, interface, after)) = parts() else { return Ok(text.into()) };
+    let SocketAddr::V6(found) = look_up(&format!("{ip}%{interface}"), 0)? else { return Ok(text.into()) };
+    let mut interfaces = INTERFACES.lock().unwrap_or_else(PoisonError::into_inner);
+    if interfaces.insert(ip, found.scope_id()).is_some_and(|other| other != found.scope_id()) {
+        return Err(format!("{ip} is asked for on two interfaces: use a command for each"));
+    }
+    Ok(format!("{scheme}://{before}[{ip}]{after}{path}").into())
+}
 
 /// Reads a URL of one of `schemes`.
 ///
 /// # Errors
 /// What is wrong with it. A password in it is not repeated.
 pub fn url(text: &str, schemes: &[&str]) -> Result<Url, String> {
+    let text = &*without_interface(text)?;
     match Url::parse(text) {
         Ok(url) => {
             let mut shown = url.clone();
@@ -113,7 +155,8 @@ impl FtpPlace {
     /// # Errors
     /// When there is no such host.
     pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        self.url.socket_addrs(|| Some(FTP_PORT))
+        let all = self.url.socket_addrs(|| Some(FTP_PORT))?;
+        Ok(all.into_iter().map(with_interface).collect())
     }
 }
 
@@ -157,6 +200,24 @@ mod tests {
             let told = url(text, &ALL).expect_err(text);
             assert!(told.contains(reason) && !told.contains("secret"), "{told}");
         }
+    }
+
+    #[test]
+    fn an_interface_in_a_url_is_kept_beside_it() {
+        // lo is the first interface everywhere. Each text has an address of its own, as the memory is one for all.
+        for (text, left, interface) in [
+            ("http://[fe80::a1%25lo]:80/x%20y", "http://[fe80::a1]/x%20y", 1),
+            ("ftp://u@[fe80::a2%lo]/", "ftp://u@[fe80::a2]/", 1),
+            ("http://[fe80::a3%1]/?a=[b%c]", "http://[fe80::a3]/?a=[b%c]", 1),
+            ("http://[fe80::a4]/%25lo", "http://[fe80::a4]/%25lo", 0),
+        ] {
+            let url = url(text, &ALL).expect(text);
+            assert_eq!(url.as_str(), left);
+            let address = url.socket_addrs(|| Some(FTP_PORT)).expect(text)[0];
+            let SocketAddr::V6(address) = with_interface(address) else { panic!("{text}") };
+            assert_eq!(address.scope_id(), interface, "{text}");
+        }
+        assert!(url("http://[fe80::a5%no-such-link]/", &ALL).expect_err("no link").contains("no-such-link"));
     }
 
     #[test]

@@ -15,6 +15,9 @@ use tidewheel::services::Language;
 use crate::cli::settings::{self, Lang};
 use crate::cli::units::Time;
 
+/// What is this long never ends: a hundred years.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// How much is read at once.
 const PIECE_BYTES: usize = 64 << 10;
 
@@ -32,7 +35,9 @@ pub struct TermOptions {
 
 impl TermOptions {
     pub fn terms(&self) -> Terms {
-        Terms { timeout: self.timeout.limit(), language: settings::language(self.lang) }
+        // The library's clock ends some time.
+        let timeout = self.timeout.limit().filter(|&timeout| timeout < FOR_EVER);
+        Terms { timeout, language: settings::language(self.lang) }
     }
 }
 

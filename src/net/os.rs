@@ -1,31 +1,38 @@
 //! The real system: mio for readiness and sockets, socket2 for options. The only file that knows either, or the
 //! clock, or unsafe code.
 
-use std::fs;
 use std::io::{self, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::ptr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
+use self::alarm::Alarm;
 use self::batch::{Ring, WRITES_MAX, WRITES_MIN};
 use self::datagram::DatagramSocket;
+use self::unix_path::UnixPath;
 use super::{
-    Address, Flags, ListenOptions, Net, Peer, Readiness, Short, WAKER, Wake, Wire, source_token,
-    write_one_by_one,
+    ALARM, Address, Delivery, Flags, ListenOptions, Net, Peer, Readiness, Short, WAKER, Wake, Wire,
+    source_token, write_one_by_one,
 };
 use crate::datagram::{Inbound, Outbound};
 use crate::slots::ConnId;
 use crate::timer::Instant;
 
+mod alarm;
 mod batch;
 mod datagram;
+mod paths;
+mod queues;
+pub mod unix_path;
 
 /// Events taken from the system in one turn.
 const EVENTS_PER_POLL: usize = 1024;
@@ -52,11 +59,15 @@ pub struct Os {
     ring: Option<Ring>,
     /// By index.
     sources: Vec<Option<Source>>,
+    alarm: Alarm,
+    /// The mode of unix sockets; `None`: the umask decides.
+    unix_mode: Option<u32>,
 }
 
 enum Source {
     Tcp(TcpListener),
-    Unix(UnixListener, #[expect(dead_code, reason = "removes the file when dropped")] SocketFile),
+    /// The file goes first: whoever still finds it is served.
+    Unix(#[expect(dead_code, reason = "removes the file when dropped")] UnixPath, UnixListener),
     Datagram(DatagramSocket),
 }
 
@@ -71,8 +82,15 @@ impl Os {
         let poll = mio::Poll::new()?;
         let waker = Arc::new(mio::Waker::new(poll.registry(), Token(WAKER as usize))?);
         let start = std::time::Instant::now();
+        let alarm = Alarm::new()?;
+        poll.registry().register(
+            &mut SourceFd(&alarm.as_fd().as_raw_fd()),
+            Token(ALARM as usize),
+            Interest::READABLE,
+        )?;
         let ring = if io_uring { Ring::new() } else { None };
-        Ok(Os { poll, waker, start, busy_poll, streams: Vec::new(), ring, sources: Vec::new() })
+        let (streams, sources) = (Vec::new(), Vec::new());
+        Ok(Os { poll, waker, start, busy_poll, streams, ring, sources, alarm, unix_mode: None })
     }
 
     #[inline]
@@ -170,6 +188,86 @@ impl Os {
     }
 }
 
+impl Os {
+    /// What unix sockets that are bound from now on get as their mode.
+    pub(crate) fn set_unix_mode(&mut self, mode: Option<u32>) {
+        self.unix_mode = mode;
+    }
+
+    /// The first half of [`Net::listen`]: the address is taken, and nobody can connect to it yet.
+    pub(crate) fn bind(
+        &mut self,
+        source: u32,
+        address: &Address,
+        options: ListenOptions,
+    ) -> io::Result<Address> {
+        let ListenOptions { reuse_port } = options;
+        let (opened, bound) = match address {
+            Address::Tcp(at) => {
+                let at = canonical(*at);
+                let socket = inet_socket(&at, Type::STREAM, Protocol::TCP, reuse_port)?;
+                socket.set_reuse_address(true)?;
+                // Accepted sockets inherit these.
+                socket.set_tcp_nodelay(true)?;
+                socket.set_keepalive(true)?;
+                socket.set_tcp_keepalive(
+                    &TcpKeepalive::new()
+                        .with_time(KEEPALIVE_TIME)
+                        .with_interval(KEEPALIVE_INTERVAL)
+                        .with_retries(KEEPALIVE_RETRIES),
+                )?;
+                socket.bind(&at.into())?;
+                let listener = TcpListener::from_std(socket.into());
+                let bound = Address::Tcp(listener.local_addr()?);
+                (Source::Tcp(listener), bound)
+            }
+            Address::Udp(at) => {
+                let (socket, bound) = DatagramSocket::udp(&canonical(*at), reuse_port)?;
+                (Source::Datagram(socket), Address::Udp(bound))
+            }
+            Address::Unix(path) => {
+                let (socket, file) = unix_path::bind(path, Type::STREAM, self.unix_mode)?;
+                (Source::Unix(file, UnixListener::from_std(socket.into())), address.clone())
+            }
+            Address::UnixDatagram(path) => {
+                (Source::Datagram(DatagramSocket::unix(path, self.unix_mode)?), address.clone())
+            }
+        };
+        if source as usize >= self.sources.len() {
+            self.sources.resize_with(source as usize + 1, || None);
+        }
+        self.sources[source as usize] = Some(opened);
+        Ok(bound)
+    }
+
+    /// The second half: from now on peers are reported. With `share`, other sockets with SO_REUSEPORT may listen there from
+    /// now on as well. That comes last: as long as a socket has not said so the kernel gives the port to nobody else, and
+    /// refuses it where others listen, whatever those have said.
+    pub(crate) fn start_listening(&mut self, source: u32, share: bool) -> io::Result<()> {
+        let (registry, token) = (self.poll.registry(), Token(source_token(source) as usize));
+        match self.sources[source as usize].as_mut() {
+            Some(Source::Tcp(listener)) => {
+                SockRef::from(&*listener).listen(BACKLOG)?;
+                if share {
+                    SockRef::from(&*listener).set_reuse_port(true)?;
+                }
+                registry.register(listener, token, Interest::READABLE)
+            }
+            Some(Source::Unix(_, listener)) => {
+                SockRef::from(&*listener).listen(BACKLOG)?;
+                registry.register(listener, token, Interest::READABLE)
+            }
+            Some(Source::Datagram(socket)) => {
+                if share {
+                    socket.share_port()?;
+                }
+                socket.register(registry, token)
+            }
+            None => unreachable!("the reactor names only sources that it opened"),
+        }
+    }
+}
+
 impl AsFd for Os {
     fn as_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the poll owns the descriptor and lives as long as the borrow of self.
@@ -210,11 +308,16 @@ impl Net for Os {
         Events::with_capacity(EVENTS_PER_POLL)
     }
 
+    #[inline(always)]
     fn wait(&mut self, events: &mut Events, max_wait: Option<Duration>) -> io::Result<()> {
         if !self.busy_poll.is_zero() && max_wait != Some(Duration::ZERO) {
             return self.spin_and_wait(events, max_wait);
         }
         self.sleep(events, max_wait)
+    }
+
+    fn pause(&mut self, duration: Duration) {
+        std::thread::sleep(duration);
     }
 
     #[inline]
@@ -226,50 +329,16 @@ impl Net for Os {
         Arc::new(OsWaker(self.waker.clone()))
     }
 
+    fn set_alarm(&mut self, after: Duration) -> io::Result<()> {
+        self.alarm.set(after)
+    }
+
     fn listen(&mut self, source: u32, address: &Address, options: ListenOptions) -> io::Result<Address> {
-        let ListenOptions { reuse_port, delivery_timeout } = options;
-        let (mut opened, bound) = match address {
-            Address::Tcp(at) => {
-                let socket = inet_socket(at, Type::STREAM, Protocol::TCP, reuse_port)?;
-                socket.set_reuse_address(true)?;
-                // Accepted sockets inherit these.
-                socket.set_tcp_nodelay(true)?;
-                socket.set_keepalive(true)?;
-                socket.set_tcp_keepalive(
-                    &TcpKeepalive::new()
-                        .with_time(KEEPALIVE_TIME)
-                        .with_interval(KEEPALIVE_INTERVAL)
-                        .with_retries(KEEPALIVE_RETRIES),
-                )?;
-                socket.set_tcp_user_timeout(delivery_timeout)?;
-                socket.bind(&(*at).into())?;
-                socket.listen(BACKLOG)?;
-                let listener = TcpListener::from_std(socket.into());
-                let bound = Address::Tcp(listener.local_addr()?);
-                (Source::Tcp(listener), bound)
-            }
-            Address::Udp(at) => {
-                let (socket, bound) = DatagramSocket::udp(at, reuse_port)?;
-                (Source::Datagram(socket), Address::Udp(bound))
-            }
-            Address::Unix(path) => {
-                let socket = unix_socket(path, Type::STREAM)?;
-                let file = SocketFile::new(path)?;
-                socket.listen(BACKLOG)?;
-                (Source::Unix(UnixListener::from_std(socket.into()), file), address.clone())
-            }
-            Address::UnixDatagram(path) => (Source::Datagram(DatagramSocket::unix(path)?), address.clone()),
-        };
-        let (registry, token) = (self.poll.registry(), Token(source_token(source) as usize));
-        match &mut opened {
-            Source::Tcp(listener) => registry.register(listener, token, Interest::READABLE)?,
-            Source::Unix(listener, _) => registry.register(listener, token, Interest::READABLE)?,
-            Source::Datagram(socket) => socket.register(registry, token)?,
+        let bound = self.bind(source, address, options)?;
+        if let Err(error) = self.start_listening(source, false) {
+            self.unlisten(source);
+            return Err(error);
         }
-        if source as usize >= self.sources.len() {
-            self.sources.resize_with(source as usize + 1, || None);
-        }
-        self.sources[source as usize] = Some(opened);
         Ok(bound)
     }
 
@@ -283,7 +352,7 @@ impl Net for Os {
                 let (stream, from) = listener.accept()?;
                 (stream, Peer::Inet(canonical(from)))
             }
-            Source::Unix(listener, _) => {
+            Source::Unix(_, listener) => {
                 let (stream, from) = listener.accept()?;
                 (as_stream(stream), Peer::Unix(from.as_pathname().map(Path::to_owned)))
             }
@@ -296,7 +365,7 @@ impl Net for Os {
     fn connect(&mut self, address: &Address, id: ConnId) -> io::Result<()> {
         let stream = match address {
             Address::Tcp(to) => {
-                let stream = TcpStream::connect(*to)?;
+                let stream = TcpStream::connect(canonical(*to))?;
                 stream.set_nodelay(true)?;
                 stream
             }
@@ -342,7 +411,7 @@ impl Net for Os {
         SockRef::from(self.stream(id)).send_vectored_with_flags(pieces, libc::MSG_NOSIGNAL)
     }
 
-    #[inline]
+    #[inline(always)]
     fn write_each<'a>(
         &mut self,
         list: impl Iterator<Item = (usize, ConnId, &'a [u8])>,
@@ -352,6 +421,14 @@ impl Net for Os {
             return self.write_in_chunks(list, short);
         }
         write_one_by_one(self, list, short)
+    }
+
+    fn delivery(&mut self, id: ConnId) -> io::Result<Delivery> {
+        queues::delivery(self.stream(id).as_fd())
+    }
+
+    fn unread(&mut self, id: ConnId) -> io::Result<usize> {
+        queues::unread(self.stream(id).as_fd())
     }
 
     fn take_error(&mut self, id: ConnId) -> Option<io::Error> {
@@ -371,12 +448,15 @@ impl Net for Os {
         }
     }
 
+    #[inline]
     fn receive(&mut self, source: u32, batch: &mut Inbound) -> io::Result<usize> {
         self.datagram_socket(source).receive(batch)
     }
 
+    #[inline]
     fn transmit(&mut self, source: u32, batch: &Outbound, first: usize) -> io::Result<usize> {
-        self.datagram_socket(source).transmit(batch, first)
+        let start = self.start;
+        self.datagram_socket(source).transmit(batch, first, || start.elapsed())
     }
 
     fn rearm_datagram(&mut self, source: u32, write: bool) -> io::Result<()> {
@@ -389,11 +469,11 @@ impl Net for Os {
         }
     }
 
-    fn is_local(&mut self, ip: IpAddr) -> bool {
-        // The kernel lets nobody bind to an address of another machine. Where it says something else (there may be no
-        // descriptor left) the careful answer is yes.
-        !std::net::UdpSocket::bind((ip, 0))
-            .is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
+    #[cfg(target_env = "gnu")]
+    fn release_memory(&mut self) {
+        // SAFETY: malloc_trim takes no pointer and may be called by any thread at any time.
+        // It returns whether there was anything to give back.
+        unsafe { libc::malloc_trim(0) };
     }
 }
 
@@ -443,9 +523,12 @@ fn to_mio(interest: Flags) -> Interest {
     all
 }
 
-/// IPv4 peers of a dual-stack socket as IPv4.
+/// IPv4 as IPv4, also where it is written as IPv6 or appears so on a socket for both. The scope of an IPv6 address stays.
 fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::from((ip, address.port())),
+        IpAddr::V6(_) => address,
+    }
 }
 
 fn inet_socket(at: &SocketAddr, kind: Type, protocol: Protocol, reuse_port: bool) -> io::Result<Socket> {
@@ -458,50 +541,6 @@ fn inet_socket(at: &SocketAddr, kind: Type, protocol: Protocol, reuse_port: bool
         socket.set_reuse_port(true)?;
     }
     Ok(socket)
-}
-
-fn unix_socket(path: &Path, kind: Type) -> io::Result<Socket> {
-    let address = SockAddr::unix(path)?;
-    let socket = Socket::new(Domain::UNIX, kind.nonblocking(), None)?;
-    match socket.bind(&address) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path, &address, kind) => {
-            fs::remove_file(path)?;
-            socket.bind(&address)?;
-        }
-        bound => bound?,
-    }
-    Ok(socket)
-}
-
-/// Whether a path is a socket that nobody listens on: what a server that was killed leaves behind.
-fn is_stale(path: &Path, address: &SockAddr, kind: Type) -> bool {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
-    let connect = || Socket::new(Domain::UNIX, kind.nonblocking(), None)?.connect(address);
-    is_socket && connect().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-}
-
-/// The file of a unix socket; it is removed when dropped, if it is still the one that was made.
-struct SocketFile {
-    path: PathBuf,
-    identity: (u64, u64),
-}
-
-impl SocketFile {
-    fn new(path: &Path) -> io::Result<SocketFile> {
-        let found = fs::symlink_metadata(path)?;
-        Ok(SocketFile { path: path.to_owned(), identity: (found.dev(), found.ino()) })
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let ours =
-            fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
-        if ours {
-            // A file that somebody else removes at the same moment is gone all the same.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
 }
 
 /// Whether an accept failed because the system had no descriptor or memory for the connection, so that it makes no
@@ -539,5 +578,32 @@ fn descriptor_limits() -> io::Result<libc::rlimit> {
     match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } {
         0 => Ok(limit),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Whether this program ignores a signal, as it does when whoever started it did.
+///
+/// # Errors
+/// When there is no such signal.
+pub fn ignores_signal(signal: i32) -> io::Result<bool> {
+    let mut now = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: without a new action the call changes nothing, and fills the one that the pointer is to.
+    match unsafe { libc::sigaction(signal, ptr::null(), now.as_mut_ptr()) } {
+        // SAFETY: the call returned 0, so it has written the action.
+        0 => Ok(unsafe { now.assume_init() }.sa_sigaction == libc::SIG_IGN),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_that_are_ignored_are_known() {
+        // The runtime ignores this one for every program; nobody can ignore that one.
+        assert!(ignores_signal(libc::SIGPIPE).unwrap());
+        assert!(!ignores_signal(libc::SIGKILL).unwrap());
+        assert!(ignores_signal(10_000).is_err());
     }
 }

@@ -4,7 +4,8 @@
 //! short, buffers are tiny, events are late, doubled or wrong, connections break, descriptors run out and clocks
 //! step, as [`Faults`] says. The reactor, the limits and the services are the real ones. Everything follows from the
 //! seed: the same seed gives the same [`Trace`], so a failure can be replayed exactly ([`check`]). No time passes
-//! but virtual time.
+//! but virtual time. After every turn the reactor checks that it does not contradict itself: its counts, its lists, its
+//! timers and the bytes that it accounts for.
 //!
 //! ```
 //! use tidewheel::sim::{self, Faults, Sim};
@@ -48,10 +49,11 @@ pub use faults::Faults;
 pub use peer::{PeerId, PeerState};
 pub use random::Random;
 pub use seeds::check;
-pub use system::{Reach, SimNet};
+use system::Failing;
+pub use system::{Reach, SimNet, at_work};
 pub use trace::Trace;
 
-use super::{Address, Peer};
+use super::{Address, Checks, Peer};
 use crate::limits::Limits;
 use crate::reactor::{ListenerId, Reactor};
 use crate::service::{Options, Service, ServiceId};
@@ -91,7 +93,10 @@ impl Sim {
 
     /// A reactor with these limits on a simulated system. Where they name no `connections_max` it is unlimited,
     /// so that [`Faults::descriptors_max`] can be reached.
+    ///
+    /// A panic in a service is a failed scenario, whatever [`Limits::catch_panics`] says: see [`Sim::catch_panics`].
     pub fn with_limits(seed: u64, faults: Faults, limits: Limits) -> Sim {
+        let limits = Limits { catch_panics: false, ..limits };
         let reactor = Reactor::with_net(SimNet::new(seed, faults), limits, usize::MAX);
         Sim { reactor, seed, sources: 0 }
     }
@@ -139,6 +144,17 @@ impl Sim {
         &mut self.reactor
     }
 
+    /// Bytes of memory that the reactor counts against its limits.
+    pub fn accounted_bytes(&mut self) -> usize {
+        self.reactor.accounted_bytes()
+    }
+
+    /// From here on a panic in a service closes the connection that it was called for, as with
+    /// [`Limits::catch_panics`]. Else it ends the scenario, so that assertions in services of tests count.
+    pub fn catch_panics(&mut self) {
+        self.reactor.set_catch_panics();
+    }
+
     /// Descriptors that are open: listeners, datagram sockets and connections.
     pub fn descriptors(&mut self) -> usize {
         self.net().descriptors()
@@ -147,6 +163,19 @@ impl Sim {
     /// What goes wrong from here on.
     pub fn faults(&mut self) -> &mut Faults {
         &mut self.net().faults
+    }
+
+    /// Accepting from a listener, or receiving from a datagram socket, fails so many times from here on, or until that is said
+    /// anew, with this error of the system (a number, as in [`std::io::Error::from_raw_os_error`]). The first failure is there to be
+    /// met at once.
+    pub fn fail_source(&mut self, listener: Listener, error: i32, times: u64) {
+        self.net().fail_source(listener.source, error, times);
+    }
+
+    /// Waiting for readiness fails so many times from here on, or until that is said anew, with this error of the system. What
+    /// is ready meanwhile is told later.
+    pub fn fail_waits(&mut self, error: i32, times: u64) {
+        self.net().failing_waits = Failing { error, times };
     }
 
     fn net(&mut self) -> &mut SimNet {
@@ -195,47 +224,101 @@ impl Sim {
         found.map_or(Vec::new(), |remote| remote.callers.clone())
     }
 
-    /// A peer sends bytes, behind everything it has to send. Once it has ended its side, by itself or with
-    /// [`Sim::finish`], this does nothing.
+    /// A peer sends bytes, behind everything it has to send.
+    ///
+    /// # Panics
+    /// If it has ended its side, by itself or with [`Sim::finish`], or has no connection any more: a scenario that goes on
+    /// as if it were sent shows nothing. Where that may happen, use [`Sim::try_send`].
+    #[track_caller]
     pub fn send(&mut self, peer: PeerId, bytes: &[u8]) {
-        let played = &mut self.net().peers[peer.0];
-        if !played.finishes {
-            played.to_send.extend(bytes);
-            self.net().attend_soon(peer);
+        self.assert_can_send(peer, "cannot send");
+        self.net().peers[peer.0].to_send.extend(bytes);
+        self.net().attend_soon(peer);
+    }
+
+    /// Like [`Sim::send`], where the peer may have ended its side or its connection may have broken. Returns whether it sends.
+    pub fn try_send(&mut self, peer: PeerId, bytes: &[u8]) -> bool {
+        let can = self.can_send(peer);
+        if can {
+            self.send(peer, bytes);
         }
+        can
+    }
+
+    /// Whether a peer may still send: its connection is established or on its way there, and it has not ended its side.
+    ///
+    /// What it does not know yet does not count: as in life, bytes may be lost in a connection that has just broken.
+    pub fn can_send(&mut self, peer: PeerId) -> bool {
+        self.net().sends_no_more(peer).is_none()
     }
 
     /// A peer's urgent byte arrives, at once and behind what has arrived: reads stop short there. The byte itself is
-    /// no part of the stream. Does nothing on unix sockets and before the connection is established.
-    pub fn send_urgent(&mut self, peer: PeerId) {
-        self.net().urge(peer);
+    /// no part of the stream, and one that arrives before the last has been read is as good as none. Returns whether there is
+    /// a connection for it: not on a unix socket, which has no urgent data, and not before it is established.
+    ///
+    /// # Panics
+    /// As [`Sim::send`].
+    #[track_caller]
+    pub fn send_urgent(&mut self, peer: PeerId) -> bool {
+        self.assert_can_send(peer, "cannot send an urgent byte");
+        self.net().urge(peer)
     }
 
     /// A peer ends its side once everything it has to send is sent, and goes on reading (a half-close).
     ///
-    /// Otherwise it ends its side when the server has ended the other; see [`Sim::stay`].
-    pub fn finish(&mut self, peer: PeerId) {
-        self.net().peers[peer.0].finishes = true;
-        self.net().attend_soon(peer);
+    /// Otherwise it ends its side when the server has ended the other; see [`Sim::stay`]. Returns whether it ends its side
+    /// for this: not if it has ended it before, and not if it has no connection any more.
+    pub fn finish(&mut self, peer: PeerId) -> bool {
+        let can = self.can_send(peer);
+        if can {
+            self.net().peers[peer.0].finishes = true;
+            self.net().attend_soon(peer);
+        }
+        can
     }
 
     /// A peer does not end its side when the server ends the other.
+    ///
+    /// # Panics
+    /// As [`Sim::send`]: it has ended its side already.
+    #[track_caller]
     pub fn stay(&mut self, peer: PeerId) {
+        self.assert_can_send(peer, "cannot stay");
         self.net().peers[peer.0].stays = true;
     }
 
-    /// A peer closes both sides, as programs do that exit: what comes later is answered with a reset.
-    pub fn close(&mut self, peer: PeerId) {
-        self.net().close_peer(peer, false);
+    #[track_caller]
+    fn assert_can_send(&mut self, peer: PeerId, what: &str) {
+        if let Some(why) = self.net().sends_no_more(peer) {
+            panic!("{peer:?} {what}: {why}");
+        }
     }
 
-    /// A peer resets its connection: what it has not sent yet is lost.
-    pub fn reset(&mut self, peer: PeerId) {
-        self.net().close_peer(peer, true);
+    #[track_caller]
+    fn assert_connected(&mut self, peer: PeerId, what: &str) {
+        if let Some(why) = self.net().is_gone(peer) {
+            panic!("{peer:?} {what}: {why}");
+        }
+    }
+
+    /// A peer closes both sides, as programs do that exit: what comes later is answered with a reset. Returns whether it had
+    /// a connection to close.
+    pub fn close(&mut self, peer: PeerId) -> bool {
+        self.net().close_peer(peer, false)
+    }
+
+    /// A peer resets its connection: what it has not sent yet is lost. Returns whether it had a connection to reset.
+    pub fn reset(&mut self, peer: PeerId) -> bool {
+        self.net().close_peer(peer, true)
     }
 
     /// A peer vanishes without a word: nothing reaches it any more, and nothing comes from it.
+    ///
+    /// # Panics
+    /// If it has no connection any more.
+    #[track_caller]
     pub fn cut_off(&mut self, peer: PeerId) {
+        self.assert_connected(peer, "cannot be cut off");
         self.net().cut_off(peer);
     }
 
@@ -244,7 +327,7 @@ impl Sim {
         self.net().peers[peer.0].reads = false;
     }
 
-    /// A peer reads again.
+    /// A peer reads again. Does nothing if it does already; a connection that broke meanwhile it sees broken.
     pub fn resume_reading(&mut self, peer: PeerId) {
         self.net().peers[peer.0].reads = true;
         self.net().attend_soon(peer);
@@ -347,15 +430,20 @@ impl Sim {
     /// Turns until `end`, or until `goes_on` says no. Returns whether that was why.
     fn run_while(&mut self, end: Instant, goes_on: impl Fn(&SimNet, Option<Duration>) -> bool) -> bool {
         let mut idle_turns = 0;
-        loop {
-            let timeout = self.reactor.next_timeout();
+        let mut turned = false;
+        let ended = loop {
+            let mut timeout = self.reactor.next_timeout();
+            if let Some(rings_in) = self.net().rings_in() {
+                timeout = Some(timeout.map_or(rings_in, |timeout| timeout.min(rings_in)));
+            }
             if !goes_on(self.net(), timeout) {
-                return true;
+                break true;
             }
             let now = self.now();
             if now >= end {
-                return false;
+                break false;
             }
+            turned = true;
             let progress = self.net().progress;
             if let Err(error) = self.reactor.turn(Some(end - now)) {
                 panic!("{error}");
@@ -366,7 +454,11 @@ impl Sim {
                 idle_turns < IDLE_TURNS_MAX,
                 "the reactor spins: it does not wait, and in {idle_turns} turns nothing moved"
             );
+        };
+        if turned {
+            self.reactor.assert_invariants(Checks::All);
         }
+        ended
     }
 
     // ---- what happened ----

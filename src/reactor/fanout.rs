@@ -7,7 +7,7 @@
 use std::io;
 
 use super::{Reactor, would_block};
-use crate::connection::Marks;
+use crate::connection::{Marks, Phase};
 use crate::net::Net;
 use crate::slots::ConnId;
 use crate::state::{State, reason_of};
@@ -16,9 +16,10 @@ impl<N: Net> Reactor<N> {
     #[inline(never)]
     pub(super) fn deliver_logs(&mut self) {
         for log in self.state.outbox.logs.numbers() {
+            let topic = self.state.outbox.logs.topic(log);
             let mut from = 0;
             while let Some((index, id)) = self.write_log(log, from) {
-                self.state.hear(id, false);
+                self.state.hear_topic(id, topic);
                 from = index + 1;
             }
             self.state.append_to_arrears(log);
@@ -28,9 +29,9 @@ impl<N: Net> Reactor<N> {
     /// Writes the log to its topic's members, until one is out of the ordinary. Returns where that one is in the list, and who.
     fn write_log(&mut self, log: u64, from: usize) -> Option<(usize, ConnId)> {
         let Reactor { net, state, short, .. } = self;
-        let State { outbox, topics, conns, metrics, now, .. } = state;
+        let State { outbox, topics, conns, metrics, now, progress, attention, .. } = state;
         let topic = outbox.logs.topic(log);
-        let bytes = &outbox.logs.bytes(log)[..];
+        let bytes = outbox.logs.bytes(log);
         let mut stopped = None;
         let members = topics.attending(topic).iter().enumerate().skip(from);
         let ordinary = members.map_while(|(index, member)| match conns.get_mut(member.conn) {
@@ -47,7 +48,9 @@ impl<N: Net> Reactor<N> {
                 None
             }
         });
-        metrics.bytes_out += net.write_each(ordinary, short) as u64;
+        let whole = net.write_each(ordinary, short);
+        metrics.bytes_out += whole as u64;
+        *attention |= whole > 0 && progress.has_output();
         while let Some((index, written)) = self.short.pop() {
             let id = self.state.topics.attending(topic)[index].conn;
             self.keep_log(log, id, written);
@@ -59,6 +62,9 @@ impl<N: Net> Reactor<N> {
     fn keep_log(&mut self, log: u64, id: ConnId, written: io::Result<usize>) {
         let state = &mut self.state;
         let Some(conn) = state.conns.get_mut(id) else { return };
+        if conn.phase() == Phase::Dead {
+            return;
+        }
         let count = match written {
             Ok(count) => count,
             Err(error) if would_block(&error) => 0,

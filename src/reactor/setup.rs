@@ -1,15 +1,16 @@
 //! Making a reactor, giving it services and addresses, and ending it.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
 
+use super::failures::Failures;
 use super::remote::Remote;
 use super::sharing::Sharing;
 use super::sources::{ListenerId, Source};
 use super::{Reactor, Registered};
-use crate::connection::{CloseReason, Connection, Marks, Phase, Timeouts};
+use crate::connection::{Connection, Marks, Phase, Timeouts};
 use crate::datagram::{Inbound, Outbound};
 use crate::error::Error;
 use crate::limits::Limits;
@@ -21,18 +22,10 @@ use crate::output::{INPUT_ALIGN, TURN_BYTES};
 use crate::service::{Context, Options, Receive, Service, ServiceId};
 use crate::slots::ConnId;
 use crate::state::{Departures, Observer, READ_BYTES, State};
+use crate::timer::Instant;
 
 /// Descriptors that are not for connections: the event queue, the waker, standard streams, what the program opens.
-const DESCRIPTOR_RESERVE: u64 = 64;
-
-/// What [`Reactor::drain`] came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Drained {
-    /// Connections that ended in order.
-    pub closed: usize,
-    /// Connections that were broken off at the deadline.
-    pub aborted: usize,
-}
+const DESCRIPTOR_RESERVE: usize = 64;
 
 impl Reactor<Os> {
     /// A reactor on the real system.
@@ -41,16 +34,45 @@ impl Reactor<Os> {
     /// [`Error::Setup`] when the system has no descriptor or memory for an event queue.
     pub fn new(limits: Limits) -> Result<Reactor<Os>, Error> {
         let descriptors = os::descriptor_limit().map_err(Error::Setup)?;
-        let spare = descriptors.saturating_sub(DESCRIPTOR_RESERVE + limits.refusals_max as u64).max(1);
-        Ok(Reactor::with_net(
-            Os::new(limits.busy_poll, limits.io_uring).map_err(Error::Setup)?,
-            limits,
-            spare as usize,
-        ))
+        let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+        // Where there are few, refusals and all else are left with a part of them.
+        let limits = Limits { refusals_max: limits.refusals_max.min(descriptors / 8), ..limits };
+        let reserve = (DESCRIPTOR_RESERVE + limits.refusals_max).min(descriptors / 2);
+        let net = Os::new(limits.busy_poll, limits.io_uring).map_err(Error::Setup)?;
+        Ok(Reactor::with_net(net, limits, (descriptors - reserve).max(1)))
     }
 }
 
 impl Reactor<Os> {
+    /// Takes an address for a service, and lets nobody connect to it yet: a server of several addresses takes all of them
+    /// before it accepts on any, so that a start that fails has accepted nobody. Returns the address as
+    /// [`Reactor::listen`] does. Datagrams wait from now on.
+    ///
+    /// # Errors
+    /// [`Error::Listen`]; nothing is left bound.
+    pub fn bind(&mut self, address: &Address, service: ServiceId) -> Result<(ListenerId, Address), Error> {
+        self.open_source(address, service, false, Os::bind)
+    }
+
+    /// Begins to listen on an address that was taken with [`Reactor::bind`]. With `share`, other reactors may join it with
+    /// [`Reactor::listen_shared`] from then on: programs that were there before have been ruled out by then.
+    ///
+    /// # Errors
+    /// [`Error::Listen`]: somebody else was faster. The listener is closed.
+    pub fn start_listening(&mut self, listener: ListenerId, share: bool) -> Result<(), Error> {
+        self.net.start_listening(listener.0, share).map_err(|source| {
+            let address = self.sources[listener.0 as usize].address.clone();
+            self.unlisten(listener);
+            Error::Listen { address, source }
+        })
+    }
+
+    /// The mode of the files of unix sockets from now on, such as `0o660`. They have it as soon as they are there: for that
+    /// moment the umask of the process is another. By default (`None`) the umask decides.
+    pub fn set_unix_mode(&mut self, mode: Option<u32>) {
+        self.net.set_unix_mode(mode);
+    }
+
     /// Whether the writes of a turn are made through io_uring: see [`Limits::io_uring`].
     pub fn uses_io_uring(&self) -> bool {
         self.net.uses_io_uring()
@@ -87,9 +109,8 @@ impl<N: Net> Reactor<N> {
     pub fn with_net(net: N, limits: Limits, connections_max: usize) -> Reactor<N> {
         let remote = Remote::new(net.waker());
         let connections_max = limits.connections_max.unwrap_or(connections_max);
-        // Whoever begins to read below TURN_BYTES has room for kept input and for two reads behind it.
-        let buffer: Box<[u8]> =
-            vec![0; TURN_BYTES + limits.input_bytes_max + 3 * READ_BYTES + INPUT_ALIGN].into();
+        // Whoever begins to read below TURN_BYTES has room for kept input, as far as it is copied there, and for two reads behind it.
+        let buffer: Box<[u8]> = vec![0; TURN_BYTES + 4 * READ_BYTES + INPUT_ALIGN].into();
         let mut state = State::new(limits, connections_max);
         state.outbox.set_input(&buffer);
         Reactor {
@@ -101,11 +122,16 @@ impl<N: Net> Reactor<N> {
             inboxes: Vec::new(),
             remote,
             inbound: None,
+            unshown: None,
             sharing: Sharing::default(),
             last_served: 0,
+            due: VecDeque::new(),
             short: Vec::new(),
-            events: None,
+            batch: None,
+            in_left_over: false,
             left_over: false,
+            wait_failures: Failures::default(),
+            release_at: Instant::default(),
             mail: false,
         }
     }
@@ -119,6 +145,7 @@ impl<N: Net> Reactor<N> {
         let id = ServiceId(u16::try_from(self.services.len()).expect("a reactor takes 65,535 services"));
         let idle = options.idle_timeout.or(self.state.limits.idle_timeout);
         self.state.keeps_time |= idle.is_some();
+        self.state.output_pauses_input.push(options.output_pauses_input);
         self.state.timeouts.push(Timeouts::new(&self.state.limits, idle, options.messages));
         self.services.push(Registered { service: Box::new(service), options });
         id
@@ -130,11 +157,12 @@ impl<N: Net> Reactor<N> {
     /// # Errors
     /// [`Error::Listen`]; nothing is left bound.
     pub fn listen(&mut self, address: &Address, service: ServiceId) -> Result<(ListenerId, Address), Error> {
-        self.open_source(address, service, false)
+        self.open_source(address, service, false, N::listen)
     }
 
     /// Like [`Reactor::listen`], but several reactors of one user may listen on the same address, and the kernel
-    /// spreads connections and datagrams among them (SO_REUSEPORT).
+    /// spreads connections and datagrams among them (SO_REUSEPORT). Those may be of other programs, which goes unnoticed:
+    /// let the first reactor [`bind`](Reactor::bind) and [start to listen](Reactor::start_listening) if that must not be.
     ///
     /// # Errors
     /// As [`Reactor::listen`].
@@ -143,7 +171,7 @@ impl<N: Net> Reactor<N> {
         address: &Address,
         service: ServiceId,
     ) -> Result<(ListenerId, Address), Error> {
-        self.open_source(address, service, true)
+        self.open_source(address, service, true, N::listen)
     }
 
     fn open_source(
@@ -151,13 +179,10 @@ impl<N: Net> Reactor<N> {
         address: &Address,
         service: ServiceId,
         reuse_port: bool,
+        open: impl FnOnce(&mut N, u32, &Address, ListenOptions) -> io::Result<Address>,
     ) -> Result<(ListenerId, Address), Error> {
         let index = self.sources.len() as u32;
-        // A peer that has vanished is found out by output that waits here, or by what the system holds for it.
-        let delivery_timeout = self.state.limits.progress_timeout;
-        let bound = self
-            .net
-            .listen(index, address, ListenOptions { reuse_port, delivery_timeout })
+        let bound = open(&mut self.net, index, address, ListenOptions { reuse_port })
             .map_err(|source| Error::Listen { address: address.clone(), source })?;
         if !bound.is_stream() && self.inbound.is_none() {
             self.inbound = Some(Box::new(Inbound::new()));
@@ -167,20 +192,22 @@ impl<N: Net> Reactor<N> {
             service,
             open: true,
             ready: false,
-            rests_until: None,
-            exhausted: false,
+            failures: Failures::default(),
             write_blocked: false,
         });
-        self.state.departures.push(Departures { out: Outbound::default(), dirty: false });
+        self.state.departures.push(Departures { out: Outbound::default(), counted: 0, dirty: false });
         self.state.reply_policy.add_address(&bound);
         Ok((ListenerId(index), bound))
     }
 
-    /// Closes a listener or datagram socket; connections that it accepted go on.
+    /// Closes a listener or datagram socket; connections that it accepted go on, answers that wait for room to be sent are
+    /// dropped.
     pub fn unlisten(&mut self, listener: ListenerId) {
         if let Some(source) = self.sources.get_mut(listener.0 as usize)
             && std::mem::replace(&mut source.open, false)
         {
+            self.state.reply_policy.remove_address(&source.address);
+            self.state.departures[listener.0 as usize].out.clear();
             self.net.unlisten(listener.0);
         }
     }
@@ -248,51 +275,5 @@ impl<N: Net> Reactor<N> {
     /// The connections that are open, those that linger included.
     pub fn connections(&self) -> usize {
         self.state.conns.len() - self.state.watched
-    }
-
-    fn clients(&self) -> Vec<ConnId> {
-        let clients = self.state.conns.iter().filter(|(_, conn)| !conn.marks.any(Marks::WATCHED));
-        clients.map(|(id, _)| id).collect()
-    }
-
-    /// Ends everything in order: what has come already is still answered, listeners close, each connection is
-    /// closed once its output is flushed, and what is left after `deadline` is broken off.
-    ///
-    /// # Errors
-    /// [`Error::Poll`]: the system no longer tells readiness.
-    pub fn drain(&mut self, deadline: Duration) -> Result<Drained, Error> {
-        self.turn(Some(Duration::ZERO))?;
-        let until = self.net.now() + deadline;
-        for index in 0..self.sources.len() {
-            if self.sources[index].address.is_stream() {
-                self.unlisten(ListenerId(index as u32));
-            }
-        }
-        let open: Vec<ConnId> = self.clients();
-        for &id in &open {
-            self.state.finish(id, CloseReason::Drained);
-        }
-        while self.connections() > 0 || self.next_timeout() == Some(Duration::ZERO) {
-            let now = self.net.now();
-            if now >= until {
-                break;
-            }
-            self.turn(Some(until - now))?;
-        }
-        let left: Vec<ConnId> = self.clients();
-        let aborted = left
-            .into_iter()
-            .filter(|&id| {
-                let flushed = self.state.conns.get(id).is_some_and(|conn| conn.phase() == Phase::Lingering);
-                self.state.kill(id, CloseReason::DrainDeadline);
-                !flushed
-            })
-            .count();
-        self.apply_effects();
-        self.free();
-        for index in 0..self.sources.len() {
-            self.unlisten(ListenerId(index as u32));
-        }
-        Ok(Drained { closed: open.len() - aborted, aborted })
     }
 }

@@ -2,16 +2,19 @@
 //! shown to services and which answers leave.
 
 use std::io;
+use std::ops::Range;
 
+use super::failures::{Failure, Failures, Next};
+use super::panics::Unshown;
 use super::{Reactor, would_block};
 use crate::connection::{CloseReason, Connection, Marks, Phase};
 use crate::datagram::{BATCH_MAX, Datagram};
 use crate::metrics::DropCause;
-use crate::net::{Address, Flags, Net, Peer, WAKER, os, uninterrupted};
+use crate::net::{ALARM, Address, Flags, Net, Peer, WAKER, os, uninterrupted};
+use crate::prefix::Prefix;
 use crate::service::{Arrival, Context, ServiceId};
 use crate::slots::ConnId;
 use crate::state::Report;
-use crate::timer::Instant;
 
 /// A listener or a datagram socket.
 pub(super) struct Source {
@@ -20,10 +23,8 @@ pub(super) struct Source {
     pub(super) open: bool,
     /// Readiness came that has not been acted on to the end.
     pub(super) ready: bool,
-    /// A listener that the system had no descriptor for rests until then.
-    pub(super) rests_until: Option<Instant>,
-    /// The last accept found the system without a descriptor or memory, and that was reported.
-    pub(super) exhausted: bool,
+    /// Of accepting or receiving, and how long it is paused for them.
+    pub(super) failures: Failures,
     /// A datagram socket that had no room to send rests until it has.
     pub(super) write_blocked: bool,
 }
@@ -44,6 +45,9 @@ impl<N: Net> Reactor<N> {
         if token == WAKER {
             self.mail = true;
             return;
+        }
+        if token == ALARM {
+            return self.begin_pass();
         }
         // The token of a connection is no index of a source: such a connection is gone.
         let Some(source) = self.sources.get_mut(token as usize).filter(|source| source.open) else {
@@ -66,12 +70,11 @@ impl<N: Net> Reactor<N> {
         if !source.open || source.write_blocked {
             return;
         }
-        if let Some(until) = source.rests_until {
-            if self.state.time(&self.net) < until {
-                self.left_over = true;
-                return;
-            }
-            source.rests_until = None;
+        if let Some(until) = source.failures.paused_until()
+            && self.state.time(&self.net) < until
+        {
+            self.left_over = true;
+            return;
         }
         if source.address.is_stream() {
             self.accept(index)
@@ -86,40 +89,65 @@ impl<N: Net> Reactor<N> {
             let id = self.state.conns.next_id();
             match self.net.accept(index as u32, id) {
                 Ok(peer) => {
-                    self.note_accepting(index);
+                    if self.sources[index].failures.any() {
+                        // Where descriptors are scarce each one that is freed lets in one: that is not the end of it.
+                        self.sources[index].failures.interrupt();
+                    }
                     self.admit(index, id, peer);
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => {
-                        self.note_accepting(index);
+                        self.note_working(index);
                         self.sources[index].ready = false;
                         return;
                     }
-                    io::ErrorKind::Interrupted => {}
-                    _ if os::is_exhausted(&error) => {
-                        // Edge-triggered readiness would never tell again, and trying at once would spin.
-                        self.state.metrics.accepts_exhausted += 1;
-                        let now = self.state.time(&self.net);
-                        let source = &mut self.sources[index];
-                        source.rests_until = Some(now + self.state.limits.accept_pause);
-                        if !std::mem::replace(&mut source.exhausted, true) {
-                            let address = &source.address;
-                            self.state.report(&Report::ListenerPaused { address, error: &error });
+                    kind => {
+                        let exhausted = os::is_exhausted(&error);
+                        let metrics = &mut self.state.metrics;
+                        metrics.accepts_exhausted += u64::from(exhausted);
+                        metrics.accepts_aborted +=
+                            u64::from(!exhausted && kind != io::ErrorKind::Interrupted);
+                        let failure = if exhausted { Failure::Exhausted } else { Failure::Broken };
+                        if !self.goes_on_after(index, failure, &error) {
+                            return;
                         }
-                        return;
                     }
-                    _ => self.state.metrics.accepts_aborted += 1,
                 },
             }
         }
+        self.note_working(index);
     }
 
-    /// Accepting works: says so if it did not before.
-    fn note_accepting(&mut self, index: usize) {
+    /// Accepting or receiving works, or there is nothing left to do: says so if it was paused before.
+    #[inline]
+    fn note_working(&mut self, index: usize) {
         let source = &mut self.sources[index];
-        if std::mem::replace(&mut source.exhausted, false) {
+        if source.failures.any() && source.failures.end() {
             self.state.report(&Report::ListenerResumed { address: &source.address });
         }
+    }
+
+    /// Takes a failure of a source into account. Returns whether it is to be tried again at once.
+    #[cold]
+    fn goes_on_after(&mut self, index: usize, failure: Failure, error: &io::Error) -> bool {
+        let now = self.state.time(&self.net);
+        let source = &mut self.sources[index];
+        match source.failures.add(failure, now, &self.state.limits) {
+            Next::Again => return true,
+            // Edge-triggered readiness would never tell again, so the source stays ready.
+            Next::Pause { report: true } => {
+                let address = &source.address;
+                self.state.report(&Report::ListenerPaused { address, error });
+            }
+            Next::Pause { report: false } => {}
+            Next::GiveUp => {
+                self.unlisten(ListenerId(index as u32));
+                self.state.metrics.listeners_closed += 1;
+                let address = &self.sources[index].address;
+                self.state.report(&Report::ListenerClosed { address, error });
+            }
+        }
+        false
     }
 
     /// Takes an accepted connection in, or refuses it.
@@ -127,7 +155,8 @@ impl<N: Net> Reactor<N> {
         let service = self.sources[index].service;
         let state = &mut self.state;
         let entry = &mut self.services[service.0 as usize];
-        let counted_ip = peer.ip().filter(|_| state.limits.connections_per_ip_max.is_some());
+        let limited = state.limits.connections_per_ip_max.is_some();
+        let counted_ip = peer.ip().filter(|_| limited).map(Prefix::of_host);
         let of_ip = counted_ip.map_or(0, |ip| state.per_ip.get(&ip).copied().unwrap_or(0));
         let refused = if state.admitted >= state.connections_max {
             Some(CloseReason::RefusedFull)
@@ -151,10 +180,13 @@ impl<N: Net> Reactor<N> {
             conn.set_phase(Phase::Closing);
             conn.reason = reason;
             let id = state.insert(conn);
-            if let Some(conn) = state.conns.get_mut(id) {
-                state.outbox.push(id, &mut conn.output, &entry.service.refusal(reason));
-            }
             state.touch(id);
+            state.calling = Some((service.0, Some(id)));
+            let refusal = entry.service.refusal(reason);
+            state.calling = None;
+            if let Some(conn) = state.conns.get_mut(id) {
+                state.outbox.push(id, &mut conn.output, &refusal);
+            }
             return;
         }
         if let Some(ip) = counted_ip {
@@ -166,7 +198,10 @@ impl<N: Net> Reactor<N> {
         state.insert(conn);
         state.report(&Report::Opened { conn: id, service: &entry.options.name, peer: &peer });
         state.arm_next(id);
-        entry.service.open(id, Arrival::Accepted(peer), &mut Context { state, wire: &mut self.net });
+        self.call(service.0, Some(id), |service, cx| service.open(id, Arrival::Accepted(peer), cx));
+        if self.state.draining.is_some() {
+            self.stand(id);
+        }
     }
 
     /// Receives datagrams in batches and shows them to the service.
@@ -175,56 +210,82 @@ impl<N: Net> Reactor<N> {
             // Answers of an earlier turn have not left yet: more of them would pile up where there is no room to send.
             return;
         }
-        let Some(inbound) = self.inbound.as_deref_mut() else { return };
-        let source = &mut self.sources[index];
-        let entry = &mut self.services[source.service.0 as usize];
-        let state = &mut self.state;
-        let mut budget = state.limits.datagrams_per_turn;
-        if self.sharing.look(&state.metrics) {
-            budget = budget.min(state.limits.datagrams_per_shared_turn);
+        let mut budget = self.state.limits.datagrams_per_turn;
+        if self.sharing.look(&self.state.metrics) {
+            budget = budget.min(self.state.limits.datagrams_per_shared_turn);
         }
         budget = budget.max(1);
         while budget > 0 {
+            let Some(inbound) = self.inbound.as_deref_mut() else { return };
             let wanted = budget.min(BATCH_MAX);
             inbound.want(wanted);
             let count = match uninterrupted(|| self.net.receive(index as u32, inbound)) {
                 Ok(count) => count,
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => {
-                        source.ready = false;
+                        self.note_working(index);
+                        self.sources[index].ready = false;
                         return;
                     }
                     _ => {
-                        // An earlier datagram's failure, told late. The next call goes on behind it.
-                        state.metrics.datagram_errors += 1;
+                        // As a rule an earlier datagram's failure, reported late. The next call goes on behind it.
+                        self.state.metrics.datagram_errors += 1;
                         budget -= 1;
+                        let short = os::is_exhausted(&error);
+                        let failure = if short { Failure::Short } else { Failure::Broken };
+                        if !self.goes_on_after(index, failure, &error) {
+                            return;
+                        }
                         continue;
                     }
                 },
             };
-            state.metrics.datagrams_in += count as u64;
-            for position in 0..count {
-                let (received, bytes) = inbound.get(position);
-                if received.truncated {
-                    state.metrics.count_drop(DropCause::Truncated);
-                    continue;
-                }
-                let report = Report::DatagramIn { service: &entry.options.name, from: &received.from, bytes };
-                state.report_bytes(&report);
-                let datagram = Datagram {
-                    from: &received.from,
-                    bytes,
-                    unanswerable: state.reply_policy.check(received, |ip| self.net.is_local(ip)),
-                    socket: index as u32,
-                    local: received.local,
-                };
-                entry.service.datagram(&datagram, &mut Context { state, wire: &mut self.net });
-            }
+            self.note_working(index);
+            self.state.metrics.datagrams_in += count as u64;
+            self.sources[index].ready = count == wanted;
+            self.show_datagrams(index, 0..count);
             if count < wanted {
-                source.ready = false;
                 return;
             }
             budget -= count;
+        }
+    }
+
+    /// Shows a service some of the datagrams that were received last.
+    #[inline(always)]
+    fn show_datagrams(&mut self, index: usize, which: Range<usize>) {
+        let Reactor { net, state, services, sources, inbound, unshown, .. } = self;
+        let Some(inbound) = inbound.as_deref() else { return };
+        let service = sources[index].service.0;
+        let entry = &mut services[service as usize];
+        let mut which = Unshown { source: index, rest: which, left: unshown };
+        state.calling = Some((service, None));
+        for position in which.rest.by_ref() {
+            let (received, bytes) = inbound.get(position);
+            if received.truncated {
+                state.metrics.count_drop(DropCause::Truncated);
+                continue;
+            }
+            let report = Report::DatagramIn { service: &entry.options.name, from: &received.from, bytes };
+            state.report_bytes(&report);
+            let datagram = Datagram {
+                from: &received.from,
+                bytes,
+                unanswerable: state.reply_policy.check(received),
+                socket: index as u32,
+                local: received.local,
+            };
+            entry.service.datagram(&datagram, &mut Context { state, wire: net });
+        }
+        state.calling = None;
+        std::mem::forget(which);
+    }
+
+    /// Shows what was received together with a datagram that a service panicked at.
+    #[cold]
+    pub(super) fn show_unshown(&mut self) {
+        if let Some((index, which)) = self.unshown.take() {
+            self.show_datagrams(index, which);
         }
     }
 
@@ -233,6 +294,9 @@ impl<N: Net> Reactor<N> {
         let source = &mut self.sources[index as usize];
         let departures = &mut self.state.departures[index as usize];
         departures.dirty = false;
+        if !source.open {
+            return departures.out.clear();
+        }
         let mut sent = 0;
         while sent < departures.out.len() && !source.write_blocked {
             match uninterrupted(|| self.net.transmit(index, &departures.out, sent)) {
@@ -250,5 +314,7 @@ impl<N: Net> Reactor<N> {
             }
         }
         departures.out.advance(sent);
+        let waiting = departures.out.memory_bytes();
+        self.state.memory.recount(&mut departures.counted, waiting);
     }
 }

@@ -20,6 +20,7 @@ use std::collections::HashMap;
 
 use crate::connection::CloseReason;
 use crate::framing::{Answer, Message, Next};
+use crate::memory::REUSED_BYTES_MAX;
 use crate::service::{Arrival, Context};
 use crate::services::Language;
 use crate::slots::{ConnId, ConnMap};
@@ -288,6 +289,9 @@ impl Answer for Chat {
     }
 
     fn message(&mut self, conn: ConnId, message: Message<'_>, cx: &mut Context<'_>) -> Next {
+        if self.line.capacity() > REUSED_BYTES_MAX {
+            self.line = String::new();
+        }
         let Some(entry) = self.conns.get_mut(conn) else { return Next::Nothing };
         if entry.bucket.take(cx.now(), &self.limits) == Verdict::Flood {
             self.tell(conn, &Text::Flooded, cx);

@@ -1,6 +1,7 @@
 //! Greeting: a welcome, and a greeting for each message, until `exit`.
 
 use crate::framing::{Answer, Message, Next};
+use crate::memory::REUSED_BYTES_MAX;
 use crate::service::{Arrival, Context};
 use crate::slots::ConnId;
 
@@ -34,6 +35,9 @@ impl Answer for Greeting {
             self.out.extend_from_slice(part);
         }
         cx.send(conn, &self.out);
+        if self.out.capacity() > REUSED_BYTES_MAX {
+            self.out = Vec::new();
+        }
         Next::Message
     }
 }

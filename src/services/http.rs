@@ -13,7 +13,8 @@
 //! | `GET` or `HEAD` of `/`, also with a query or as `http://host/` | 200 |
 //! | any other path | 404 |
 //! | `POST`, `PUT`, `PATCH`, `DELETE`, `OPTIONS`, `TRACE` of `/`, `OPTIONS *` | 405 |
-//! | any other method (`CONNECT` is one), codings before `chunked` | 501, close |
+//! | any other method (`CONNECT host:port` is one), codings before `chunked` | 501, close |
+//! | a body that brings less than 1 KiB a second | 408, close |
 //! | a body of more than 64 KiB as it comes | 413, close |
 //! | a head or trailer that is too large, or has more than 64 fields | 431, close |
 //! | any other version of HTTP, so also the preface of HTTP/2 | 505, close |
@@ -23,6 +24,10 @@
 //! Transfer-Encoding, lines that end in LF alone, folded lines, blanks before a colon, control characters, Host missing
 //! or twice, chunks of no clear size. One empty line before a request is passed over.
 //!
+//! Host and the request target must match their grammar to the byte (`target.rs`): so a host with a second colon or half
+//! a bracket, a fragment, or a character that has to be percent-encoded is a 400. The host of `http://host/` comes before
+//! that of the field; neither makes another page.
+//!
 //! Connections stay open as the peer's version and its `Connection` say. Bodies are read to their end and dropped, and
 //! the answer comes behind that; chunks that are malformed make it 400. A peer that sends `Expect: 100-continue` with a
 //! body is answered at once, without a 100, and its connection is closed. A peer that ends its side in the middle of a
@@ -31,17 +36,21 @@
 mod answer;
 mod body;
 mod head;
+mod pace;
+mod target;
 
 use std::borrow::Cow;
+use std::mem;
 use std::time::SystemTime;
 
 use crate::connection::CloseReason;
 use crate::service::{Arrival, Context, Service};
 use crate::slots::{ConnId, ConnMap};
 
-use answer::{Answer, Persistence, Texts};
+use answer::{Answer, Persistence, Status, Texts};
 use body::Body;
 use head::Head;
+use pace::Pace;
 
 const REFUSED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nServer: tidewheel\r\n\
     Content-Type: text/plain; charset=utf-8\r\nContent-Length: 20\r\nRetry-After: 1\r\nConnection: close\r\n\r\n\
@@ -54,9 +63,9 @@ const REFUSED_PER_IP: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nServer: tide
 /// Serves the page `<h1>Hello world!</h1>`.
 ///
 /// A head that has begun is a message that has begun, to which
-/// [`Limits::read_deadline`](crate::Limits::read_deadline) applies; a body may take as long as
-/// [`Limits::idle_timeout`](crate::Limits::idle_timeout) allows between its pieces. Without an idle timeout connections
-/// stay for as long as their peers like.
+/// [`Limits::read_deadline`](crate::Limits::read_deadline) applies. A body has to bring 1 KiB a second on average over each
+/// read deadline, and may take more than one of them; what it brings above that counts for the next, up to the half of what
+/// is needed. Without an idle timeout connections stay between requests for as long as their peers like.
 #[derive(Debug)]
 pub struct Http {
     head_bytes_max: usize,
@@ -65,12 +74,25 @@ pub struct Http {
 }
 
 /// How far the requests of one connection have been read.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Progress {
     /// So many bytes at the front of what is left need not be searched again.
     searched: usize,
-    /// The rest of a body, and what is answered behind it.
-    pending: Option<(Body, Answer)>,
+    /// A request whose body is incomplete. Few connections have one, and most of them for a moment.
+    pending: Option<Box<Pending>>,
+}
+
+/// A request whose body is incomplete.
+#[derive(Clone, Debug)]
+struct Pending {
+    /// The rest of the body.
+    body: Body,
+    /// What is answered behind it.
+    answer: Answer,
+    /// How many bytes of the body are done with.
+    bytes: u32,
+    /// Whether it is fast enough, where that matters.
+    pace: Option<Pace>,
 }
 
 /// What comes of the input of one connection: [`Http::next`].
@@ -130,9 +152,17 @@ impl Http {
     /// assert_eq!((step.consumed, step.next), (28, Next::Request));
     /// ```
     pub fn next(&mut self, progress: &mut Progress, input: &[u8], wall: SystemTime) -> Step<'_> {
+        self.next_of(progress, input, wall, false)
+    }
+
+    /// The same; where this is the `last` input, the answer to the request at its end says that the connection is closed.
+    fn next_of(&mut self, progress: &mut Progress, input: &[u8], wall: SystemTime, last: bool) -> Step<'_> {
         match self.advance(progress, input) {
             Ok((consumed, None)) => Step { consumed, answer: &[], next: Next::Input },
-            Ok((consumed, Some(answer))) => {
+            Ok((consumed, Some(mut answer))) => {
+                if last && consumed == input.len() {
+                    answer.persistence = Persistence::Closes;
+                }
                 let closes = answer.persistence == Persistence::Closes;
                 let next = if closes { Next::Close } else { Next::Request };
                 Step { consumed, answer: self.texts.text(answer, wall), next }
@@ -147,8 +177,9 @@ impl Http {
     /// How many bytes from the front of `input` are done with, and the answer if a request is complete; or what it is
     /// refused with.
     fn advance(&self, progress: &mut Progress, input: &[u8]) -> Result<(usize, Option<Answer>), Answer> {
-        let (mut consumed, mut body, answer) = match progress.pending.take() {
-            Some((body, answer)) => (0, body, answer),
+        let kept = progress.pending.take();
+        let (mut consumed, mut body, answer) = match &kept {
+            Some(pending) => (0, pending.body, pending.answer),
             None => {
                 let refuse = |status| {
                     let request = input.strip_prefix(b"\r\n").unwrap_or(input);
@@ -163,22 +194,27 @@ impl Http {
         };
         let refuse = |status| Answer { status, persistence: Persistence::Closes, ..answer };
         let rest = &input[consumed..];
-        consumed += body.skip(rest, &mut progress.searched, self.head_bytes_max).map_err(refuse)?;
+        let skipped = body.skip(rest, &mut progress.searched, self.head_bytes_max).map_err(refuse)?;
+        consumed += skipped;
         if body == Body::Done {
             return Ok((consumed, Some(answer)));
         }
-        progress.pending = Some((body, answer));
+        let mut pending = kept.unwrap_or_else(|| Box::new(Pending { body, answer, bytes: 0, pace: None }));
+        pending.body = body;
+        pending.bytes += skipped as u32;
+        progress.pending = Some(pending);
         Ok((consumed, None))
     }
 
     /// Answers the requests at the front of `bytes`, as many as there is room for, and returns how many bytes that
     /// was; and what then. The end of the stream, `last`, does not wait for room.
     fn answer(&mut self, conn: ConnId, bytes: &[u8], last: bool, cx: &mut Context<'_>) -> (usize, Next) {
-        let mut progress = self.conns.get(conn).copied().unwrap_or_default();
+        let mut progress = self.conns.get_mut(conn).map(mem::take).unwrap_or_default();
+        let was_pending = progress.pending.is_some();
         let mut consumed = 0;
         let mut next = Next::Request;
         while next == Next::Request && consumed < bytes.len() && (last || cx.room(conn) > 0) {
-            let step = self.next(&mut progress, &bytes[consumed..], cx.wall());
+            let step = self.next_of(&mut progress, &bytes[consumed..], cx.wall(), cx.is_last(conn));
             consumed += step.consumed;
             next = step.next;
             if !step.answer.is_empty() {
@@ -186,10 +222,37 @@ impl Http {
                 cx.send(conn, step.answer);
             }
         }
+        if let Some(pending) = &mut progress.pending {
+            pending.await_more(conn, bytes.len() - consumed, cx);
+        } else if was_pending {
+            cx.clear_deadline(conn);
+        }
         if let Some(kept) = self.conns.get_mut(conn) {
             *kept = progress;
         }
         (consumed, next)
+    }
+}
+
+impl Pending {
+    /// Sees to it that the body is looked at when it should have brought more; `waiting` bytes are an incomplete line of it.
+    fn await_more(&mut self, conn: ConnId, waiting: usize, cx: &mut Context<'_>) {
+        if let Some(span) = cx.limits().read_deadline {
+            let now = cx.now();
+            let pace = self.pace.get_or_insert_with(|| Pace::new(now, span));
+            pace.note(now, self.bytes.saturating_add(waiting as u32), waiting);
+            cx.set_deadline(conn, pace.due(span));
+        }
+    }
+
+    /// Whether the body is fast enough. If so, it is looked at again.
+    fn holds_pace(&mut self, conn: ConnId, cx: &mut Context<'_>) -> bool {
+        let (Some(pace), Some(span)) = (&mut self.pace, cx.limits().read_deadline) else { return true };
+        let holds = pace.holds(cx.now(), span);
+        if holds {
+            cx.set_deadline(conn, pace.due(span));
+        }
+        holds
     }
 }
 
@@ -217,6 +280,23 @@ impl Service for Http {
             (_, Next::Refuse) => cx.close_for(conn, CloseReason::BadInput),
             (_, Next::Request | Next::Input | Next::Close) => cx.close(conn),
         }
+    }
+
+    fn deadline(&mut self, conn: ConnId, cx: &mut Context<'_>) {
+        let Some(pending) = self.conns.get_mut(conn).and_then(|progress| progress.pending.as_mut()) else {
+            return;
+        };
+        if !pending.holds_pace(conn, cx) {
+            let answer =
+                Answer { status: Status::RequestTimeout, persistence: Persistence::Closes, ..pending.answer };
+            cx.count_messages(1);
+            cx.send(conn, self.texts.text(answer, cx.wall()));
+            cx.close_for(conn, CloseReason::ReadDeadline);
+        }
+    }
+
+    fn owes(&self, conn: ConnId) -> bool {
+        self.conns.get(conn).is_some_and(|progress| progress.pending.is_some())
     }
 
     fn closed(&mut self, conn: ConnId, _: CloseReason, _: &mut Context<'_>) {

@@ -22,6 +22,7 @@ use super::run::{Ran, command, finish, names, prepared, run_in};
 use super::screen::Screen;
 use super::web_servers::{PYTHON3, python};
 use crate::harness::program::{Server, tidewheel_through};
+use crate::harness::skipped::skip;
 use crate::harness::{Folder, await_that, pattern};
 
 /// What is run on, what is served, and who serves it.
@@ -513,7 +514,7 @@ fn data_come_from_the_server_that_was_reached() {
     assert_eq!(scene.ftp(&["get", "URL", "-o", "-"], "/x").well(), "hello");
 
     if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
-        return println!("left out: there is no IPv6");
+        return skip("needs IPv6 on loopback");
     }
     let server = FtpServer::start_at("[::1]:0", &scene.served.path(""), Fault::None);
     assert_eq!(run_in(&scene.folder, ["get", &server.url("/x"), "-o", "-"]).well(), "hello");
@@ -566,7 +567,7 @@ fn open_to_all(folder: &Path) {
 
 #[test]
 fn vsftpd_is_worked_with_anonymously() {
-    let Some(vsftpd) = installed("vsftpd") else { return println!("left out: vsftpd is not installed") };
+    let Some(vsftpd) = installed("vsftpd") else { return skip("needs vsftpd: apt-get install vsftpd") };
     let (folder, served) = (Folder::new(), Folder::new());
     // It refuses to serve a root that others can write to.
     let root = served.path("root");
@@ -638,7 +639,7 @@ server.serve_forever()
 fn pyftpdlib_is_worked_with_as_an_account() {
     match Command::new(PYTHON3).args(["-c", "import pyftpdlib"]).output() {
         Ok(told) if told.status.success() => {}
-        _ => return println!("left out: python3-pyftpdlib is not installed"),
+        _ => return skip("needs pyftpdlib: apt-get install python3-pyftpdlib"),
     }
     let (folder, served) = (Folder::new(), Folder::new());
     let Some((_server, port)) = python(PYFTPDLIB, &served) else { return };

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::net::{TcpStream, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::process::Command;
 use std::thread;
 
 use rustix::process::Signal;
@@ -163,6 +164,9 @@ fn unix_sockets_are_served_and_removed_and_stale_ones_replaced() {
     operator.say("hello\n");
     expect(&mut peer, b"hello\n");
     drop(peer);
+    // The server and the client know each other's lock.
+    let line = refused(["serve", &format!("echo=unix:{}", stream.display())]);
+    assert!(line.contains("another instance serves it"), "{line}");
     operator.signal(Signal::TERM);
     assert_eq!(operator.wait().code, Some(0));
     assert!(!stream.exists());
@@ -178,6 +182,35 @@ fn unix_sockets_are_served_and_removed_and_stale_ones_replaced() {
     assert!(bytes[..count].ends_with(b"]:answer"));
     assert_eq!(operator.finish().code, Some(0));
     assert!(!datagrams.exists());
+}
+
+#[test]
+fn whoever_has_a_relative_name_is_heard_and_not_answered() {
+    let folder = Folder::new();
+    let path = folder.path("socket");
+    let victim = UnixDatagram::bind(folder.path("victim")).expect("the folder takes a socket");
+    // It leads there from everywhere.
+    let name = format!("{}..{}", "../".repeat(10), folder.path("victim").display());
+    let (mut operator, _) = start_at(&format!("unix-dgram:{}", path.display()));
+    let script = "import os, socket, sys\nname, to = sys.argv[1:]\nos.rename(name, name + '.')\n\
+                  s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\ns.bind(name)\nos.unlink(name)\n\
+                  os.rename(name + '.', name)\ns.sendto(b'forged', to)";
+    let sent = Command::new("python3").args(["-c", script, &name]).arg(&path).status();
+    if sent.is_ok_and(|status| status.success()) {
+        assert_eq!(operator.out_line(), "forged");
+        operator.say("a secret\n");
+        let peer = UnixDatagram::bind(folder.path("peer")).expect("the folder takes a socket");
+        peer.set_read_timeout(Some(PATIENCE)).expect("it is no zero");
+        peer.send_to(b"hello", &path).expect("it listens");
+        assert_eq!(operator.out_line(), "hello");
+        operator.say("answer\n");
+        let mut bytes = [0; 128];
+        peer.recv(&mut bytes).expect("the operator answers");
+    } else {
+        eprintln!("skipped: no python3");
+    }
+    victim.set_nonblocking(true).expect("a socket can be non-blocking");
+    assert!(victim.recv(&mut [0; 10]).is_err(), "somebody else was answered");
 }
 
 #[test]

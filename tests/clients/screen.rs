@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustix::termios::{LocalModes, tcgetattr};
 
 use crate::harness::await_that;
+use crate::harness::skipped::skip;
 
 /// A terminal of 80 columns and 24 rows in which a command line runs. It ends with the test.
 pub struct Screen {
@@ -17,10 +18,11 @@ pub struct Screen {
 
 impl Screen {
     /// Runs a command of the program in a shell, and then tells its exit code and whether the terminal is as it was.
-    /// `None`, and it says so, where there is no tmux.
+    /// `None`, and the calling test is skipped, where there is no tmux.
+    #[track_caller]
     pub fn start(args: &[&str]) -> Option<Screen> {
         if Command::new("tmux").arg("-V").output().is_err() {
-            eprintln!("skipped: tmux is not installed");
+            skip("needs tmux: apt-get install tmux");
             return None;
         }
         static NEXT: AtomicU32 = AtomicU32::new(0);

@@ -6,6 +6,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use super::console::Client;
 use crate::harness::program::tidewheel;
+use crate::harness::skipped::skip;
 
 /// A Python server. It prints the port that it has bound first. It is killed with the test.
 struct Python {
@@ -31,7 +32,7 @@ impl Python {
         let spawned =
             Command::new("python3").args(["-c", &text]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
         let Ok(mut child) = spawned else {
-            eprintln!("skipped: python3 is not installed");
+            skip("needs python3: apt-get install python3");
             return None;
         };
         let mut out = BufReader::new(child.stdout.take().expect("it is piped"));

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
 
 use super::run::{command, finish, names, run_in};
+use crate::harness::skipped::skip;
 use crate::harness::{Folder, await_that, pattern};
 
 /// A server that ends with the test.
@@ -22,7 +23,8 @@ impl Drop for Ending {
 /// The system's own, for which the packages are.
 pub const PYTHON3: &str = "/usr/bin/python3";
 
-/// Runs a script that serves, and prints its port as its first line. `None` where there is no Python.
+/// Runs a script that serves, and prints its port as its first line. `None`, and the calling test is skipped, where there is no Python.
+#[track_caller]
 pub fn python(script: &str, folder: &Folder) -> Option<(Ending, u16)> {
     let child = Command::new(PYTHON3)
         .args(["-u", "-c", script])
@@ -31,7 +33,7 @@ pub fn python(script: &str, folder: &Folder) -> Option<(Ending, u16)> {
         .stderr(Stdio::null())
         .spawn();
     let Ok(mut child) = child else {
-        println!("left out: python3 is not installed");
+        skip("needs python3: apt-get install python3");
         return None;
     };
     let mut line = String::new();
@@ -105,7 +107,7 @@ fn certificates_are_those_that_the_system_trusts() {
         .current_dir(served.path(""))
         .output();
     match made {
-        Err(_) => return println!("left out: openssl is not installed"),
+        Err(_) => return skip("needs openssl: apt-get install openssl"),
         Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr)),
     }
     fs::write(served.path("x"), "hello").expect("the folder is there");
@@ -142,7 +144,7 @@ fn nginx_is_fetched_from() {
     let (folder, served) = (Folder::new(), Folder::new());
     let nginx =
         ["nginx", "/usr/sbin/nginx"].into_iter().find(|nginx| Command::new(nginx).arg("-v").output().is_ok());
-    let Some(nginx) = nginx else { return println!("left out: nginx is not installed") };
+    let Some(nginx) = nginx else { return skip("needs nginx: apt-get install nginx") };
     for index in 0..20 {
         fs::write(served.path(&format!("{index}.bin")), pattern(10_000 * index))
             .expect("the folder is there");

@@ -4,12 +4,9 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use super::assert_served;
+use super::{PAUSE_MS, assert_served};
 use crate::harness::program::Server;
 use crate::harness::{ask, expect, now};
-
-/// How long a listener rests; the default of [`tidewheel::Limits::accept_pause`].
-const PAUSE_MS: u128 = 50;
 
 /// A server without a descriptor to spare, connections that it has, and some that it cannot accept, which have sent
 /// `waiting` already.
@@ -24,7 +21,7 @@ fn exhausted(mut server: Server, live: usize, waiting: usize) -> (Server, Vec<Tc
             stream
         })
         .collect();
-    server.await_err("rests, its connections wait");
+    server.await_err("is paused: Too many open files");
     (server, live, waiting)
 }
 
@@ -56,7 +53,7 @@ fn the_listener_rests_and_live_connections_go_on() {
     // With room for all, all are served.
     server.unlimit_descriptors();
     waiting[1..].iter_mut().for_each(|stream| expect(stream, b"waiting"));
-    server.await_err("accepts again");
+    server.await_err("works again");
     assert_served(&mut server.tcp("echo"));
     live.iter_mut().chain(&mut waiting).for_each(|stream| assert_served(stream));
     drop((live, waiting));
@@ -68,7 +65,7 @@ fn each_listener_rests_for_itself() {
     let (mut server, mut live, mut waiting) = exhausted(Server::start(["echo=:0", "uppercase=:0"]), 3, 2);
     let mut other = server.tcp("uppercase");
     other.write_all(b"waiting").unwrap();
-    server.await_err("rests, its connections wait");
+    server.await_err("is paused: Too many open files");
     live.iter_mut().for_each(|stream| assert_served(stream));
     server.unlimit_descriptors();
     expect(&mut other, b"WAITING");

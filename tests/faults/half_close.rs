@@ -64,7 +64,7 @@ fn an_end_that_overtakes_megabytes_of_replies_cuts_nothing_off() {
     let limits = Limits {
         output_soft_bytes: None,
         output_hard_bytes: None,
-        output_total_bytes: None,
+        memory_bytes_max: None,
         ..Limits::default()
     };
     for closes in [false, true] {

@@ -21,7 +21,7 @@ fn patient() -> Limits {
         linger_timeout: PATIENCE,
         output_soft_bytes: None,
         output_hard_bytes: None,
-        output_total_bytes: None,
+        memory_bytes_max: None,
         ..Limits::default()
     }
 }

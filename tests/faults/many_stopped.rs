@@ -154,7 +154,9 @@ impl Room {
 
     fn evicted(&mut self) -> u64 {
         let counters = self.server.counters();
-        let evicted = counters.iter().filter(|(name, _)| name.starts_with("closed_output"));
+        let evicted = counters
+            .iter()
+            .filter(|(name, _)| name.starts_with("closed_output") || *name == "closed_memory_limit");
         evicted.map(|(_, count)| count).sum()
     }
 }

@@ -86,7 +86,7 @@ fn when_all_together_hold_too_much_the_largest_goes_first_and_what_they_share_co
     let limits = Limits {
         output_soft_bytes: None,
         output_hard_bytes: None,
-        output_total_bytes: Some(TOTAL),
+        memory_bytes_max: Some(TOTAL),
         ..Limits::default()
     };
     let served = serve(limits, None);
@@ -109,7 +109,7 @@ fn when_all_together_hold_too_much_the_largest_goes_first_and_what_they_share_co
     let begun = now();
     let say_until =
         |say: &mut dyn FnMut(&mut TcpStream, &mut [TcpStream]), talker: &mut TcpStream, evicted: usize| {
-            while served.metrics().closed_for(CloseReason::OutputTotalLimit) < evicted as u64 {
+            while served.metrics().closed_for(CloseReason::MemoryLimit) < evicted as u64 {
                 say(talker, &mut []);
                 assert!(begun.elapsed() < PATIENCE, "{evicted} are never too much");
             }
@@ -122,7 +122,7 @@ fn when_all_together_hold_too_much_the_largest_goes_first_and_what_they_share_co
     let (unsent, lines_of_slack) = (metrics.bytes_unsent as usize, 2 * (text.len() + 100));
     assert!(unsent <= TOTAL + lines_of_slack, "{unsent} bytes waited for one");
     assert!(unsent + lines_of_slack >= TOTAL, "after {unsent} bytes it was too much");
-    assert_eq!(metrics.closed_for(CloseReason::OutputTotalLimit), 1);
+    assert_eq!(metrics.closed_for(CloseReason::MemoryLimit), 1);
     ask(&mut talker, b"/who\n", b"* 7 people in lobby: talker, h0, h1, h2, l0, l1, l2\n");
     let metrics = say_until(&mut say, &mut talker, 1 + LATE);
     assert!(metrics.bytes_unsent as usize <= (1 + LATE) * (TOTAL + lines_of_slack));

@@ -5,12 +5,14 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::os::fd::AsFd;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tidewheel::Address;
 
 use super::{PATIENCE, await_that};
@@ -61,7 +63,11 @@ impl Server {
     pub fn start_for_long<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Server {
         let mut command = tidewheel(["serve"]);
         command.args(args);
-        Server::spawn_for(command, 20 * PATIENCE).ready()
+        Server::spawn_for_long(command).ready()
+    }
+
+    pub fn spawn_for_long(command: Command) -> Server {
+        Server::spawn_for(command, 20 * PATIENCE)
     }
 
     pub fn spawn(command: Command) -> Server {
@@ -115,14 +121,14 @@ impl Server {
         text
     }
 
-    /// Waits for a line on standard error that contains `part`.
+    /// Waits for a line on standard error that contains `part`, and returns it.
     #[track_caller]
-    pub fn await_err(&mut self, part: &str) {
+    pub fn await_err(&mut self, part: &str) -> String {
         loop {
             let line = self.err_line();
             assert!(!line.is_empty(), "standard error ended before {part:?}");
             if line.contains(part) {
-                return;
+                return line;
             }
         }
     }
@@ -145,6 +151,12 @@ impl Server {
     #[track_caller]
     pub fn tcp(&self, service: &str) -> TcpStream {
         super::tcp(&self.tcp_address(service))
+    }
+
+    /// Moves the calling thread into the network that the program is in.
+    pub fn enter_network(&self) {
+        let link = fs::File::open(format!("/proc/{}/ns/net", self.child.id())).expect("the program runs");
+        move_into_link_name_space(link.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may");
     }
 
     fn pid(&self) -> Pid {

@@ -45,7 +45,7 @@ fn send_in_pieces(sim: &mut Sim, random: &mut Random, mut speeches: Vec<(PeerId,
         let index = random.below(speeches.len());
         let (peer, speech) = &mut speeches[index];
         let cut = random.below(speech.len().min(60)) + 1;
-        sim.send(*peer, &speech[..cut]);
+        sim.try_send(*peer, &speech[..cut]);
         speech.drain(..cut);
         if speech.is_empty() {
             speeches.swap_remove(index);
@@ -180,7 +180,7 @@ fn people_who_come_and_go_leave_nothing_behind() {
                     }
                     _ => "hello\n".to_owned(),
                 };
-                sim.send(peer, said.as_bytes());
+                sim.try_send(peer, said.as_bytes());
                 if random.chance(0.3) {
                     sim.run_for(Duration::from_micros(random.below(10_000) as u64));
                 }
@@ -209,7 +209,7 @@ fn chat_is_the_same_for_the_same_seed() {
         let chat = listen(&mut sim, ChatLimits::default());
         let peers: Vec<_> = (0..20).map(|number| enter(&mut sim, chat, &format!("p{number}"))).collect();
         for (number, &peer) in peers.iter().enumerate() {
-            sim.send(
+            sim.try_send(
                 peer,
                 format!("/join r{}\n/who\n/rooms\nhello\n/nick q{number}\n", number % 7).as_bytes(),
             );
@@ -304,7 +304,7 @@ fn an_endless_line_is_refused_at_the_limit() {
         for peer in [named, nameless] {
             // It ends neither with a newline nor with a pause.
             for _ in 0..100 {
-                sim.send(peer, &[b'x'; 2_000]);
+                sim.try_send(peer, &[b'x'; 2_000]);
                 sim.run_for(Duration::from_millis(5));
             }
             assert!(text(sim, peer).ends_with("* that message is too long, goodbye\n"));

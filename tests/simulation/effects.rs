@@ -6,7 +6,7 @@ use tidewheel::mailbox::SendError;
 use tidewheel::net::Address;
 use tidewheel::service::Receive;
 use tidewheel::services::echo::Echo;
-use tidewheel::sim::{Faults, PeerState, Reach, Sim};
+use tidewheel::sim::{Faults, PeerId, PeerState, Reach, Sim};
 use tidewheel::topic::TopicId;
 use tidewheel::{Arrival, CloseReason, ConnId, Context, Limits, Options, Service, ServiceId};
 
@@ -155,6 +155,39 @@ fn a_connection_that_is_handed_over_hears_its_end_too() {
         notes.sort();
         assert_eq!(input, "x");
         assert_eq!(notes, ["closed: peer_closed", "closed: reset", "eof", "handed over", "handed over"]);
+        assert_nothing_leaks(sim, 1);
+    });
+}
+
+/// Hands its other connection over when the first one ends.
+struct Heirs {
+    to: ServiceId,
+    conns: Vec<ConnId>,
+}
+
+impl Service for Heirs {
+    fn open(&mut self, conn: ConnId, _: Arrival, _: &mut Context<'_>) {
+        self.conns.push(conn);
+    }
+
+    fn closed(&mut self, conn: ConnId, _: CloseReason, cx: &mut Context<'_>) {
+        self.conns.retain(|&other| other != conn);
+        self.conns.drain(..).for_each(|other| cx.hand_over(other, self.to));
+    }
+}
+
+#[test]
+fn a_connection_that_is_handed_over_when_another_one_ends_is_with_its_new_service_at_once() {
+    kind_and_hostile(&Limits::default(), |sim| {
+        let notebook = sim.reactor().add_service(Notebook::default(), Options::new("notebook"));
+        let door = sim.listen("127.0.0.1:7", Heirs { to: notebook, conns: Vec::new() });
+        let (ends, stays) = (sim.connect(door), sim.connect(door));
+        sim.settle();
+        sim.finish(ends);
+        sim.settle();
+        assert_eq!(Notebook::of(sim, notebook).0, ["handed over"], "nothing else had to happen");
+        sim.finish(stays);
+        sim.run();
         assert_nothing_leaks(sim, 1);
     });
 }
@@ -504,4 +537,90 @@ fn a_failing_rearm_closes_the_connection_and_nothing_else() {
     sim.finish(fine);
     sim.run();
     assert_nothing_leaks(&mut sim, 1);
+}
+
+#[test]
+fn a_peer_that_can_do_no_more_is_not_told_to_in_vain() {
+    /// What a scenario says when it panics; nothing if it does not.
+    fn panics(prepare: impl Fn(&mut Sim, PeerId), what: impl Fn(&mut Sim, PeerId)) -> String {
+        let mut sim = Sim::new(1, Faults::none());
+        let leaver = sim.listen("127.0.0.1:7", Leaver);
+        let peer = sim.connect(leaver);
+        sim.settle();
+        prepare(&mut sim, peer);
+        let could_send = sim.can_send(peer);
+        assert!(could_send || !sim.try_send(peer, b"x"));
+        let scenario = std::panic::AssertUnwindSafe(|| what(&mut sim, peer));
+        let said = std::panic::catch_unwind(scenario).err().map(|panic| panic.downcast::<String>().unwrap());
+        let said = said.map_or(String::new(), |said| *said);
+        assert!(said.is_empty() || !could_send, "{said}");
+        said
+    }
+
+    type Step = fn(&mut Sim, PeerId);
+    let ends: [(Step, &str); 6] = [
+        (|sim, peer| assert!(sim.finish(peer)), "it has ended its side: it was told to"),
+        (
+            |sim, peer| {
+                sim.send(peer, b"c");
+                sim.run();
+            },
+            "the server has ended the other (see Sim::stay)",
+        ),
+        (
+            |sim, peer| {
+                sim.send(peer, b"a");
+                sim.run();
+            },
+            "its connection is broken",
+        ),
+        (|sim, peer| assert!(sim.close(peer)), "it has closed its connection"),
+        (|sim, peer| assert!(sim.reset(peer)), "its connection is broken"),
+        (
+            |sim, peer| {
+                sim.finish(peer);
+                sim.run();
+            },
+            "it has ended its side",
+        ),
+    ];
+    let deeds: [(Step, &str); 3] = [
+        (|sim, peer| sim.send(peer, b"x"), "cannot send: "),
+        (|sim, peer| assert!(sim.send_urgent(peer)), "cannot send an urgent byte: "),
+        (|sim, peer| sim.stay(peer), "cannot stay: "),
+    ];
+    for (deed, what) in deeds {
+        assert_eq!(panics(|_, _| {}, deed), "", "{what}");
+        for (end, why) in ends {
+            let said = panics(end, deed);
+            assert!(said.starts_with("PeerId(0) ") && said.contains(what) && said.contains(why), "{said}");
+        }
+    }
+    for (end, _) in &ends {
+        assert_eq!(panics(end, |sim, peer| assert!(!sim.finish(peer))), "");
+    }
+    // Who stays may send when the server has ended its side.
+    let stays: Step = |sim, peer| {
+        sim.stay(peer);
+        sim.send(peer, b"c");
+        sim.settle();
+    };
+    assert_eq!(panics(stays, |sim, peer| sim.send(peer, b"x")), "");
+    // A connection is closed once.
+    let close: fn(&mut Sim, PeerId) -> bool = |sim, peer| sim.close(peer);
+    for end in [close, |sim, peer| sim.reset(peer)] {
+        let once = |sim: &mut Sim, peer| assert!(end(sim, peer) && !sim.close(peer) && !sim.reset(peer));
+        assert_eq!(panics(|_, _| {}, once), "");
+        assert_eq!(panics(|sim, peer| _ = sim.finish(peer), once), "");
+    }
+    let said = panics(ends[2].0, |sim, peer| sim.cut_off(peer));
+    assert!(said.contains("cannot be cut off: its connection is broken"), "{said}");
+    assert_eq!(panics(|_, _| {}, |sim, peer| sim.cut_off(peer)), "");
+    // Nobody listens there.
+    let mut sim = Sim::new(1, Faults::none());
+    let listener = sim.listen("127.0.0.1:7", Leaver);
+    let peer = sim.connect(listener);
+    sim.reactor().unlisten(listener.id);
+    sim.settle();
+    assert_eq!((sim.state(peer), sim.can_send(peer)), (PeerState::Refused, false));
 }

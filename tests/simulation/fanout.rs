@@ -119,8 +119,41 @@ fn everybody_hears_what_is_meant_for_them_in_the_order_in_which_it_was_said() {
             let due = sim.reactor().with(hall.service, |hall: &mut Hall, _| hall.people[number].due.clone());
             assert!(sim.received(peer) == due, "person {number} heard something else than was said");
         }
-        peers.iter().for_each(|&peer| sim.finish(peer));
+        peers.iter().for_each(|&peer| _ = sim.finish(peer));
         sim.run();
         assert_nothing_leaks(sim, 1);
     });
+}
+
+/// Publishes to two topics, of which every connection is a member, in one call.
+#[derive(Default)]
+struct Two(Option<[TopicId; 2]>);
+
+impl Service for Two {
+    fn open(&mut self, conn: ConnId, _: Arrival, cx: &mut Context<'_>) {
+        let topics = *self.0.get_or_insert_with(|| [cx.create_topic(), cx.create_topic()]);
+        topics.into_iter().for_each(|topic| cx.subscribe(topic, conn));
+    }
+
+    fn input(&mut self, _: ConnId, bytes: &[u8], cx: &mut Context<'_>) -> usize {
+        for (number, topic) in self.0.into_iter().flatten().enumerate() {
+            cx.publish(topic, format!("{number}").as_bytes(), None);
+        }
+        bytes.len()
+    }
+}
+
+#[test]
+fn who_is_in_two_topics_gets_what_a_turn_brings_in_one_write() {
+    let mut sim = Sim::new(0, Faults::none());
+    let two = sim.listen("127.0.0.1:7", Two::default());
+    let peers = [0; 3].map(|_| sim.connect(two));
+    sim.settle();
+    sim.keep_trace();
+    sim.send(peers[0], b"!");
+    sim.settle();
+    assert_eq!(peers.map(|peer| sim.received(peer).len()), [2; 3]);
+    let steps = sim.trace().to_string();
+    let writes = steps.lines().filter(|step| step.split_whitespace().nth(1) == Some("write")).count();
+    assert_eq!(writes, peers.len(), "{steps}");
 }

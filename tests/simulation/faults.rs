@@ -87,8 +87,8 @@ fn resets(seeds: std::ops::Range<u64>, rounds: usize) {
             }
             sim.run_for(Duration::from_micros(random.below(8_000) as u64));
             match random.below(4) {
-                0 => sim.close(peer),
-                1 => sim.finish(peer),
+                0 => _ = sim.close(peer),
+                1 => _ = sim.finish(peer),
                 _ => {
                     sim.reset(peer);
                     reset += 1;
@@ -129,9 +129,9 @@ fn nothing_that_was_meant_for_an_earlier_connection_reaches_a_later_one() {
             sim.send(peer, &vec![number; 1 + random.below(2000)]);
             sim.run_for(Duration::from_micros(random.below(4000) as u64));
             if random.chance(0.3) {
-                sim.reset(peer)
+                sim.reset(peer);
             } else {
-                sim.finish(peer)
+                sim.finish(peer);
             }
             peers.push(peer);
         }
@@ -202,10 +202,11 @@ fn urgent_data_hides_nothing_that_follows_it() {
     kind_and_hostile(&Limits::default(), |sim| {
         let echo = listen_echo(sim);
         let peer = sim.connect(echo);
+        sim.settle();
         for round in 0..10_u8 {
             sim.send(peer, &[b'0' + round; 3]);
             sim.run_for(Duration::from_micros(200));
-            sim.send_urgent(peer);
+            assert!(sim.send_urgent(peer));
             sim.send(peer, &[b'0' + round; 2]);
         }
         sim.finish(peer);
@@ -217,11 +218,63 @@ fn urgent_data_hides_nothing_that_follows_it() {
 }
 
 #[test]
+fn a_ring_that_takes_nothing_more_loses_nothing_and_delays_nobody() {
+    sim::check(0..10, |seed| {
+        let faults = Faults { ring: 1.0, ring_failed: 0.3, ..Faults::hostile() };
+        let mut sim = Sim::new(seed, faults);
+        let echo = listen_echo(&mut sim);
+        let peers = [0; 40].map(|_| sim.connect(echo));
+        sim.settle();
+        for round in 1..4_usize {
+            for (number, &peer) in peers.iter().enumerate() {
+                sim.send(peer, &vec![number as u8; 300 * round]);
+            }
+            // What each said comes back before anything else happens.
+            sim.settle();
+            for (number, &peer) in peers.iter().enumerate() {
+                let expected = vec![number as u8; 300 * (1..=round).sum::<usize>()];
+                assert!(sim.received(peer) == expected, "{peer:?} was not answered");
+            }
+        }
+        for peer in peers {
+            sim.finish(peer);
+        }
+        sim.run();
+        assert_nothing_leaks(&mut sim, 1);
+    });
+}
+
+#[test]
+fn a_connection_that_fails_again_and_again_is_closed_and_the_next_one_is_served() {
+    const EIO: i32 = 5;
+    for writes in [false, true] {
+        kind_and_hostile(&Limits::default(), |sim| {
+            let echo = listen_echo(sim);
+            let peers = [0; 5].map(|_| sim.connect(echo));
+            sim.settle();
+            let error = if writes { &mut sim.faults().write_error } else { &mut sim.faults().read_error };
+            *error = Some(EIO);
+            peers.iter().for_each(|&peer| sim.send(peer, b"hello"));
+            sim.settle();
+            assert_eq!(sim.reactor().metrics().closed_for(CloseReason::Failed), 5);
+            (sim.faults().write_error, sim.faults().read_error) = (None, None);
+            let next = sim.connect(echo);
+            sim.send(next, b"and I");
+            sim.finish(next);
+            sim.run();
+            assert_eq!(heard(sim, next), "and I");
+            assert_nothing_leaks(sim, 1);
+        });
+    }
+}
+
+#[test]
 fn deadlines_go_by_the_monotonic_clock() {
     let limits = Limits { idle_timeout: Some(10_000 * MS), ..Limits::default() };
     kind_and_hostile(&limits, |sim| {
         let listener = sim.listen("127.0.0.1:7", Notebook::default());
         let peer = sim.connect(listener);
+        sim.faults().wall_step = 0.0;
         sim.settle();
         let (wall, now) = (sim.wall(), sim.now());
         sim.step_wall(86_400);

@@ -86,7 +86,7 @@ fn ask(seed: u64, faults: Faults) -> usize {
             sim.run_for(Duration::from_micros(random.below(20_000) as u64));
             sim.step_wall(random.below(100) as i64 - 50);
         }
-        sim.send(peer, &said[cut..]);
+        sim.try_send(peer, &said[cut..]);
         sim.finish(peer);
         peers.push((peer, expected));
     }
@@ -155,15 +155,235 @@ fn deadlines_end_a_head_that_drips_and_a_connection_that_is_idle() {
         sim.send(half, b"POST / HTTP/1.1\r\nHost: me\r\nContent-Length: 9\r\n\r\nhalf");
         sim.send(slow, &[GET, b"GET / "].concat());
         for _ in 0..30 {
-            sim.send(slow, b"H");
+            sim.try_send(slow, b"H");
             sim.run_for(Duration::from_secs(1));
         }
-        assert_eq!(sim.reactor().metrics().closed_for(CloseReason::ReadDeadline), 1);
+        assert_eq!(sim.reactor().metrics().closed_for(CloseReason::ReadDeadline), 2);
         assert_eq!(heard(sim.received(slow), &[]), [(200, true)]);
-        assert_eq!(sim.reactor().metrics().connections_open, 2);
+        assert_eq!(sim.reactor().metrics().connections_open, 1);
         sim.run();
-        assert_eq!(sim.reactor().metrics().closed_for(CloseReason::IdleTimeout), 2);
-        assert!(sim.received(idle).is_empty() && sim.received(half).is_empty());
+        assert_eq!(sim.reactor().metrics().closed_for(CloseReason::IdleTimeout), 1);
+        assert_eq!(
+            (heard(sim.received(idle), &[]), heard(sim.received(half), &[])),
+            (vec![], vec![(408, true)])
+        );
         assert_nothing_leaks(sim, 1);
     });
+}
+
+/// Sends `said`, then `pieces` a second as many times as there are, and returns when the response came, in seconds after the
+/// first byte, and its status.
+fn upload(
+    sim: &mut Sim,
+    said: &[u8],
+    pieces: impl IntoIterator<Item = Vec<u8>>,
+    pause: Duration,
+) -> (f64, u16) {
+    let http = listen(sim);
+    let peer = sim.connect(http);
+    sim.settle();
+    let begun = sim.now();
+    sim.send(peer, said);
+    let mut pieces = pieces.into_iter();
+    while sim.received(peer).is_empty() && sim.now() - begun < Duration::from_secs(200) {
+        if let Some(piece) = pieces.next() {
+            sim.send(peer, &piece);
+        }
+        sim.run_for(pause);
+    }
+    let took = (sim.now() - begun).as_secs_f64();
+    let [(status, true)] = heard(sim.received(peer), &[])[..] else { panic!("one response") };
+    let closes = Response::read(sim.received(peer), false).unwrap().0.closes();
+    assert_eq!(closes, status == 408);
+    assert_eq!(sim.reactor().metrics().closed_for(CloseReason::ReadDeadline), u64::from(status == 408));
+    sim.finish(peer);
+    sim.run();
+    assert_nothing_leaks(sim, 1);
+    (took, status)
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The head of a request with a body, whose length is stated or not.
+fn post(content_bytes: Option<usize>) -> Vec<u8> {
+    let framing = match content_bytes {
+        Some(bytes) => format!("Content-Length: {bytes}"),
+        None => "Transfer-Encoding: chunked".to_owned(),
+    };
+    format!("POST / HTTP/1.1\r\nHost: me\r\n{framing}\r\n\r\n").into_bytes()
+}
+
+#[test]
+fn a_body_that_drips_is_answered_with_408() {
+    kind_and_hostile(&Limits::default(), |sim| {
+        let (took, status) = upload(sim, &post(Some(60_000)), vec![vec![b'x']; 200], SECOND);
+        assert!(status == 408 && (10.0..11.5).contains(&took), "{status} after {took} s");
+    });
+    kind_and_hostile(&Limits::default(), |sim| {
+        let chunks = vec![b"1\r\nx\r\n".to_vec(); 200];
+        let (took, status) = upload(sim, &post(None), chunks, SECOND);
+        assert!(status == 408 && (10.0..11.5).contains(&took), "{status} after {took} s");
+    });
+    // The framing alone, a byte at a time.
+    kind_and_hostile(&Limits::default(), |sim| {
+        let bytes = b"1;aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\nx\r\n".repeat(10);
+        let (took, status) = upload(sim, &post(None), bytes.chunks(1).map(<[u8]>::to_vec), SECOND);
+        assert!(status == 408 && (10.0..11.5).contains(&took), "{status} after {took} s");
+    });
+    // Nothing at all.
+    kind_and_hostile(&Limits::default(), |sim| {
+        let (took, status) = upload(sim, &post(Some(10)), [], SECOND);
+        assert!(status == 408 && (10.0..11.5).contains(&took), "{status} after {took} s");
+    });
+}
+
+#[test]
+fn a_body_that_begins_fast_and_stalls_is_answered_with_408() {
+    for begin in [&b"x"[..], b"\r\n0", b"\r\n0\r\n", b"\r\n0\r\nA: b", b"\r\n1;x", b""] {
+        kind_and_hostile(&Limits::default(), |sim| {
+            let said = [&post(None)[..], b"7530\r\n", &[b'y'; 30_000], begin].concat();
+            let said = if begin == b"x" { post(Some(60_000)) } else { said };
+            let first = if begin == b"x" { vec![vec![b'y'; 30_000]] } else { vec![] };
+            let (took, status) = upload(sim, &said, first, SECOND);
+            assert!(status == 408 && took < 22.0, "{status} after {took} s with {:?}", begin.escape_ascii());
+        });
+    }
+    // The end of a line that began late in a span which was fast as a whole.
+    for begin in [&b"\r\n0"[..], b"\r\n0\r\nA: b", b"\r\n1;x"] {
+        kind_and_hostile(&Limits::default(), |sim| {
+            let said = [&post(None)[..], b"7530\r\n"].concat();
+            let mut pieces = vec![vec![b'y'; 5000]; 6];
+            pieces[5].extend(begin);
+            let (took, status) = upload(sim, &said, pieces, SECOND);
+            assert!(status == 408 && took < 22.0, "{status} after {took} s with {:?}", begin.escape_ascii());
+        });
+    }
+}
+
+#[test]
+fn a_body_has_to_bring_1_kib_a_second() {
+    for (bytes, pause, is_enough) in [
+        (900, SECOND, false),
+        (1200, SECOND, true),
+        (90, SECOND / 10, false),
+        (120, SECOND / 10, true),
+        (4000, 5 * SECOND, false),
+        (4000, 3 * SECOND, true),
+    ] {
+        let count = 60_000_usize.div_ceil(bytes);
+        let expected = if is_enough { 405 } else { 408 };
+        kind_and_hostile(&Limits::default(), |sim| {
+            let (took, status) =
+                upload(sim, &post(Some(count * bytes)), vec![vec![b'x'; bytes]; count], pause);
+            assert_eq!(status, expected, "after {took} s with {bytes} bytes each {pause:?}");
+        });
+        kind_and_hostile(&Limits::default(), |sim| {
+            let chunk = [format!("{:x}\r\n", bytes - 8).as_bytes(), &vec![b'x'; bytes - 8], b"\r\n"].concat();
+            let mut chunks = vec![chunk; count];
+            chunks.push(b"0\r\n\r\n".to_vec());
+            let (took, status) = upload(sim, &post(None), chunks, pause);
+            assert_eq!(status, expected, "after {took} s with chunks of {bytes} bytes each {pause:?}");
+        });
+    }
+}
+
+#[test]
+fn a_body_that_is_there_is_never_too_slow() {
+    kind_and_hostile(&Limits::default(), |sim| {
+        let http = listen(sim);
+        let peer = sim.connect(http);
+        // One behind the other, and a pause between them that is nobody's body.
+        for round in 0..3 {
+            sim.send(
+                peer,
+                &[&post(Some(9))[..], b"some body", &post(None)[..], b"1\r\nx\r\n0\r\n\r\n"].concat(),
+            );
+            sim.run_for(25 * SECOND);
+            sim.send(peer, &[&post(Some(2))[..], b"a"].concat());
+            sim.run_for(8 * SECOND);
+            sim.send(peer, b"b");
+            sim.run_for(25 * SECOND);
+            assert_eq!(heard(sim.received(peer), &[]), vec![(405, true); 3 * (round + 1)]);
+        }
+        sim.finish(peer);
+        sim.run();
+        assert_nothing_leaks(sim, 1);
+    });
+    // The reactor is stopped, not the peer.
+    kind_and_hostile(&Limits::default(), |sim| {
+        let http = listen(sim);
+        let peer = sim.connect(http);
+        sim.send(peer, &post(Some(1500)));
+        sim.run_for(SECOND);
+        sim.send(peer, &[b'x'; 1500]);
+        sim.sleep(30 * SECOND);
+        sim.run_for(SECOND);
+        assert_eq!(heard(sim.received(peer), &[]), [(405, true)]);
+    });
+    // Without a read deadline a body may take its time.
+    kind_and_hostile(&Limits { read_deadline: None, ..Limits::default() }, |sim| {
+        let (took, status) = upload(sim, &post(Some(60)), vec![vec![b'x']; 60], SECOND);
+        assert!(status == 405 && took > 59.0, "{status} after {took} s");
+    });
+}
+
+/// A peer that sends a body which is refused at once, in pieces of 10,000 bytes and with a pause behind each, and reads
+/// nothing before the end. Returns how it saw the connection end.
+fn refused_upload(sim: &mut Sim, pieces: usize, pause: Duration) -> (PeerState, usize) {
+    let http = listen(sim);
+    let peer = sim.connect(http);
+    sim.stop_reading(peer);
+    sim.stay(peer);
+    sim.send(peer, &post(Some(10_000_000)));
+    for _ in 0..pieces {
+        sim.send(peer, &[b'x'; 10_000]);
+        sim.run_for(pause);
+    }
+    sim.finish(peer);
+    sim.resume_reading(peer);
+    sim.run();
+    assert_nothing_leaks(sim, 1);
+    let statuses: Vec<_> = heard(sim.received(peer), &[]).into_iter().map(|(status, _)| status).collect();
+    assert!(statuses == [413] || sim.state(peer) == PeerState::Reset, "{statuses:?}, {:?}", sim.state(peer));
+    (sim.state(peer), sim.reactor().metrics().bytes_discarded as usize)
+}
+
+#[test]
+fn who_sends_on_after_a_refusal_is_read_for_a_while() {
+    let limits = Limits {
+        linger_timeout: SECOND,
+        linger_time_max: 60 * SECOND,
+        linger_bytes_max: 5_000_000,
+        ..Limits::default()
+    };
+    // A quick one, a slow one, and one that is as slow as it may be.
+    for (pieces, pause) in [(60, SECOND / 1000), (40, SECOND / 2), (20, SECOND * 9 / 10)] {
+        kind_and_hostile(&limits, |sim| {
+            assert_eq!(
+                refused_upload(sim, pieces, pause).0,
+                PeerState::Ended,
+                "{pieces} pieces each {pause:?}"
+            );
+        });
+    }
+}
+
+#[test]
+fn who_sends_on_after_a_refusal_is_not_read_for_ever() {
+    let limits = Limits {
+        linger_timeout: SECOND,
+        linger_time_max: 10 * SECOND,
+        linger_bytes_max: 300_000,
+        ..Limits::default()
+    };
+    // Too long, too much, with too long a pause.
+    for (pieces, pause, max) in
+        [(40, SECOND / 2, 220_000), (40, SECOND / 100, 300_000 + (64 << 10)), (3, 3 * SECOND, 30_000)]
+    {
+        kind_and_hostile(&limits, |sim| {
+            let (state, discarded) = refused_upload(sim, pieces, pause);
+            assert_eq!(state, PeerState::Reset, "{pieces} pieces each {pause:?}");
+            assert!(discarded <= max, "{discarded} bytes");
+        });
+    }
 }

@@ -114,6 +114,50 @@ fn the_limit_for_one_address_is_exact_and_hits_nobody_else() {
 }
 
 #[test]
+fn the_addresses_of_one_ipv6_network_share_the_limit_of_one_address() {
+    kind_and_hostile(&Limits { connections_per_ip_max: Some(3), ..Limits::default() }, |sim| {
+        let echo = sim.listen_with("[::]:7007", Echo, Options { messages: false, ..Options::new("echo") });
+        // Connections that come from each, and how many of them are refused.
+        let networks: [(&[&str], u64); 4] = [
+            (
+                &[
+                    "2001:db8::1",
+                    "2001:db8::2",
+                    "2001:db8::ffff:ffff:ffff:ffff",
+                    "2001:db8::4",
+                    "2001:db8::5",
+                ],
+                2,
+            ),
+            (&["2001:db8:0:1::1", "2001:db8:0:1::2", "2001:db8:0:1::3"], 0),
+            // The same address of IPv4, and others beside it.
+            (&["192.0.2.1", "::ffff:192.0.2.1", "192.0.2.1", "::ffff:192.0.2.1"], 1),
+            (&["192.0.2.2", "::ffff:192.0.2.2", "192.0.2.3", "::ffff:192.0.2.3", "192.0.2.4"], 0),
+        ];
+        let (mut peers, mut expected) = (Vec::new(), 0);
+        for (addresses, refused) in networks {
+            peers.extend(addresses.iter().map(|address| sim.connect_from(echo, address.parse().unwrap())));
+            sim.settle();
+            expected += refused;
+            assert_eq!(closed_for(sim, CloseReason::RefusedPerIp), expected, "{addresses:?}");
+        }
+        // Everybody leaves, and as many may come again.
+        for peer in peers {
+            sim.finish(peer);
+        }
+        sim.settle();
+        let again = [0; 3].map(|_| sim.connect_from(echo, "2001:db8::9".parse().unwrap()));
+        sim.settle();
+        assert!(again.iter().all(|&peer| sim.state(peer) == PeerState::Open));
+        for peer in again {
+            sim.finish(peer);
+        }
+        sim.run();
+        assert_nothing_leaks(sim, 1);
+    });
+}
+
+#[test]
 fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
     let limits = Limits { idle_timeout: Some(1000 * MS), ..Limits::default() };
     kind_and_hostile(&limits, |sim| {
@@ -155,7 +199,7 @@ fn a_message_that_does_not_come_to_its_end_is_not_waited_for() {
         let (slow, steady) = (sim.connect(lines), sim.connect(lines));
         for _ in 0..12 {
             // A byte now and then keeps no connection alive; a line does.
-            sim.send(slow, b"x");
+            sim.try_send(slow, b"x");
             sim.send(steady, b"a line\nand the beginning of");
             sim.run_for(500 * MS);
             sim.send(steady, b" another\n");
@@ -249,7 +293,7 @@ fn a_peer_that_takes_nothing_is_closed_at_the_progress_deadline() {
         sim.cut_off(vanished);
         sim.run_for(29_000 * MS);
         assert_eq!(sim.reactor().connections(), 3);
-        sim.run_for(3_000 * MS);
+        sim.run_for(8_500 * MS);
         assert_eq!(closed_for(sim, CloseReason::ProgressTimeout), 2);
         assert_eq!(sim.reactor().connections(), 1);
         sim.finish(slow);
@@ -269,6 +313,7 @@ fn a_peer_that_takes_nothing_is_closed_at_the_progress_deadline() {
 #[derive(Default)]
 struct Station {
     topic: Option<TopicId>,
+    last: Option<ConnId>,
 }
 
 impl Station {
@@ -283,6 +328,7 @@ impl Service for Station {
     fn open(&mut self, conn: ConnId, _: Arrival, cx: &mut Context<'_>) {
         let topic = *self.topic.get_or_insert_with(|| cx.create_topic());
         cx.subscribe(topic, conn);
+        self.last = Some(conn);
     }
 }
 
@@ -350,9 +396,133 @@ fn output_above_the_hard_limit_is_the_end() {
     });
 }
 
+/// What the system itself holds for a peer that has stopped reading.
+const HELD_BY_SYSTEM: usize = 1500 + 2000;
+
+/// Has `say` bring so many bytes at a time to a peer that reads nothing, behind what the system holds for it, and then
+/// waits for as long as output may be above its soft limit. Returns how many connections are left each time.
+fn left_after(
+    limits: &Limits,
+    say: impl Fn(&mut Sim, tidewheel::sim::Listener, &[u8]),
+    sizes: &[usize],
+) -> Vec<usize> {
+    let mut sim = Sim::with_limits(1, Faults::none(), limits.clone());
+    tighten(&mut sim);
+    let station = sim.listen("127.0.0.1:7", Station::default());
+    let peer = sim.connect(station);
+    sim.stop_reading(peer);
+    sim.settle();
+    say(&mut sim, station, &[b'h'; HELD_BY_SYSTEM]);
+    sim.settle();
+    assert_eq!(sim.reactor().metrics().bytes_out, HELD_BY_SYSTEM as u64);
+    let say_all = sizes.iter().map(|&size| {
+        say(&mut sim, station, &vec![b'x'; size]);
+        sim.run_for(limits.output_soft_grace + 10 * MS);
+        sim.reactor().connections()
+    });
+    say_all.collect()
+}
+
+#[test]
+fn limits_of_output_are_exact_to_the_byte() {
+    let none = Limits { output_soft_bytes: None, output_hard_bytes: None, ..Limits::default() };
+    let grace = Duration::from_secs(1);
+    let hard = Limits { output_hard_bytes: Some(50_000), output_soft_grace: grace, ..none.clone() };
+    let soft = Limits { output_soft_bytes: Some(50_000), output_soft_grace: grace, ..none };
+    // To everybody in a topic, and to one alone.
+    let publish = Station::publish;
+    let send = |sim: &mut Sim, station: tidewheel::sim::Listener, bytes: &[u8]| {
+        sim.reactor()
+            .with(station.service, |station: &mut Station, cx| cx.send(station.last.unwrap(), bytes));
+    };
+    for limits in [&hard, &soft] {
+        for sizes in [&[50_000, 1][..], &[49_999, 1, 1], &[100, 20_000, 29_900, 1], &[50_001]] {
+            // Up to the limit it stays, with the next byte it is closed.
+            let mut expected = vec![1; sizes.len()];
+            *expected.last_mut().unwrap() = 0;
+            assert_eq!(left_after(limits, publish, sizes), expected, "published: {sizes:?} with {limits:?}");
+            assert_eq!(left_after(limits, send, sizes), expected, "sent: {sizes:?} with {limits:?}");
+        }
+    }
+}
+
+#[test]
+fn a_turn_reads_as_much_from_a_connection_as_it_may() {
+    // The simulated system counts what a turn asks of it.
+    let limits = Limits { read_bytes_per_turn: 1000, ..Limits::default() };
+    let mut sim = Sim::with_limits(1, Faults::none(), limits);
+    let listener = sim.listen("127.0.0.1:7", Notebook::default());
+    let peer = sim.connect(listener);
+    sim.settle();
+    // More than one read brings.
+    sim.send(peer, &[b'x'; 120_000]);
+    sim.sleep(10 * MS);
+    sim.settle();
+    assert_eq!(Notebook::of(&mut sim, listener.service).1.len(), 120_000);
+}
+
+/// Sets its deadline again, for now, as often as it may.
+struct Restless(u32);
+
+impl Service for Restless {
+    fn open(&mut self, conn: ConnId, _: Arrival, cx: &mut Context<'_>) {
+        self.deadline(conn, cx);
+    }
+
+    fn deadline(&mut self, conn: ConnId, cx: &mut Context<'_>) {
+        if self.0 > 0 {
+            self.0 -= 1;
+            let now = cx.now();
+            cx.set_deadline(conn, now);
+        }
+    }
+}
+
+#[test]
+fn a_turn_acts_on_as_many_deadlines_as_it_may_and_on_each_once() {
+    // The simulated reactor counts them.
+    let limits = Limits {
+        idle_timeout: Some(1000 * MS),
+        deadlines_per_turn: 10,
+        effects_per_turn: 20,
+        ..Limits::default()
+    };
+    let mut sim = Sim::with_limits(1, Faults::none(), limits);
+    let echo = listen_echo(&mut sim);
+    let _ = [0; 300].map(|_| sim.connect(echo));
+    sim.run();
+    assert_eq!(closed_for(&mut sim, CloseReason::IdleTimeout), 300);
+    assert_nothing_leaks(&mut sim, 1);
+
+    let restless = sim.listen("127.0.0.1:7", Restless(500));
+    sim.connect(restless);
+    let before = sim.reactor().metrics().turns;
+    sim.run_for(500 * MS);
+    let turns = sim.reactor().metrics().turns - before;
+    assert!(turns >= 500, "500 deadlines one after the other, each set by the one before, in {turns} turns");
+    assert_eq!(sim.reactor().with(restless.service, |restless: &mut Restless, _| restless.0), 0);
+}
+
+#[test]
+fn a_turn_accepts_as_many_connections_as_it_may() {
+    // The simulated system counts what a turn asks of it.
+    kind_and_hostile(&Limits { accepts_per_turn: 3, ..Limits::default() }, |sim| {
+        let echo = listen_echo(sim);
+        let peers = [0; 40].map(|_| sim.connect(echo));
+        sim.sleep(100 * MS);
+        sim.settle();
+        for peer in peers {
+            assert_eq!(sim.state(peer), PeerState::Open);
+            sim.finish(peer);
+        }
+        sim.run();
+        assert_nothing_leaks(sim, 1);
+    });
+}
+
 #[test]
 fn when_output_is_above_its_total_the_largest_goes_first() {
-    let limits = Limits { output_total_bytes: Some(50_000), ..Limits::default() };
+    let limits = Limits { memory_bytes_max: Some(50_000), ..Limits::default() };
     kind_and_hostile(&limits, |sim| {
         tighten(sim);
         let station = sim.listen("127.0.0.1:7", Station::default());
@@ -366,14 +536,14 @@ fn when_output_is_above_its_total_the_largest_goes_first() {
         let later = [0; 2].map(|_| sim.connect(station));
         later.iter().for_each(|&peer| sim.stop_reading(peer));
         sim.settle();
-        assert_eq!(closed_for(sim, CloseReason::OutputTotalLimit), 0);
+        assert_eq!(closed_for(sim, CloseReason::MemoryLimit), 0);
         // 40 kB wait, which both have in common; a little more for all four is too much. While one of the first two has
         // them nothing is gained.
         for _ in 0..3 {
             Station::publish(sim, station, &[b'x'; 5000]);
             sim.run_for(10 * MS);
         }
-        assert_eq!(closed_for(sim, CloseReason::OutputTotalLimit), 2);
+        assert_eq!(closed_for(sim, CloseReason::MemoryLimit), 2);
         for peer in first.into_iter().chain(later) {
             sim.resume_reading(peer);
         }
@@ -399,7 +569,8 @@ fn a_drain_answers_what_has_come_and_breaks_off_who_does_not_take_it() {
         let begun = sim.now();
         let drained = sim.reactor().drain(5000 * MS).unwrap();
         assert!(sim.now() - begun <= 5050 * MS, "{:?}", sim.now() - begun);
-        assert_eq!((drained.closed, drained.aborted), (2, 1));
+        // The end of what the slow one sends may come too late.
+        assert_eq!((drained.answered + drained.unanswered, drained.reset), (2, 1));
         assert_eq!(closed_for(sim, CloseReason::Drained), 2);
         assert_eq!(closed_for(sim, CloseReason::DrainDeadline), 1);
         assert_eq!(sim.state(idle), PeerState::Ended);

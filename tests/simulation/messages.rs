@@ -69,7 +69,7 @@ fn a_line_that_is_not_ended_does_not_outlast_the_read_deadline() {
         let peer = greeted(sim, Rules::default());
         sim.send(peer, b"first\n");
         for _ in 0..30 {
-            sim.send(peer, b"x");
+            sim.try_send(peer, b"x");
             sim.run_for(Duration::from_millis(900));
         }
         assert!(sim.run());

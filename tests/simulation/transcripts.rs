@@ -44,7 +44,7 @@ fn converse(
         if random.chance(0.2) {
             sim.run_for(Duration::from_micros(random.below(20_000) as u64));
         }
-        sim.send(peer, &bytes[cut..]);
+        sim.try_send(peer, &bytes[cut..]);
         sim.finish(peer);
         peers.push(peer);
         said.push(bytes);

@@ -60,7 +60,7 @@ pub fn known_account(place: &FtpPlace, terms: Terms) -> Result<Option<Account>, 
     let (user, password) = match &place.user {
         Some(user) => (user.clone(), password(user, place, terms)?),
         None => {
-            let Some(user) = user_variable()? else { return Ok(None) };
+            let Some(user) = variable(USER_VARIABLE)? else { return Ok(None) };
             let Some(password) = variable(PASSWORD_VARIABLE)? else { return Ok(None) };
             (user, password)
         }
@@ -75,7 +75,7 @@ pub fn known_account(place: &FtpPlace, terms: Terms) -> Result<Option<Account>, 
 /// When what is typed cannot be read or said in FTP, or there is no password.
 pub fn typed_account(place: &FtpPlace, terms: Terms) -> Result<Option<Account>, Trouble> {
     let trouble = |failure: Failure| Trouble::lasting(failure.line().to_owned());
-    let user = match user_variable().map_err(trouble)? {
+    let user = match variable(USER_VARIABLE).map_err(trouble)? {
         Some(user) => user,
         None => {
             let Ok(terminal) = File::options().read(true).write(true).open(TERMINAL) else { return Ok(None) };
@@ -110,14 +110,10 @@ fn password(user: &str, place: &FtpPlace, terms: Terms) -> Result<String, Failur
     Ok(password)
 }
 
-/// The name that the environment has; an empty one is none.
-fn user_variable() -> Result<Option<String>, Failure> {
-    Ok(variable(USER_VARIABLE)?.filter(|user| !user.is_empty()))
-}
-
-/// A variable that becomes a part of an FTP command: one line of text.
+/// A variable that becomes a part of an FTP command: one line of text. An empty one is none.
 fn variable(name: &str) -> Result<Option<String>, Failure> {
     match env::var(name) {
+        Ok(text) if text.is_empty() => Ok(None),
         Ok(text) => match place::one_line(&text) {
             Ok(()) => Ok(Some(text)),
             Err(reason) => Err(Failure::usage(format!("{name}: {reason}"))),
@@ -384,8 +380,9 @@ fn greeted(place: &FtpPlace, terms: Terms) -> Result<FtpStream, Trouble> {
     ftp.set_mode(if is_ipv6 { suppaftp::Mode::ExtendedPassive } else { suppaftp::Mode::Passive });
     ftp.set_passive_nat_workaround(true);
     let Terms { timeout, .. } = terms;
-    Ok(ftp
-        .passive_stream_builder(move |address| connect(address, timeout).map_err(FtpError::ConnectionError)))
+    Ok(ftp.passive_stream_builder(move |address| {
+        connect(place::with_interface(address), timeout).map_err(FtpError::ConnectionError)
+    }))
 }
 
 /// The reply with which a login is refused.

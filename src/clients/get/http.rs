@@ -3,10 +3,11 @@
 use std::fmt::Display;
 use std::io;
 
+use ureq::config::Config;
 use ureq::http::header::{CONTENT_ENCODING, LOCATION};
-use ureq::http::{Response, StatusCode};
+use ureq::http::{Response, StatusCode, Uri};
 use ureq::tls::{RootCerts, TlsConfig};
-use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
 };
@@ -63,7 +64,7 @@ impl Http {
             .max_idle_connections(0)
             .build();
         let connector = DefaultConnector::default().chain(HonestEnds);
-        Http { agent: Agent::with_parts(config, connector, DefaultResolver::default()), terms }
+        Http { agent: Agent::with_parts(config, connector, WithInterfaces::default()), terms }
     }
 
     /// Fetches one document. `on_head` is shown the status and the headers of the answer as lines, whatever the status.
@@ -175,6 +176,25 @@ fn head(response: &Response<Body>) -> String {
         lines.push_str(&format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes())));
     }
     lines
+}
+
+/// Finds hosts as the library does, and adds the interfaces that URLs have named.
+#[derive(Debug, Default)]
+struct WithInterfaces(DefaultResolver);
+
+impl Resolver for WithInterfaces {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, Error> {
+        let mut all = self.0.resolve(uri, config, timeout)?;
+        for address in all.iter_mut() {
+            *address = place::with_interface(*address);
+        }
+        Ok(all)
+    }
 }
 
 /// Makes connections whose breaking is told: see [`HonestEnd`].

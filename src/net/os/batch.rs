@@ -123,6 +123,10 @@ pub(super) struct Written {
 }
 
 #[cfg(test)]
+#[path = "../../../tests/harness/skipped.rs"]
+mod skipped;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::net::Net;
@@ -142,7 +146,7 @@ mod tests {
     fn streams(count: usize, io_uring: bool) -> Option<(Os, Vec<UnixStream>)> {
         let mut os = Os::new(Duration::ZERO, io_uring).unwrap();
         if os.uses_io_uring() != io_uring {
-            eprintln!("skipped: io_uring is not to be had here");
+            skipped::skip("needs io_uring: Linux 5.17, and kernel.io_uring_disabled=0");
             return None;
         }
         let peers = (0..count).map(|slot| {

@@ -32,14 +32,17 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr::{self, NonNull};
+use std::time::Duration;
 
 use mio::net::{UdpSocket, UnixDatagram};
 use mio::{Interest, Registry, Token};
-use socket2::{Protocol, Socket, Type};
+use socket2::{Protocol, SockRef, Socket, Type};
 
-use super::{SocketFile, inet_socket, unix_socket};
+use super::inet_socket;
+use super::paths::Paths;
+use super::unix_path::{self, UnixPath};
 use crate::datagram::{BATCH_MAX, DATAGRAM_BYTES_MAX, Departure, Inbound, Outbound, Received, STRIDE};
-use crate::net::{Peer, uninterrupted};
+use crate::net::Peer;
 
 /// What the kernel may hold of a socket's datagrams in each direction, if the system's limits (net.core.rmem_max and
 /// wmem_max) allow so much: a burst of a few thousand small ones. Only what is held takes memory.
@@ -70,11 +73,31 @@ pub(super) struct DatagramSocket {
     socket: Kind,
     /// It is bound to a broadcast or multicast address, so that everything it gets was sent to many.
     to_many: bool,
-    /// The largest datagram that a message may be cut into; 0 where the kernel cannot. It shrinks when one turns out to
-    /// be too large for the way to some peer.
-    segment_bytes_max: usize,
+    segments: Segments,
     incoming: Batch,
     outgoing: Batch,
+}
+
+/// Which datagrams the kernel is given as one message that it cuts up.
+struct Segments {
+    /// Whether it cuts the messages of this socket up.
+    cuts: bool,
+    /// To whom it does not cut all of them.
+    paths: Paths,
+}
+
+impl Segments {
+    /// The largest datagram that a message to this peer may be cut into; 0 where there is none.
+    #[inline]
+    fn bytes_max(&self, to: &Peer, now: impl FnOnce() -> Duration) -> usize {
+        match (self.cuts, to) {
+            (false, _) => 0,
+            (true, Peer::Inet(to)) if !self.paths.is_empty() => {
+                self.paths.segment_bytes_max(to.ip(), now).unwrap_or(DATAGRAM_BYTES_MAX)
+            }
+            (true, _) => DATAGRAM_BYTES_MAX,
+        }
+    }
 }
 
 enum Kind {
@@ -82,7 +105,7 @@ enum Kind {
     Inet4(UdpSocket),
     /// Its addresses are those of IPv6; those of IPv4 appear mapped.
     Inet6(UdpSocket),
-    Unix(UnixDatagram, #[expect(dead_code, reason = "it removes the file when it is dropped")] SocketFile),
+    Unix(UnixDatagram, #[expect(dead_code, reason = "it removes the file when it is dropped")] UnixPath),
 }
 
 impl DatagramSocket {
@@ -102,10 +125,9 @@ impl DatagramSocket {
         Ok((DatagramSocket::new(socket, wildcard, is_to_many(at.ip())), bound))
     }
 
-    /// A unix datagram socket at `path`.
-    pub fn unix(path: &Path) -> io::Result<DatagramSocket> {
-        let socket = unix_socket(path, Type::DGRAM)?;
-        let file = SocketFile::new(path)?;
+    /// A unix datagram socket at `path`, with a mode if one is given.
+    pub fn unix(path: &Path, mode: Option<u32>) -> io::Result<DatagramSocket> {
+        let (socket, file) = unix_path::bind(path, Type::DGRAM, mode)?;
         set_buffer_sizes(&socket)?;
         let socket = Kind::Unix(UnixDatagram::from_std(socket.into()), file);
         Ok(DatagramSocket::new(socket, false, false))
@@ -113,7 +135,7 @@ impl DatagramSocket {
 
     fn new(socket: Kind, wildcard: bool, to_many: bool) -> DatagramSocket {
         DatagramSocket {
-            segment_bytes_max: if cuts_messages(&socket) { DATAGRAM_BYTES_MAX } else { 0 },
+            segments: Segments { cuts: cuts_messages(&socket), paths: Paths::default() },
             socket,
             to_many,
             incoming: Batch::new(if wildcard { CONTROL_BYTES } else { 0 }),
@@ -132,6 +154,14 @@ impl DatagramSocket {
         match &mut self.socket {
             Kind::Inet4(socket) | Kind::Inet6(socket) => registry.reregister(socket, token, interest),
             Kind::Unix(socket, _) => registry.reregister(socket, token, interest),
+        }
+    }
+
+    /// Lets other sockets share the port of a UDP socket from now on.
+    pub fn share_port(&self) -> io::Result<()> {
+        match &self.socket {
+            Kind::Inet4(socket) | Kind::Inet6(socket) => SockRef::from(socket).set_reuse_port(true),
+            Kind::Unix(..) => Ok(()),
         }
     }
 
@@ -178,29 +208,42 @@ impl DatagramSocket {
         Ok(count)
     }
 
-    /// See [`Net::transmit`](crate::net::Net::transmit).
-    pub fn transmit(&mut self, batch: &Outbound, first: usize) -> io::Result<usize> {
-        match self.send(batch, first) {
-            // A message that is cut up must fit the way to the peer in each of its parts. A datagram that is sent as such
+    /// See [`Net::transmit`](crate::net::Net::transmit). `now` tells the time since any beginning.
+    pub fn transmit(
+        &mut self,
+        batch: &Outbound,
+        first: usize,
+        now: impl Fn() -> Duration + Copy,
+    ) -> io::Result<usize> {
+        match self.send(batch, first, now) {
+            // A message that is cut up must fit the path to the peer in each of its parts. A datagram that is sent as such
             // may be larger: it travels in fragments.
-            Err(error) if batch.run(first, SEGMENTS_MAX, self.segment_bytes_max) > 1 => {
-                let (_, bytes) = batch.get(first);
-                self.segment_bytes_max = match error.raw_os_error() {
+            Err(error) if batch.run(first, SEGMENTS_MAX, |to| self.segments.bytes_max(to, now)) > 1 => {
+                let (departure, bytes) = batch.get(first);
+                let segment_bytes_max = match error.raw_os_error() {
                     Some(libc::EINVAL | libc::EMSGSIZE) => bytes.len() - 1,
-                    // The way to the peer has no means for it.
+                    // The path has no means for it.
                     Some(libc::EIO | libc::EOPNOTSUPP) => 0,
                     _ => return Err(error),
                 };
-                self.send(batch, first)
+                if let Some(to) = departure.to.ip() {
+                    self.segments.paths.limit(to, segment_bytes_max, now());
+                }
+                self.send(batch, first, now)
             }
             sent => sent,
         }
     }
 
     /// Sends up to [`BATCH_MAX`] messages, from the datagram with index `first` on. Returns how many datagrams they were.
-    fn send(&mut self, batch: &Outbound, first: usize) -> io::Result<usize> {
+    fn send(
+        &mut self,
+        batch: &Outbound,
+        first: usize,
+        now: impl Fn() -> Duration + Copy,
+    ) -> io::Result<usize> {
         let fd = self.fd();
-        let DatagramSocket { socket, segment_bytes_max, outgoing, .. } = self;
+        let DatagramSocket { socket, segments, outgoing, .. } = self;
         let Calls { headers, parts, .. } = outgoing.calls();
         let mut runs = [0_u8; BATCH_MAX];
         let (mut next, mut messages) = (first, 0);
@@ -210,7 +253,7 @@ impl DatagramSocket {
             }
             let (departure, bytes) = batch.get(next);
             let Some((name_len, mut control_len)) = socket.address(departure, part) else { break };
-            let count = batch.run(next, SEGMENTS_MAX, *segment_bytes_max);
+            let count = batch.run(next, SEGMENTS_MAX, |to| segments.bytes_max(to, now));
             let bytes = if count > 1 {
                 control_len += put_segment_bytes(&mut part.control[control_len..], bytes.len());
                 batch.bytes_of_run(next, count)
@@ -404,11 +447,9 @@ impl Batch {
             }
         }
         let headers = self.calls().headers.as_mut_ptr();
-        counting(|| {
-            // SAFETY: there are BATCH_MAX headers, no fewer than `wanted`. Their pieces point to STRIDE bytes each of `memory`, their names and
-            // control messages to as many bytes as they say of the parts; both are borrowed until after the call.
-            unsafe { libc::recvmmsg(fd, headers, wanted as _, libc::MSG_DONTWAIT as _, ptr::null_mut()) }
-        })
+        // SAFETY: there are BATCH_MAX headers, no fewer than `wanted`. Their pieces point to STRIDE bytes each of `memory`, their names and
+        // control messages to as many bytes as they say of the parts; both are borrowed until after the call.
+        counted(unsafe { libc::recvmmsg(fd, headers, wanted as _, libc::MSG_DONTWAIT as _, ptr::null_mut()) })
     }
 
     /// Sends the first `count` datagrams, or as many of them as the kernel takes.
@@ -418,14 +459,10 @@ impl Batch {
     #[inline]
     unsafe fn send(&mut self, fd: RawFd, count: usize) -> io::Result<usize> {
         let headers = &mut self.calls().headers[..count];
-        counting(|| {
-            // SAFETY: there are `count` headers. Their names and control messages lie in the parts, which are borrowed
-            // until after the call, and the caller vouches for the pieces.
-            unsafe {
-                let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-                libc::sendmmsg(fd, headers.as_mut_ptr(), headers.len() as _, flags as _)
-            }
-        })
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        // SAFETY: there are `count` headers. Their names and control messages lie in the parts, which are borrowed
+        // until after the call, and the caller vouches for the pieces.
+        counted(unsafe { libc::sendmmsg(fd, headers.as_mut_ptr(), headers.len() as _, flags as _) })
     }
 }
 
@@ -436,10 +473,10 @@ impl Drop for Batch {
     }
 }
 
-/// Repeats a call for as long as a signal interrupts it, and returns the count that it came to.
+/// The count that a call came to.
 #[inline]
-fn counting(mut call: impl FnMut() -> libc::c_int) -> io::Result<usize> {
-    uninterrupted(|| usize::try_from(call()).map_err(|_| io::Error::last_os_error()))
+fn counted(count: libc::c_int) -> io::Result<usize> {
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
 // ---- the kernel's forms of addresses ----

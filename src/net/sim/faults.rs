@@ -68,6 +68,24 @@ pub struct Faults {
     pub datagram_error: f64,
     /// Sending a datagram would block; there is room again a little later, which is told.
     pub datagram_would_block: f64,
+    /// The writes of a turn go through a ring: they are made in any order.
+    pub ring: f64,
+    /// With each of those writes: the ring takes no more of them. They are told to have found no room, although there is some.
+    pub ring_failed: f64,
+    /// With each poll: the wall clock steps, by up to a day in either direction.
+    pub wall_step: f64,
+    /// With each poll: the machine or the process is stopped for up to [`Faults::stall_max`]. No preset has it: deadlines come.
+    pub stall: f64,
+    /// How long it is stopped at most.
+    pub stall_max: Duration,
+    /// Each read from a connection fails with this error number, again and again until it is taken back. No preset has this or the
+    /// following; for listeners, datagram sockets and waits see [`Sim::fail_source`](super::Sim::fail_source) and
+    /// [`Sim::fail_waits`](super::Sim::fail_waits).
+    pub read_error: Option<i32>,
+    /// Each write to a connection fails with this error number.
+    pub write_error: Option<i32>,
+    /// Each call that sends datagrams fails with this error number.
+    pub transmit_error: Option<i32>,
 }
 
 impl Faults {
@@ -102,11 +120,20 @@ impl Faults {
             datagram_doubled: 0.0,
             datagram_error: 0.0,
             datagram_would_block: 0.0,
+            ring: 0.0,
+            ring_failed: 0.0,
+            wall_step: 0.0,
+            stall: 0.0,
+            stall_max: Duration::from_secs(5),
+            read_error: None,
+            write_error: None,
+            transmit_error: None,
         }
     }
 
     /// Everything that a correct service survives without losing a byte: small segments at odd times, tiny
-    /// buffers, short writes, interruptions, urgent data, and events that are doubled, wrong or late.
+    /// buffers, short writes, writes through a ring that fails, interruptions, urgent data, events that are doubled, wrong or
+    /// late, and a wall clock that steps.
     pub fn hostile() -> Faults {
         Faults {
             delay_max: Duration::from_millis(2),
@@ -126,6 +153,9 @@ impl Faults {
             doubled_event: 0.1,
             stale_event: 0.5,
             accept_exhausted: 0.05,
+            ring: 0.5,
+            ring_failed: 0.02,
+            wall_step: 0.01,
             ..Faults::none()
         }
     }

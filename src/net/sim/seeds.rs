@@ -40,7 +40,7 @@ pub fn check(seeds: impl IntoIterator<Item = u64>, mut scenario: impl FnMut(u64)
 }
 
 fn number(variable: &str) -> Option<u64> {
-    let text = env::var(variable).ok()?;
+    let text = env::var(variable).ok().filter(|text| !text.is_empty())?;
     match text.parse() {
         Ok(number) => Some(number),
         Err(_) => panic!("{variable} must be a number, not {text:?}"),

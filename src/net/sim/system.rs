@@ -7,6 +7,7 @@
 //! the faults say so, a little with each system call. Every choice is drawn from the seed, and everything that
 //! happens is noted in the trace.
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
@@ -14,13 +15,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use self::readiness::Entry;
+use self::work::Work;
 use super::agenda::{Agenda, Arriving, Happening};
 use super::faults::Faults;
 use super::peer::{PeerId, PlayedPeer};
 use super::random::Random;
 use super::socket::{Owner, Socket};
 use super::trace::Trace;
-use crate::net::{Address, Peer, Readiness};
+use crate::net::{Address, Flags, Peer, Readiness, source_token};
 use crate::slots::ConnId;
 use crate::timer::Instant;
 
@@ -29,6 +31,7 @@ mod datagrams;
 mod network;
 mod peers;
 mod readiness;
+mod work;
 
 /// The wall clock at the beginning: 2026-11-21 04:05:06 UTC.
 const WALL_START: Duration = Duration::from_secs(1_795_233_906);
@@ -61,6 +64,24 @@ pub(super) struct Remote {
     pub callers: Vec<PeerId>,
 }
 
+/// A call that fails so many times more.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Failing {
+    pub error: i32,
+    pub times: u64,
+}
+
+impl Failing {
+    /// Whether the call fails this time.
+    fn fails(&mut self) -> io::Result<()> {
+        if self.times == 0 {
+            return Ok(());
+        }
+        self.times -= 1;
+        Err(failed(self.error))
+    }
+}
+
 /// The simulated system. [`Sim`](super::Sim) drives it together with a reactor.
 pub struct SimNet {
     now_ns: u64,
@@ -74,17 +95,52 @@ pub struct SimNet {
     /// The reactor's connections, by slot.
     connections: Vec<Option<(ConnId, usize)>>,
     sources: Vec<Option<Source>>,
+    /// By source.
+    failing_sources: HashMap<u32, Failing>,
+    pub(super) failing_waits: Failing,
     listed: VecDeque<Entry>,
     /// Told by the next poll although it is not so.
     told: Vec<Readiness>,
     woken: Arc<AtomicBool>,
+    /// When the reactor's alarm is to be reported.
+    pub(super) alarm_ns: Option<u64>,
     descriptors: usize,
     pub(super) peers: Vec<PlayedPeer>,
     pub(super) remotes: Vec<Remote>,
     pub(super) replies: HashMap<Peer, Vec<Vec<u8>>>,
     next_port: u16,
+    work: Work,
+    /// Which turns are checked to the end. Its own source of chance: what is checked changes nothing that happens.
+    sampler: Random,
     /// Things that moved: if a reactor turns without end and this stands still, it spins.
     pub(super) progress: u64,
+}
+
+thread_local! {
+    static AT_WORK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a simulated system is at work on this thread, at the request of its reactor: for allocators of tests, which tell
+/// what the engine holds from what is simulated.
+pub fn at_work() -> bool {
+    AT_WORK.try_with(Cell::get).unwrap_or(false)
+}
+
+/// While there is one, the system is at work.
+struct AtWork {
+    before: bool,
+}
+
+impl AtWork {
+    fn begin() -> AtWork {
+        AtWork { before: AT_WORK.replace(true) }
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        AT_WORK.set(self.before);
+    }
 }
 
 fn failed(error: i32) -> io::Error {
@@ -103,14 +159,19 @@ impl SimNet {
             wall_ahead_ns: 0,
             faults,
             random: Random::new(seed),
+            work: Work::default(),
+            sampler: Random::new(!seed),
             trace: Trace::new(),
             agenda: Agenda::default(),
             sockets: Vec::new(),
             connections: Vec::new(),
             sources: Vec::new(),
+            failing_sources: HashMap::new(),
+            failing_waits: Failing::default(),
             listed: VecDeque::new(),
             told: Vec::new(),
             woken: Arc::default(),
+            alarm_ns: None,
             descriptors: 0,
             peers: Vec::new(),
             remotes: Vec::new(),
@@ -145,7 +206,27 @@ impl SimNet {
             && !self.woken.load(Ordering::Acquire)
     }
 
+    pub(super) fn fail_source(&mut self, source: u32, error: i32, times: u64) {
+        self.failing_sources.insert(source, Failing { error, times });
+        self.told.push(Readiness { token: source_token(source), flags: Flags::READ | Flags::ERROR });
+    }
+
+    /// Whether accepting or receiving fails this time.
+    fn source_fails(&mut self, source: u32) -> io::Result<()> {
+        let Some(failing) = self.failing_sources.get_mut(&source) else { return Ok(()) };
+        let result = failing.fails();
+        if result.is_err() {
+            self.note("source fails", u64::from(source), 0);
+        }
+        result
+    }
+
     // ---- time ----
+
+    /// How long it is to the reactor's alarm.
+    pub(super) fn rings_in(&self) -> Option<Duration> {
+        self.alarm_ns.map(|at_ns| Duration::from_nanos(at_ns.saturating_sub(self.now_ns)))
+    }
 
     pub(super) fn time(&self) -> Instant {
         Instant::from_start(Duration::from_nanos(self.now_ns))
@@ -217,6 +298,20 @@ impl SimNet {
     pub(super) fn step_wall(&mut self, seconds: i64) {
         self.wall_ahead_ns += i128::from(seconds) * 1_000_000_000;
         self.note("wall clock steps", 0, seconds as usize);
+    }
+
+    /// Clocks and machines do what they like before a poll.
+    fn disturb_clocks(&mut self) {
+        if self.random.chance(self.faults.wall_step) {
+            let seconds = self.random.below(2 * 86_400) as i64 - 86_400;
+            self.step_wall(seconds);
+        }
+        if self.random.chance(self.faults.stall) {
+            let most = nanos(self.faults.stall_max) as usize;
+            let stall = Duration::from_nanos(self.random.below(most) as u64);
+            self.note("stopped", 0, stall.as_millis() as usize);
+            self.sleep(stall);
+        }
     }
 
     // ---- the trace ----

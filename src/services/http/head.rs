@@ -7,6 +7,7 @@ use httparse::{Error, Header, Request};
 
 use super::answer::{Answer, Persistence, Status};
 use super::body::Body;
+use super::target::{self, is_host};
 
 /// Header fields that a head may have.
 pub(super) const FIELDS_MAX: usize = 64;
@@ -80,6 +81,22 @@ impl Head {
         if fields.hosts == 0 && !is_1_0 {
             return Err(Status::BadRequest);
         }
+        let (method, target) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
+        let reads = matches!(method, "GET" | "HEAD");
+        let target = target.as_bytes();
+        let is_page = match method {
+            // It may ask about the server as a whole, which is the page.
+            "OPTIONS" if target == b"*" => Some(true),
+            "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS" | "TRACE" => {
+                target::is_page(target)
+            }
+            // This is no proxy, so there is no tunnel.
+            "CONNECT" if target::is_authority(target) => return Err(Status::NotImplemented),
+            "CONNECT" => None,
+            _ if target::is_any(target) => return Err(Status::NotImplemented),
+            _ => None,
+        };
+        let is_page = is_page.ok_or(Status::BadRequest)?;
         let mut body = match (fields.content_bytes, fields.transfer_coding) {
             (None, None) => Body::Done,
             (Some(bytes), None) => Body::content(bytes)?,
@@ -99,13 +116,6 @@ impl Head {
             body = Body::Done;
             persistence = Persistence::Closes;
         }
-        let (method, target) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
-        let reads = matches!(method, "GET" | "HEAD");
-        if !reads && !matches!(method, "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS" | "TRACE") {
-            return Err(Status::NotImplemented);
-        }
-        // OPTIONS may ask about the server as a whole, which is the page.
-        let is_page = (method == "OPTIONS" && target == "*") || is_page(target)?;
         let status = match (is_page, reads) {
             (true, true) => Status::Ok,
             (true, false) => Status::MethodNotAllowed,
@@ -158,28 +168,6 @@ impl Fields {
         }
         Ok(fields)
     }
-}
-
-/// Whether a target is the page; a query does not matter.
-fn is_page(target: &str) -> Result<bool, Status> {
-    let before_query = target.split('?').next().unwrap_or_default();
-    if before_query.starts_with('/') {
-        return Ok(before_query == "/");
-    }
-    // The form that proxies are sent, with a host that is not looked at, and perhaps without the slash.
-    let (scheme, rest) = before_query.split_once("://").ok_or(Status::BadRequest)?;
-    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let is_web = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
-    if is_web && is_host(host.as_bytes()) && !host.is_empty() {
-        Ok(path.is_empty())
-    } else {
-        Err(Status::BadRequest)
-    }
-}
-
-/// Whether it could be a host and a port, of which no part is looked at.
-fn is_host(value: &[u8]) -> bool {
-    value.iter().all(|&byte| byte.is_ascii_graphic() && !b"\"#,/<>?@\\^`{|}".contains(&byte))
 }
 
 /// `chunked` alone is understood; behind other codings it shows at least where the body ends; anything else leaves

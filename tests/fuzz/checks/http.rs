@@ -1,5 +1,6 @@
 //! What must hold of the HTTP service, whatever the bytes are and however they come: the same responses, each of them
-//! well-formed, and none but a refusal to a request that could be understood in two ways.
+//! well-formed, none but a refusal to a request that could be understood in two ways or that the grammar does not have, and
+//! a 400 to no other.
 
 use std::time::UNIX_EPOCH;
 
@@ -7,6 +8,7 @@ use tidewheel::services::http::{Http, Next, Progress};
 
 use super::cuts::{Cut, cut};
 use super::responses::Response;
+use super::uri;
 
 /// Checks one input, and returns the statuses of the responses.
 pub fn check(bytes: &[u8]) -> Vec<u16> {
@@ -45,6 +47,8 @@ pub fn check(bytes: &[u8]) -> Vec<u16> {
                 response.closes() && is_last && in_one.next == Next::Refuse,
                 "behind an error nothing comes"
             );
+            let len = request_len(request, head_bytes_max, true);
+            assert!(response.status != 400 || len.is_err(), "{} is refused", request.escape_ascii());
         }
     }
     assert_eq!(
@@ -113,37 +117,61 @@ fn request_len(input: &[u8], head_bytes_max: usize, closes: bool) -> Result<usiz
     }
     for line in lines {
         let (name, value) = line.split_once(':').ok_or("a field without a colon")?;
-        if name.is_empty() || name.contains([' ', '\t']) {
-            return Err("a name with blanks");
+        if !is_token(name) {
+            return Err("a name that is none");
         }
         let value = value.trim_matches([' ', '\t']);
         match name.to_ascii_lowercase().as_str() {
             "content-length" => lengths.push(value),
             "transfer-encoding" => codings.push(value),
-            "host" => hosts += 1,
+            "host" => {
+                hosts += 1;
+                if !uri::is_host_field(value) {
+                    return Err("a host that is none");
+                }
+            }
             "expect" => expects |= value.eq_ignore_ascii_case("100-continue"),
             _ => {}
         }
     }
     let words: Vec<_> = request_line.split(' ').collect();
-    let &[_, _, version] = words.as_slice() else { return Err("a request line without three words") };
+    let &[method, target, version] = words.as_slice() else {
+        return Err("a request line without three words");
+    };
+    if !is_token(method) || !uri::is_target(method, target) {
+        return Err("a method or a target that is none");
+    }
     match (version, hosts) {
         ("HTTP/1.1", 1) | ("HTTP/1.0", 0 | 1) => {}
         _ => return Err("a version or a number of hosts"),
     }
+    // Its body may be left out.
+    let waits = expects && closes && version == "HTTP/1.1";
     match (lengths.as_slice(), codings.as_slice()) {
         ([], []) => Ok(head_len),
-        _ if expects && closes && version == "HTTP/1.1" => Ok(head_len),
-        ([length], []) if length.bytes().all(|byte| byte.is_ascii_digit()) => {
-            let length: usize = length.parse().map_err(|_| "a length beyond all numbers")?;
-            let end = head_len + length;
-            if end > input.len() { Err("an incomplete body") } else { Ok(end) }
+        ([length], []) if !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit()) => {
+            let length: u64 = length.parse().map_err(|_| "a length beyond all numbers")?;
+            let end = length.saturating_add(head_len as u64);
+            match waits {
+                true => Ok(head_len),
+                false if end > input.len() as u64 => Err("an incomplete body"),
+                false => Ok(end as usize),
+            }
         }
         ([], [coding]) if coding.eq_ignore_ascii_case("chunked") && version == "HTTP/1.1" => {
-            Ok(head_len + chunks_len(&input[head_len..])?)
+            if waits {
+                Ok(head_len)
+            } else {
+                Ok(head_len + chunks_len(&input[head_len..])?)
+            }
         }
         _ => Err("a body of no clear length"),
     }
+}
+
+fn is_token(text: &str) -> bool {
+    let is_of_token = |other: char| other.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(other);
+    !text.is_empty() && text.chars().all(is_of_token)
 }
 
 fn chunks_len(input: &[u8]) -> Result<usize, &'static str> {
@@ -176,12 +204,16 @@ fn chunks_len(input: &[u8]) -> Result<usize, &'static str> {
         at += line_len + 2;
         match line {
             [] => return Ok(at),
-            [b' ' | b'\t' | b':', ..] => return Err("a trailer that is folded or has no name"),
             _ if line.iter().any(|&byte| byte.is_ascii_control() && byte != b'\t') => {
                 return Err("a control character in a trailer");
             }
-            _ if !line.contains(&b':') => return Err("a trailer without a colon"),
-            _ => {}
+            _ => {
+                let name = line.split(|&byte| byte == b':').next().filter(|name| name.len() < line.len());
+                let name = name.and_then(|name| std::str::from_utf8(name).ok());
+                if !name.is_some_and(is_token) {
+                    return Err("a trailer without a name");
+                }
+            }
         }
     }
 }

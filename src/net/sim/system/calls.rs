@@ -2,20 +2,27 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::{Reach, SimNet, Source, failed, nanos};
+use super::{AtWork, Reach, SimNet, Source, failed, nanos};
 use crate::datagram::{Inbound, Outbound};
+use crate::limits::Limits;
 use crate::net::sim::agenda::Happening;
 use crate::net::sim::errno;
 use crate::net::sim::peer::{PeerId, PlayedPeer};
 use crate::net::sim::socket::Owner;
-use crate::net::{Address, Flags, ListenOptions, Net, Peer, Readiness, WAKER, Wake, Wire, source_token};
+use crate::net::{
+    ALARM, Address, Checks, Delivery, Flags, ListenOptions, Net, Peer, Readiness, Short, WAKER, Wake, Wire,
+    source_token, write_one_by_one,
+};
 use crate::slots::ConnId;
 use crate::timer::Instant;
+
+/// So many connections are checked in each turn on average.
+const CHECKED_CONNECTIONS: f64 = 16.0;
 
 struct SimWaker(Arc<AtomicBool>);
 
@@ -61,6 +68,10 @@ impl SimNet {
     fn write_some(&mut self, id: ConnId, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         let socket = self.socket_of(id);
         self.call()?;
+        if let Some(error) = self.faults.write_error {
+            self.note("write fails", id.token(), error as usize);
+            return Err(failed(error));
+        }
         let mut room = match self.sockets[socket].writable() {
             Ok(room) => room,
             Err(error) => {
@@ -102,6 +113,7 @@ impl SimNet {
 
 impl Wire for SimNet {
     fn write(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize> {
+        let _at_work = AtWork::begin();
         self.write_some(id, &[IoSlice::new(bytes)])
     }
 
@@ -124,7 +136,11 @@ impl Net for SimNet {
 
     /// Without a `max_wait`, and with nothing that could ever happen, it returns no events.
     fn wait(&mut self, events: &mut Vec<Readiness>, max_wait: Option<Duration>) -> io::Result<()> {
+        let _at_work = AtWork::begin();
         events.clear();
+        self.work.begin_turn(events);
+        self.disturb_clocks();
+        self.failing_waits.fails().inspect_err(|_| self.note("poll fails", 0, 0))?;
         let mut until_ns = max_wait.map(|wait| self.now_ns.saturating_add(nanos(wait)));
         let was_still = self.is_still();
         if self.call().is_err() {
@@ -136,28 +152,42 @@ impl Net for SimNet {
             if self.woken.swap(false, Ordering::AcqRel) {
                 events.push(Readiness { token: WAKER, flags: Flags::READ });
             }
+            if self.alarm_ns.is_some_and(|at_ns| at_ns <= self.now_ns) {
+                self.alarm_ns = None;
+                events.push(Readiness { token: ALARM, flags: Flags::READ });
+            }
             self.harvest(events);
             if !events.is_empty() {
                 break;
             }
+            let rings_ns = self.alarm_ns.filter(|&at_ns| until_ns.is_none_or(|until_ns| at_ns <= until_ns));
             match self.agenda.next_ns() {
-                Some(at_ns) if until_ns.is_none_or(|until_ns| at_ns <= until_ns) => {
+                Some(at_ns)
+                    if rings_ns.is_none_or(|rings_ns| at_ns <= rings_ns)
+                        && until_ns.is_none_or(|until_ns| at_ns <= until_ns) =>
+                {
                     self.now_ns = self.now_ns.max(at_ns);
                 }
                 // As after an interruption: whoever drives the simulation wants to see that the network has
                 // become quiet before anything waits for a deadline.
                 None if !was_still => break,
+                _ if rings_ns.is_some() => self.now_ns = self.now_ns.max(rings_ns.unwrap_or(0)),
                 _ => {
                     self.now_ns = self.now_ns.max(until_ns.unwrap_or(0));
                     break;
                 }
             }
         }
+        self.work.begin_turn(events);
         self.note("poll", 0, events.len());
         for event in events.iter() {
             self.note("event", event.token, usize::from(event.flags.0));
         }
         Ok(())
+    }
+
+    fn pause(&mut self, duration: Duration) {
+        self.sleep(duration);
     }
 
     fn readiness(events: &Vec<Readiness>) -> Self::Readiness<'_> {
@@ -168,7 +198,13 @@ impl Net for SimNet {
         Arc::new(SimWaker(self.woken.clone()))
     }
 
+    fn set_alarm(&mut self, after: Duration) -> io::Result<()> {
+        self.alarm_ns = Some(self.now_ns.saturating_add(nanos(after)));
+        Ok(())
+    }
+
     fn listen(&mut self, source: u32, address: &Address, options: ListenOptions) -> io::Result<Address> {
+        let _at_work = AtWork::begin();
         if self.is_out_of_descriptors() {
             return Err(failed(errno::EMFILE));
         }
@@ -202,6 +238,7 @@ impl Net for SimNet {
     }
 
     fn unlisten(&mut self, source: u32) {
+        let _at_work = AtWork::begin();
         let closed = self.sources[source as usize].take();
         assert!(closed.is_some(), "the reactor closed source {source} twice");
         self.descriptors -= 1;
@@ -217,12 +254,14 @@ impl Net for SimNet {
     }
 
     fn accept(&mut self, source: u32, id: ConnId) -> io::Result<Peer> {
+        let _at_work = AtWork::begin();
         self.call()?;
         // Linux looks for a descriptor first, whether or not somebody waits.
         if self.is_out_of_descriptors() {
             self.note("accept: EMFILE", u64::from(source), 0);
             return Err(failed(errno::EMFILE));
         }
+        self.source_fails(source)?;
         let Some(Some(Source::Listener { backlog, .. })) = self.sources.get_mut(source as usize) else {
             panic!("the reactor accepted from source {source}, which is not a listener that is open");
         };
@@ -237,6 +276,7 @@ impl Net for SimNet {
         }
         let socket = backlog.pop_front().expect("it was looked at above");
         self.progress += 1;
+        self.work.accepted(source);
         // A unix stream cannot break before it is accepted.
         if self.sockets[socket].tcp && self.random.chance(self.faults.accept_aborted) {
             self.note("accept: aborted", u64::from(source), 0);
@@ -249,6 +289,7 @@ impl Net for SimNet {
     }
 
     fn connect(&mut self, address: &Address, id: ConnId) -> io::Result<()> {
+        let _at_work = AtWork::begin();
         let (near, far, tcp) = match address {
             Address::Tcp(at) => {
                 let own = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port()));
@@ -286,6 +327,7 @@ impl Net for SimNet {
             }
         }
         self.register(id, socket, Flags::WRITE);
+        self.work.connected();
         self.note("connect", id.token(), 0);
         match (own_listener, reach) {
             (Some(source), _) => self.enter(Happening::Attempt { socket, source }),
@@ -306,6 +348,7 @@ impl Net for SimNet {
     }
 
     fn rearm(&mut self, id: ConnId, interest: Flags) -> io::Result<()> {
+        let _at_work = AtWork::begin();
         let socket = self.socket_of(id);
         if self.random.chance(self.faults.rearm_failed) {
             return Err(failed(errno::ENOMEM));
@@ -317,8 +360,13 @@ impl Net for SimNet {
     }
 
     fn read(&mut self, id: ConnId, buffer: &mut [u8]) -> io::Result<usize> {
+        let _at_work = AtWork::begin();
         let socket = self.socket_of(id);
         self.call()?;
+        if let Some(error) = self.faults.read_error {
+            self.note("read fails", id.token(), error as usize);
+            return Err(failed(error));
+        }
         let end = &mut self.sockets[socket];
         let mut count = match end.readable(buffer.len()) {
             Ok(count) => count,
@@ -332,21 +380,71 @@ impl Net for SimNet {
         }
         self.sockets[socket].take(&mut buffer[..count]);
         self.progress += 1;
+        self.work.read(id, count, self.sockets[socket].write_shut);
         self.note("read", id.token(), count);
         self.kick(self.sockets[socket].mate);
         Ok(count)
     }
 
+    /// With a ring in any order, as far as the ring goes.
+    fn write_each<'a>(
+        &mut self,
+        list: impl Iterator<Item = (usize, ConnId, &'a [u8])>,
+        short: &mut Vec<Short>,
+    ) -> usize {
+        if !self.random.chance(self.faults.ring) {
+            return write_one_by_one(self, list, short);
+        }
+        let _at_work = AtWork::begin();
+        let mut entries: Vec<_> = list.collect();
+        let (mut written, mut given_up) = (0, false);
+        while !entries.is_empty() {
+            let (place, id, bytes) = entries.swap_remove(self.random.below(entries.len()));
+            given_up = given_up || self.random.chance(self.faults.ring_failed);
+            if given_up {
+                self.note("ring takes nothing", id.token(), bytes.len());
+                short.push((place, Err(failed(errno::EAGAIN))));
+                continue;
+            }
+            match self.write_some(id, &[IoSlice::new(bytes)]) {
+                Ok(count) if count == bytes.len() => written += count,
+                // There may be room: that is told again.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    short.push((place, Err(failed(errno::EAGAIN))));
+                }
+                result => short.push((place, result)),
+            }
+        }
+        written
+    }
+
     fn write_vectored(&mut self, id: ConnId, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        let _at_work = AtWork::begin();
         self.write_some(id, pieces)
     }
 
+    fn delivery(&mut self, id: ConnId) -> io::Result<Delivery> {
+        let end = &self.sockets[self.socket_of(id)];
+        let far = &self.sockets[end.mate];
+        let arrived = far.taken + far.receive.len() as u64;
+        // A unix stream holds everything until it is read.
+        let unread = if end.tcp { 0 } else { far.receive.len() };
+        Ok(Delivery { waiting: end.send.len() + unread, mark: if end.tcp { arrived } else { far.taken } })
+    }
+
+    fn unread(&mut self, id: ConnId) -> io::Result<usize> {
+        let end = &self.sockets[self.socket_of(id)];
+        Ok(end.receive.len())
+    }
+
     fn take_error(&mut self, id: ConnId) -> Option<io::Error> {
+        let _at_work = AtWork::begin();
         let socket = self.socket_of(id);
         self.sockets[socket].error.take().map(failed)
     }
 
     fn shutdown_write(&mut self, id: ConnId) {
+        let _at_work = AtWork::begin();
         let socket = self.socket_of(id);
         self.sockets[socket].write_shut = true;
         self.note("shutdown", id.token(), 0);
@@ -354,12 +452,14 @@ impl Net for SimNet {
     }
 
     fn close(&mut self, id: ConnId, reset: bool) {
+        let _at_work = AtWork::begin();
         // An outgoing connection that failed at once, or was given up before it began, has nothing to close.
         let Some(&Some((owner, socket))) = self.connections.get(id.slot()) else { return };
         assert_eq!(owner, id, "the reactor closed a connection that the system does not have");
         self.connections[id.slot()] = None;
         self.descriptors -= 1;
         self.progress += 1;
+        self.work.closed();
         self.note("close", id.token(), usize::from(reset));
         self.close_socket(socket, reset);
         if self.random.chance(self.faults.stale_event) {
@@ -370,14 +470,17 @@ impl Net for SimNet {
     }
 
     fn receive(&mut self, source: u32, batch: &mut Inbound) -> io::Result<usize> {
+        let _at_work = AtWork::begin();
         self.receive_batch(source, batch)
     }
 
     fn transmit(&mut self, source: u32, batch: &Outbound, first: usize) -> io::Result<usize> {
+        let _at_work = AtWork::begin();
         self.transmit_batch(source, batch, first)
     }
 
     fn rearm_datagram(&mut self, source: u32, write: bool) -> io::Result<()> {
+        let _at_work = AtWork::begin();
         if let Some(Some(Source::Datagram { wants_write, .. })) = self.sources.get_mut(source as usize) {
             *wants_write = write;
         }
@@ -385,13 +488,11 @@ impl Net for SimNet {
         Ok(())
     }
 
-    fn is_local(&mut self, ip: IpAddr) -> bool {
-        ip.is_loopback()
-            || self.sources.iter().flatten().any(|source| match source {
-                Source::Listener { address, .. } | Source::Datagram { address, .. } => match address {
-                    Address::Tcp(at) | Address::Udp(at) => at.ip() == ip,
-                    Address::Unix(_) | Address::UnixDatagram(_) => false,
-                },
-            })
+    /// Everything is checked the more often the fewer connections there are, for it takes as long as there are many.
+    fn checks(&mut self, limits: &Limits) -> Checks {
+        let _at_work = AtWork::begin();
+        self.work.assert_within(limits);
+        let everything = self.sampler.chance(CHECKED_CONNECTIONS / (1 + self.connections.len()) as f64);
+        if everything { Checks::All } else { Checks::Cheap }
     }
 }

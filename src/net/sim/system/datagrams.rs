@@ -54,6 +54,7 @@ impl SimNet {
             self.note("receive fails", u64::from(source), 0);
             return Err(failed(errno::ECONNREFUSED));
         }
+        self.source_fails(source)?;
         let Some(Some(Source::Datagram { held, .. })) = self.sources.get_mut(source as usize) else {
             panic!("the reactor received from source {source}, which is not a datagram socket that is open");
         };
@@ -75,6 +76,7 @@ impl SimNet {
         }
         received.into_iter().for_each(|datagram| batch.push(datagram));
         self.progress += 1;
+        self.work.received(source, count);
         self.note("receive", u64::from(source), count);
         Ok(count)
     }
@@ -87,6 +89,10 @@ impl SimNet {
         first: usize,
     ) -> io::Result<usize> {
         self.call()?;
+        if let Some(error) = self.faults.transmit_error {
+            self.note("transmit fails", u64::from(source), error as usize);
+            return Err(failed(error));
+        }
         let Some(Some(Source::Datagram { blocked, address, .. })) = self.sources.get_mut(source as usize)
         else {
             panic!("the reactor sent from source {source}, which is not a datagram socket that is open");

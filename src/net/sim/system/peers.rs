@@ -82,9 +82,9 @@ impl SimNet {
         self.kick(self.sockets[socket].mate);
     }
 
-    /// A peer closes its end, with a reset if asked for.
-    pub(in crate::net::sim) fn close_peer(&mut self, peer: PeerId, reset: bool) {
-        let Some(socket) = self.peer_socket(peer) else { return };
+    /// A peer closes its end, with a reset if asked for. Returns whether it had one.
+    pub(in crate::net::sim) fn close_peer(&mut self, peer: PeerId, reset: bool) -> bool {
+        let Some(socket) = self.peer_socket(peer) else { return false };
         self.note("peer closes", peer.0 as u64, usize::from(reset));
         let played = &mut self.peers[peer.0];
         let end = &mut self.sockets[socket];
@@ -95,6 +95,26 @@ impl SimNet {
         }
         played.to_send.clear();
         self.close_socket(socket, reset);
+        true
+    }
+
+    /// Why a peer can send no more, if it cannot.
+    pub(in crate::net::sim) fn sends_no_more(&self, peer: PeerId) -> Option<&'static str> {
+        match self.peers[peer.0].state {
+            PeerState::Refused => Some("nobody listens where it connected to"),
+            PeerState::Reset => Some("its connection is broken"),
+            _ if self.peer_socket(peer).is_none() => Some("it has closed its connection"),
+            _ if self.peers[peer.0].finishes => Some(
+                "it has ended its side: it was told to, or the server has ended the other (see Sim::stay)",
+            ),
+            _ => None,
+        }
+    }
+
+    /// Why a peer has no connection any more, if it has none.
+    pub(in crate::net::sim) fn is_gone(&self, peer: PeerId) -> Option<&'static str> {
+        self.sends_no_more(peer)
+            .filter(|_| self.peer_socket(peer).is_none() || self.peers[peer.0].state == PeerState::Reset)
     }
 
     fn peer_socket(&self, peer: PeerId) -> Option<usize> {
@@ -111,12 +131,14 @@ impl SimNet {
         self.sockets[mate].vanished = true;
     }
 
-    /// An urgent byte of a peer arrives now, behind what has arrived.
-    pub(in crate::net::sim) fn urge(&mut self, peer: PeerId) {
+    /// An urgent byte of a peer arrives now, behind what has arrived. Returns whether there is a connection for it.
+    pub(in crate::net::sim) fn urge(&mut self, peer: PeerId) -> bool {
         let mate = self.sockets[self.peers[peer.0].socket].mate;
         let end = &self.sockets[mate];
-        if end.tcp && end.established && end.urgent_at.is_none() {
+        let can = end.tcp && end.established;
+        if can && end.urgent_at.is_none() {
             self.set_urgent(mate, 0);
         }
+        can
     }
 }

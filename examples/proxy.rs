@@ -1,0 +1,86 @@
+//! A TCP proxy: what comes on one side leaves on the other, in both directions at once, until both sides have ended.
+//!
+//!     cargo run --example proxy -- 127.0.0.1:8000 127.0.0.1:7007
+
+use tidewheel::net::Net;
+use tidewheel::{
+    Address, Arrival, CloseReason, ConnId, ConnMap, Context, Error, Limits, Options, Reactor, Service,
+    ServiceId,
+};
+
+/// Has a connection to the backend for each that comes.
+pub struct Proxy {
+    backend: Address,
+    /// This service, to which the connections to the backend belong too.
+    me: Option<ServiceId>,
+    /// The other connection of each pair.
+    others: ConnMap<ConnId>,
+}
+
+impl Proxy {
+    /// Adds a proxy to a reactor.
+    pub fn add_to<N: Net>(reactor: &mut Reactor<N>, backend: Address) -> ServiceId {
+        let proxy = Proxy { backend, me: None, others: ConnMap::new() };
+        // While one side does not take what it is sent, it may still be heard. Bytes are no messages here.
+        let options = Options { messages: false, output_pauses_input: false, ..Options::new("proxy") };
+        let me = reactor.add_service(proxy, options);
+        reactor.with(me, |proxy: &mut Proxy, _| proxy.me = Some(me));
+        me
+    }
+}
+
+impl Service for Proxy {
+    fn open(&mut self, conn: ConnId, arrival: Arrival, cx: &mut Context<'_>) {
+        if let (Arrival::Accepted(_), Some(me)) = (arrival, self.me) {
+            let other = cx.connect(self.backend.clone(), me);
+            self.others.insert(conn, other);
+            self.others.insert(other, conn);
+        }
+    }
+
+    fn input(&mut self, conn: ConnId, bytes: &[u8], cx: &mut Context<'_>) -> usize {
+        let Some(&other) = self.others.get(conn) else { return bytes.len() };
+        let count = cx.send_some(other, bytes);
+        if count < bytes.len() {
+            // The rest is kept and offered again.
+            cx.pause(conn);
+            cx.notify_writable(other);
+        }
+        count
+    }
+
+    fn writable(&mut self, conn: ConnId, cx: &mut Context<'_>) {
+        if let Some(&other) = self.others.get(conn) {
+            cx.resume(other);
+        }
+    }
+
+    fn eof(&mut self, conn: ConnId, _: &[u8], cx: &mut Context<'_>) {
+        if let Some(&other) = self.others.get(conn) {
+            cx.half_close(other);
+        }
+    }
+
+    fn closed(&mut self, conn: ConnId, reason: CloseReason, cx: &mut Context<'_>) {
+        let Some(other) = self.others.remove(conn) else { return };
+        self.others.remove(other);
+        match reason {
+            CloseReason::PeerClosed => cx.close(other),
+            _ => cx.abort(other),
+        }
+    }
+}
+
+fn main() -> Result<(), Error> {
+    let mut addresses =
+        std::env::args().skip(1).map(|text| text.parse().expect("an address is like 127.0.0.1:8000"));
+    let (Some(listen), Some(backend)) = (addresses.next(), addresses.next()) else {
+        eprintln!("usage: proxy LISTEN BACKEND");
+        std::process::exit(2);
+    };
+    let mut reactor = Reactor::new(Limits::default())?;
+    let proxy = Proxy::add_to(&mut reactor, Address::Tcp(backend));
+    let (_, address) = reactor.listen(&Address::Tcp(listen), proxy)?;
+    println!("listening on {address}");
+    reactor.run()
+}

@@ -2,7 +2,7 @@
 //! `unix-dgram:PATH`.
 
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -71,16 +71,37 @@ fn some_path(path: &str) -> Result<PathBuf, String> {
 }
 
 impl Address {
-    /// HOST:PORT, as an HTTP request names it.
+    /// The host, and the port unless it is 80, as the Host header of a request has them.
     pub fn host(&self) -> String {
-        match &self.peer {
-            Peer::Tcp(_) => match self.text.strip_prefix("tcp://").unwrap_or(&self.text) {
-                text if text.starts_with(':') => format!("127.0.0.1{text}"),
-                text => text.to_owned(),
-            },
-            Peer::Unix(_) | Peer::Udp(_) | Peer::UnixDatagram(_) => "localhost".to_owned(),
+        let Peer::Tcp(_) = &self.peer else { return "localhost".to_owned() };
+        let text = self.text.strip_prefix("tcp://").unwrap_or(&self.text);
+        let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+        let host = without_brackets(host);
+        let host = match host.split('%').next() {
+            _ if host.is_empty() => LOOPBACK.to_owned(),
+            // Which interface leads there is nobody's business but this machine's.
+            Some(address) if address.contains(':') => format!("[{address}]"),
+            _ => host.bytes().map(in_a_name).collect(),
+        };
+        match port.parse::<u16>() {
+            Ok(80) | Err(_) => host,
+            Ok(port) => format!("{host}:{port}"),
         }
     }
+}
+
+/// A byte of a name, as URIs have it.
+fn in_a_name(byte: u8) -> String {
+    let is_plain = byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte);
+    if is_plain { char::from(byte).to_string() } else { format!("%{byte:02X}") }
+}
+
+/// What is meant where no host is given.
+const LOOPBACK: &str = "127.0.0.1";
+
+/// An IPv6 address without the brackets that set its colons apart from the port's.
+fn without_brackets(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host)
 }
 
 impl fmt::Display for Address {
@@ -97,15 +118,18 @@ fn resolve(host_port: &str) -> Result<Vec<SocketAddr>, String> {
         Ok(0) | Err(_) => return Err(format!("{port:?} is not a port from 1 to 65535")),
         Ok(port) => port,
     };
-    // The resolver takes an IPv6 address without the brackets that set its colons apart from the port's.
-    let host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        Some(inner) => inner,
-        None if host.is_empty() => "127.0.0.1",
-        None => host,
+    let host = match without_brackets(host) {
+        "" => LOOPBACK,
+        host => host,
     };
     let addresses: Vec<_> = (host, port)
         .to_socket_addrs()
         .map_err(|error| format!("cannot resolve {host:?}: {error}"))?
+        // IPv4 that is written as IPv6 is IPv4; an address of a link keeps its interface.
+        .map(|found| match found.ip().to_canonical() {
+            IpAddr::V4(ip) => (ip, port).into(),
+            IpAddr::V6(_) => found,
+        })
         .collect();
     if addresses.is_empty() {
         return Err(format!("{host:?} has no address"));
@@ -137,6 +161,11 @@ mod tests {
         assert_eq!(tcp("127.0.0.1:7007"), loopback);
         assert_eq!(tcp(":7007"), loopback);
         assert_eq!(tcp("[::1]:7007"), "[::1]:7007".parse().unwrap());
+        assert_eq!(tcp("[::ffff:127.0.0.1]:7007"), loopback);
+        // lo is the first interface everywhere.
+        for text in ["[fe80::1%lo]:7007", "[fe80::1%1]:7007"] {
+            assert_eq!(tcp(text), "[fe80::1%1]:7007".parse().unwrap());
+        }
     }
 
     #[test]
@@ -162,8 +191,17 @@ mod tests {
     #[test]
     fn hosts_as_requests_name_them() {
         for (text, host) in [
-            ("tcp://localhost:80", "localhost:80"),
+            ("tcp://localhost:80", "localhost"),
+            ("127.0.0.1:80", "127.0.0.1"),
+            ("[::1]:80", "[::1]"),
+            ("localhost:8080", "localhost:8080"),
             ("[::1]:8080", "[::1]:8080"),
+            ("::1:8080", "[::1]:8080"),
+            ("tcp://::1:08080", "[::1]:8080"),
+            ("[::ffff:127.0.0.1]:8080", "[::ffff:127.0.0.1]:8080"),
+            ("[fe80::1%lo]:8080", "[fe80::1]:8080"),
+            ("[::1%1]:80", "[::1]"),
+            (":80", "127.0.0.1"),
             (":8080", "127.0.0.1:8080"),
             ("unix:/run/http.sock", "localhost"),
         ] {

@@ -29,7 +29,13 @@ mod speech;
 
 pub use counts::Counts;
 pub use dialect::Dialect;
-pub use load::ChatLoad;
+pub use load::{ChatLoad, lines_max};
+
+/// Of so many senders, times members, it is known who has heard what.
+const PAIRS_MAX: usize = 16 << 20;
+
+/// Lines that are not whole may take so much, of all members together.
+const LINE_BYTES_MAX: usize = 128 << 20;
 
 /// Who sits where. Members are numbered from 0, room by room; the first ones of each room talk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +69,30 @@ impl Seating {
         if senders > smallest {
             return Err(format!("--senders {senders} are more than the {smallest} members of a room"));
         }
+        if members.saturating_mul(senders) > PAIRS_MAX {
+            return Err(format!(
+                "--senders {senders} with {members} members: of at most {PAIRS_MAX} pairs is remembered who has heard what"
+            ));
+        }
         Ok(())
+    }
+
+    /// Tells why lines of so many bytes cannot be verified, if they cannot: each member may have one that is not whole.
+    pub fn check_size(&self, bytes: usize) -> Result<(), String> {
+        let most = LINE_BYTES_MAX / self.members;
+        if bytes > most {
+            return Err(format!(
+                "--size {bytes}: lines are kept until they are whole, for {} members lines of at most {most} bytes",
+                self.members
+            ));
+        }
+        Ok(())
+    }
+
+    /// How many hear a line, in a room of the usual size.
+    fn listeners(&self) -> usize {
+        let members = self.members / self.rooms;
+        if self.dialect.senders_listen() { members - 1 } else { members - self.senders }
     }
 
     /// The number of a room's first member.

@@ -13,7 +13,7 @@ mod counts;
 mod load;
 
 pub use counts::Counts;
-pub use load::ChurnLoad;
+pub use load::{ChurnLoad, conns_max};
 
 use serde::Serialize;
 

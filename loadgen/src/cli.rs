@@ -15,6 +15,7 @@ use crate::compare::calibrate::Kind;
 use crate::datagram::request_bytes;
 use crate::fail_if::Condition;
 use crate::load::Amount;
+use crate::meant;
 use crate::plan::Arrivals;
 use crate::run::Pace;
 use crate::server::{CommandLine, PORT, free_port};
@@ -74,7 +75,7 @@ pub struct Options {
     #[arg(value_name = "SERVICE=ADDRESS")]
     pub target: Target,
 
-    /// Size of a request: 64, 16KiB, uniform:64-1500, zipf:64-65536, or sizes with weights: 64:9,1500:1. A datagram
+    /// Size of a request: 64, 16KiB, 1.5MiB, uniform:64-1500, zipf:64-65536, or sizes with weights: 64:9,1500:1. A datagram
     /// has from 12 bytes, which say which one it is, to 65507 (time: 65481). A chat's lines have names and numbers beside it.
     #[arg(short, long, value_name = "BYTES", default_value = "64")]
     pub size: Sizes,
@@ -84,7 +85,7 @@ pub struct Options {
     pub path: Option<String>,
 
     /// The status that http's replies must have [default: 200]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(100..=999))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(200..=999))]
     pub status: Option<u16>,
 
     /// Rooms of chat, among which members are divided [default: 1]
@@ -121,7 +122,7 @@ pub struct Options {
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "duration")]
     pub requests: Option<u64>,
 
-    /// Measure the requests sent within this time: 500ms, 5s, 1m.
+    /// Measure the requests sent within this time: 500ms, 1.5s, 1m.
     #[arg(short = 't', long, value_name = "TIME", default_value = "5s", value_parser = positive_duration)]
     pub duration: Duration,
 
@@ -133,10 +134,16 @@ pub struct Options {
     #[arg(long)]
     pub pid: Option<i32>,
 
-    /// Start a server, measure it as --pid does, and end it. {port} in the command and in the address is a free port. The
-    /// command is split as a shell does; it must stay in the foreground.
+    /// Start a server, wait for its first right reply, measure it as --pid does, and end it with all its processes. {port} in the
+    /// command and in the address is a free port. The command is split as a shell does, with variables before it (NAME=VALUE
+    /// server); it must stay in the foreground.
     #[arg(long, value_name = "COMMAND", conflicts_with = "pid")]
     pub spawn: Option<CommandLine>,
+
+    /// What a server that loadgen starts may take until its first right reply: one that loads a data set takes longer. [default:
+    /// --timeout, or 10s]
+    #[arg(long, value_name = "TIME", value_parser = positive_duration)]
+    pub start_timeout: Option<Duration>,
 
     /// Local addresses that connections leave from in turn: 127.0.0.2,127.0.0.3, a range such as 127.0.0.2-127.0.0.9 or a
     /// network such as 127.0.1.0/24. One address has some 28 thousand ports.
@@ -266,11 +273,11 @@ pub struct Sweep {
     #[arg(long, value_name = "FILE")]
     pub json: Option<String>,
 
-    /// Write a row for each step to FILE.
+    /// Write a row for each step to FILE, or to standard output (-).
     #[arg(long, value_name = "FILE")]
     pub csv: Option<String>,
 
-    /// Write a page with curves over the steps and all figures to FILE; it needs no network.
+    /// Write a page with curves over the steps and all figures to FILE, or to standard output (-); it needs no network.
     #[arg(long, value_name = "FILE")]
     pub html: Option<String>,
 
@@ -371,20 +378,20 @@ pub struct Outputs {
     #[arg(long, value_name = "FILE")]
     pub json: Option<String>,
 
-    /// Write the percentile distribution to FILE as HdrHistogram prints it, in microseconds: response time in an open
+    /// Write the percentile distribution to FILE, or to standard output (-), as HdrHistogram prints it, in microseconds: response time in an open
     /// loop, service time in a closed one.
     #[arg(long, value_name = "FILE")]
     pub hgrm: Option<String>,
 
-    /// Write a histogram of each interval to FILE in the HdrHistogram log format, in nanoseconds.
+    /// Write a histogram of each interval to FILE, or to standard output (-), in the HdrHistogram log format, in nanoseconds.
     #[arg(long, value_name = "FILE")]
     pub hlog: Option<String>,
 
-    /// Write a row for each interval to FILE.
+    /// Write a row for each interval to FILE, or to standard output (-).
     #[arg(long, value_name = "FILE")]
     pub csv: Option<String>,
 
-    /// Write a page with plots and all figures to FILE; it needs no network.
+    /// Write a page with plots and all figures to FILE, or to standard output (-); it needs no network.
     #[arg(long, value_name = "FILE")]
     pub html: Option<String>,
 
@@ -395,6 +402,20 @@ pub struct Outputs {
     /// Show no progress.
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+impl Outputs {
+    /// The files, each with its option.
+    pub fn asked(&self) -> [(&'static str, Option<&str>); 5] {
+        let Outputs { json, hgrm, csv, html, hlog, .. } = self;
+        [
+            ("--json", json.as_deref()),
+            ("--hgrm", hgrm.as_deref()),
+            ("--csv", csv.as_deref()),
+            ("--html", html.as_deref()),
+            ("--hlog", hlog.as_deref()),
+        ]
+    }
 }
 
 /// What a run asks of the server.
@@ -502,7 +523,9 @@ impl Options {
             Service::Chat => {
                 let (rooms, senders) = (self.rooms.unwrap_or(1), self.senders.unwrap_or(1));
                 let dialect = self.dialect.unwrap_or_default();
-                Seating { members: connections_min, rooms, senders, dialect }.check()?;
+                let seating = Seating { members: connections_min, rooms, senders, dialect };
+                seating.check()?;
+                seating.check_size(self.size.bounds().1)?;
                 Asked::Chat { rooms, senders, dialect }
             }
             Service::Custom => match (&self.send, &self.expect) {
@@ -527,9 +550,9 @@ impl Options {
         self.timeout.unwrap_or(Duration::from_secs(default_s))
     }
 
-    /// How long a server that is started may take to listen.
+    /// How long a server that is started may take until its first right reply.
     pub fn start_timeout(&self) -> Duration {
-        self.timeout.unwrap_or(Duration::from_secs(5))
+        self.start_timeout.or(self.timeout).unwrap_or(Duration::from_secs(10))
     }
 
     /// How much the window measures.
@@ -757,11 +780,11 @@ pub struct Versus {
     #[arg(long, value_name = "FILE")]
     pub json: Option<String>,
 
-    /// Write the tables to FILE for a document.
+    /// Write the tables to FILE, or to standard output (-), for a document.
     #[arg(long, value_name = "FILE")]
     pub markdown: Option<String>,
 
-    /// Write a page with a chart and the tables to FILE; it needs no network.
+    /// Write a page with a chart and the tables to FILE, or to standard output (-); it needs no network.
     #[arg(long, value_name = "FILE")]
     pub html: Option<String>,
 
@@ -834,11 +857,11 @@ pub struct Compare {
     #[arg(long, value_name = "FILE")]
     pub json: Option<String>,
 
-    /// Write the result to FILE for the summary of a pull request.
+    /// Write the result to FILE, or to standard output (-), for the summary of a pull request.
     #[arg(long, value_name = "FILE")]
     pub markdown: Option<String>,
 
-    /// Write a page with plots and tables to FILE; it needs no network.
+    /// Write a page with plots and tables to FILE, or to standard output (-); it needs no network.
     #[arg(long, value_name = "FILE")]
     pub html: Option<String>,
 
@@ -847,7 +870,7 @@ pub struct Compare {
     #[arg(long, value_name = "FOLDER")]
     pub flames: Option<PathBuf>,
 
-    /// Append a line for each case and metric to FILE, for loadgen history.
+    /// Append a line for each case and metric to FILE, or print them (-), for loadgen history.
     #[arg(long, value_name = "FILE")]
     pub history: Option<PathBuf>,
 
@@ -913,11 +936,11 @@ pub struct History {
     #[arg(long, value_name = "FILE")]
     pub json: Option<String>,
 
-    /// Write a page with a plot of each metric of each case to FILE; it needs no network.
+    /// Write a page with a plot of each metric of each case to FILE, or to standard output (-); it needs no network.
     #[arg(long, value_name = "FILE")]
     pub html: Option<String>,
 
-    /// Write the plots to FILE.
+    /// Write the plots to FILE, or to standard output (-).
     #[arg(long, value_name = "FILE")]
     pub svg: Option<String>,
 }
@@ -957,9 +980,11 @@ pub struct Revisions {
     #[arg(long, value_name = "COMMAND", requires = "base_rev")]
     pub build: Option<CommandLine>,
 
-    /// What the build makes, in that folder; target is where cargo builds. It is copied, and must run elsewhere.
-    #[arg(long, value_name = "PATH", default_value = "target/release/tidewheel", requires = "base_rev")]
-    pub binary: PathBuf,
+    /// What the build makes, in that folder. Of cargo build the executable of that name is taken wherever cargo puts it; any other
+    /// build must make the file anew: it is deleted before. It is copied, and must run elsewhere [default:
+    /// target/release/tidewheel, or the only executable that cargo build makes]
+    #[arg(long, value_name = "PATH", requires = "base_rev")]
+    pub binary: Option<PathBuf>,
 
     /// What starts it: {binary} stands for it, {port} for a free port [default: tidewheel with the service]
     #[arg(long, value_name = "COMMAND", requires = "base_rev")]
@@ -999,12 +1024,21 @@ impl FromStr for Target {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (service, address) = text.split_once('=').ok_or("expected SERVICE=ADDRESS")?;
+        // A = may also be in a URL.
+        let (service, address) = text
+            .split_once('=')
+            .filter(|(service, _)| !service.contains([':', '/', '.']))
+            .ok_or_else(|| meant::complaint(text))?;
         let service: Service = service.parse()?;
         let has_port = address.contains(PORT);
         let address =
             if has_port { address.replace(PORT, &free_port().to_string()) } else { address.to_owned() };
-        let address = if service.has_streams() { address.parse()? } else { Address::of_datagrams(&address)? };
+        let read = if service.has_streams() { address.parse() } else { Address::of_datagrams(&address) };
+        let address = read.map_err(|error| match meant::target(text) {
+            // Its form is not what is wrong with it.
+            form if form == text => error,
+            form => format!("{error}; write {form}"),
+        })?;
         match address.takes_datagrams() {
             true if !service.has_datagrams() => {
                 Err(format!("{service} is not offered over datagrams: tcp://HOST:PORT or unix:PATH"))
@@ -1019,7 +1053,11 @@ impl FromStr for Target {
 
 /// SERVICE[=ADDRESS], of which a bare service is at a free port of this machine.
 fn compared_target(text: &str) -> Result<Target, String> {
-    if text.contains('=') { text.parse() } else { format!("{text}=127.0.0.1:{PORT}").parse() }
+    if text.contains(['=', ':', '/', '.']) {
+        text.parse()
+    } else {
+        format!("{text}=127.0.0.1:{PORT}").parse()
+    }
 }
 
 /// Of options that say which server is measured.
@@ -1055,6 +1093,31 @@ mod tests {
         assert!("time=tcp://:8081".parse::<Target>().unwrap_err().contains("datagrams alone"));
         assert!("127.0.0.1:7007".parse::<Target>().unwrap_err().contains("SERVICE=ADDRESS"));
         assert!("talk=127.0.0.1:7007".parse::<Target>().unwrap_err().contains("not a service"));
+    }
+
+    #[test]
+    fn a_url_and_half_a_target_are_answered_with_the_right_form() {
+        type Parse = fn(&str) -> Result<Target, String>;
+        let parsers: [Parse; 3] = [str::parse, held_target, compared_target];
+        for parse in parsers {
+            for (text, form) in [
+                ("http://host/", "http=host:80"),
+                ("http://host:8080/path", "http=host:8080 --path /path"),
+                ("http://host/?a=b", "http=host:80 --path '/?a=b'"),
+                ("https://host/", "http=host:443"),
+                ("http=http://host/", "http=host:80"),
+                ("http=127.0.0.1:8080/path", "http=127.0.0.1:8080 --path /path"),
+                ("http=127.0.0.1", "http=127.0.0.1:80"),
+                ("echo=/run/a.sock", "echo=unix:/run/a.sock"),
+            ] {
+                let error = parse(text).unwrap_err();
+                assert!(error.contains(form), "{text}: {error}");
+            }
+        }
+        for text in ["localhost:8080", "tcp://localhost:8080", "echo"] {
+            let error = text.parse::<Target>().unwrap_err();
+            assert!(error.contains("such as echo="), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -9,8 +9,10 @@
 //! measured, and [`decide`] when it is enough.
 
 mod asked;
+mod binary;
 pub mod calibrate;
 mod callgrind;
+mod cargo;
 pub mod case;
 mod culprit;
 mod decide;
@@ -22,7 +24,8 @@ mod suite;
 
 use std::fmt;
 use std::fs;
-use std::io::{self, Write};
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -35,9 +38,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::Compare;
 use crate::machine::{Host, now};
-use crate::output::Output;
+use crate::message::message;
+use crate::output::{Output, STDOUT, Written};
 use crate::placement::Placement;
-use crate::report::{SCHEMA_VERSION, json, write};
+use crate::report::{SCHEMA_VERSION, json, write, write_page};
 use crate::{EXIT_FAILED, EXIT_INVALID, Usage, history, os};
 
 use asked::Asked;
@@ -101,6 +105,8 @@ impl fmt::Display for Metric {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Outcome {
+    /// Both revisions build the same binary: there was nothing to measure.
+    Identical,
     /// It is not worse by more than the margin.
     Pass,
     /// There was too little time to tell.
@@ -114,7 +120,7 @@ pub enum Outcome {
 impl Outcome {
     pub fn exit_code(self) -> u8 {
         match self {
-            Outcome::Pass => 0,
+            Outcome::Identical | Outcome::Pass => 0,
             Outcome::Fail => EXIT_FAILED,
             Outcome::Unreliable => EXIT_INVALID,
             Outcome::Inconclusive => 4,
@@ -125,6 +131,7 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Outcome::Identical => "IDENTICAL",
             Outcome::Pass => "PASS",
             Outcome::Inconclusive => "INCONCLUSIVE",
             Outcome::Unreliable => "UNRELIABLE",
@@ -195,6 +202,27 @@ pub struct CaseResult {
     pub slices: Vec<Life>,
 }
 
+impl CaseResult {
+    /// Of servers that are the same file.
+    fn identical(case: &Case) -> CaseResult {
+        CaseResult {
+            name: case.name.clone(),
+            base: case.base.clone(),
+            head: case.head.clone(),
+            outcome: Outcome::Identical,
+            findings: Vec::new(),
+            notes: Vec::new(),
+            requests_per_slice: None,
+            lives: 0,
+            rounds: 0,
+            rounds_set_aside: 0,
+            elapsed_s: 0.0,
+            culprit: None,
+            slices: Vec::new(),
+        }
+    }
+}
+
 /// What came of all of it. Field names end in their unit; they are the JSON's.
 #[derive(Clone, Debug, Serialize)]
 pub struct Compared {
@@ -211,6 +239,9 @@ pub struct Compared {
     pub head: String,
     pub base_commit: Option<String>,
     pub head_commit: Option<String>,
+    /// Of the binaries, if they were built for this.
+    pub base_sha256: Option<String>,
+    pub head_sha256: Option<String>,
     pub outcome: Outcome,
     pub exit_code: u8,
     pub margin: f64,
@@ -225,19 +256,24 @@ pub fn compare(asked: &Compare, stop: &AtomicBool) -> Result<ExitCode> {
     if asked.calibrate {
         return calibrate::calibrate(asked, stop);
     }
-    let file = |path: &Option<String>| path.clone().filter(|path| path != "-");
-    let json_path = file(&asked.json);
-    let [json_file, markdown, html] =
-        Output::open_all([json_path.as_deref(), asked.markdown.as_deref(), asked.html.as_deref()])
-            .map_err(|error| Usage(format!("{error:#}")))?;
+    let to_stdout = |path: &&Path| *path == Path::new(STDOUT);
+    let ([json, markdown, html, history_out], table) = Output::open_all([
+        ("--json", asked.json.as_deref()),
+        ("--markdown", asked.markdown.as_deref()),
+        ("--html", asked.html.as_deref()),
+        // A file is appended to, and opened for that below.
+        ("--history", asked.history.as_deref().filter(to_stdout).map(|_| STDOUT)),
+    ])?;
     if let Some(folder) = &asked.flames {
         fs::create_dir_all(folder)
             .map_err(|error| Usage(format!("--flames {}: {error}", folder.display())))?;
     }
-    if let Some(path) = &asked.history {
+    let history_file = asked.history.as_deref().filter(|path| !to_stdout(path));
+    if let Some(path) = history_file {
         history::check(path).map_err(|error| Usage(format!("--history: {error:#}")))?;
     }
     let Asked { cases, built } = asked::gather(asked, stop)?;
+    let is_identical = built.as_ref().is_some_and(|built| built.base_sha256 == built.head_sha256);
     let connections = cases.iter().map(|case| case.run.connections).max();
     os::raise_descriptor_limit(connections.unwrap_or_default())?;
     // Where processors are pinned there are fewer to be seen.
@@ -247,16 +283,17 @@ pub fn compare(asked: &Compare, stop: &AtomicBool) -> Result<ExitCode> {
     let until = Instant::now() + asked.budget;
     let timed = metrics(asked).iter().filter(|metric| !metric.is_exact()).count();
     let rules = rules(asked.margin, asked.floor, &placement, cases.len() * timed);
-    let to_terminal = asked.json.as_deref() != Some("-");
+    let mut written = Written::default();
     let mut results = Vec::new();
     for (index, case) in cases.iter().enumerate() {
         // What one case did not need is for those that follow.
         let left = until.saturating_duration_since(Instant::now());
         let share = left / (cases.len() - index) as u32;
-        let result = compare_case(asked, case, rules, share, &setting)?;
-        if to_terminal {
-            writeln!(io::stdout(), "{result}").context("writing to standard output")?;
-        }
+        let result = match is_identical {
+            true => CaseResult::identical(case),
+            false => compare_case(asked, case, rules, share, &setting)?,
+        };
+        written.add(table.print(format_args!("{result}\n")));
         results.push(result);
     }
     let outcome = results.iter().map(|result| result.outcome).max().unwrap_or(Outcome::Inconclusive);
@@ -270,6 +307,8 @@ pub fn compare(asked: &Compare, stop: &AtomicBool) -> Result<ExitCode> {
         head: built.as_ref().map_or("head".into(), |built| built.head_label.clone()),
         base_commit: built.as_ref().and_then(|built| built.base_commit.clone()),
         head_commit: built.as_ref().and_then(|built| built.head_commit.clone()),
+        base_sha256: built.as_ref().map(|built| built.base_sha256.clone()),
+        head_sha256: built.as_ref().map(|built| built.head_sha256.clone()),
         outcome,
         exit_code: outcome.exit_code(),
         margin: rules.margin.exp_m1(),
@@ -278,17 +317,11 @@ pub fn compare(asked: &Compare, stop: &AtomicBool) -> Result<ExitCode> {
         seed: asked.run.options.seed,
         cases: results,
     };
-    if to_terminal {
-        write!(io::stdout(), "{}", report::End(&compared)).context("writing to standard output")?;
-    } else {
-        json::write(&mut io::stdout(), &compared)?;
-    }
-    write(json_file, |out| json::write(out, &compared))?;
-    write(markdown, |out| report::write_markdown(out, &compared))?;
-    if html.is_some() {
-        let page = report::page(&compared)?;
-        write(html, |out| out.write_all(page.as_bytes()))?;
-    }
+    // What can be written is, even if something else cannot.
+    written.add(table.print(report::End(&compared)));
+    written.add(write(json, |out| json::write(out, &compared)));
+    written.add(write(markdown, |out| report::write_markdown(out, &compared)));
+    written.add(write_page(html, || report::page(&compared)));
     if let Some(folder) = &asked.flames {
         for case in &compared.cases {
             let Some(svg) = case.culprit.as_ref().and_then(|culprit| culprit.flame_svg.as_ref()) else {
@@ -296,12 +329,15 @@ pub fn compare(asked: &Compare, stop: &AtomicBool) -> Result<ExitCode> {
             };
             let path = folder.join(format!("{}.svg", file_name(&case.name)));
             let path = path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
-            Output::open(path)?.keep_with(|out| out.write_all(svg.as_bytes()))?;
+            let out = Output::open(path);
+            written.add(out.and_then(|out| out.keep_with(|out| out.write_all(svg.as_bytes()))));
         }
     }
-    if let Some(path) = &asked.history {
-        history::append(path, &compared)?;
+    if let Some(path) = history_file {
+        written.add(history::append(path, &compared));
     }
+    written.add(write(history_out, |out| history::write(out, &compared)));
+    written.all()?;
     Ok(ExitCode::from(outcome.exit_code()))
 }
 
@@ -404,7 +440,7 @@ fn compare_case(
 
 fn tell(setting: &Setting<'_>, words: &str) {
     if !setting.is_quiet {
-        eprintln!("loadgen: {words}");
+        message!("{words}");
     }
 }
 

@@ -27,6 +27,7 @@ use tidewheel::services::time::Time;
 use tidewheel::services::uppercase::Uppercase;
 use tidewheel::{Address, ConnId, Context, Limits, Options, Reactor, Remote, Service};
 
+use crate::message::message;
 use crate::os;
 use crate::server::Server;
 
@@ -91,7 +92,7 @@ pub fn serve() -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("loadgen: the embedded tidewheel: {error:#}");
+            message!("the embedded tidewheel: {error:#}");
             ExitCode::FAILURE
         }
     }

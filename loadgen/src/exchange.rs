@@ -33,6 +33,23 @@ pub trait Exchange {
         (0..count).for_each(|_| self.request(conn, size, out));
     }
 
+    /// A request of this size has so many bytes at most.
+    fn request_bytes_max(&self, size: usize) -> usize;
+
+    /// Appends what follows of a request of which `at` bytes were appended before, and has room for so many (for one at
+    /// least): a large one is never held whole. Returns whether it ends with them.
+    fn request_part(
+        &mut self,
+        conn: &mut Self::Conn,
+        size: usize,
+        _at: usize,
+        _room: usize,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        self.request(conn, size, out);
+        true
+    }
+
     /// A short way for replies that came together: how many of the oldest requests, of which so many had this size, are
     /// answered by the first of the bytes, whole and rightly. None if that is not sure: then [`Exchange::verify`] looks
     /// at each.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::report::{Quantiles, Report, figures};
+use crate::units;
 
 /// A figure of the result, how it is compared, and with what.
 #[derive(Clone, Debug, PartialEq)]
@@ -224,9 +225,14 @@ impl FromStr for Condition {
         let end = bound.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(bound.len());
         let (number, unit) = bound.split_at(end);
         let expected = |form| format!("{bound:?} is not {form}");
+        let text = text.trim();
+        // A time may also be written as every other is: 1m, 1m30s.
+        if let (Metric::Time(..) | Metric::ServerCpu, Ok(time)) = (metric, units::duration(bound)) {
+            return Ok(Condition { metric, comparison, bound: time.as_secs_f64() * 1e6, text: text.into() });
+        }
         let factor = metric.factor(unit.trim()).map_err(expected)?;
         let number: f64 = number.parse().map_err(|_| expected("a number with its unit"))?;
-        Ok(Condition { metric, comparison, bound: number * factor, text: text.trim().into() })
+        Ok(Condition { metric, comparison, bound: number * factor, text: text.into() })
     }
 }
 
@@ -251,6 +257,8 @@ mod tests {
             ("p99.9 >= 1.5s", Metric::Time(Times::Either, "p999"), Comparison::NotLess, 1.5e6),
             ("service_mean<10us", Metric::Time(Times::Service, "mean"), Comparison::Less, 10.0),
             ("response_max<=10µs", Metric::Time(Times::Response, "max"), Comparison::NotMore, 10.0),
+            ("p99>1m30s", Metric::Time(Times::Either, "p99"), Comparison::More, 90e6),
+            ("p99<0.5ns", Metric::Time(Times::Either, "p99"), Comparison::Less, 0.0005),
             ("lag_p50>500ns", Metric::Time(Times::Lag, "p50"), Comparison::More, 0.5),
             ("cpu>5us", Metric::ServerCpu, Comparison::More, 5.0),
             ("throughput<50k", Metric::Rate(Rate::Throughput), Comparison::Less, 50_000.0),

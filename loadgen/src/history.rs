@@ -21,8 +21,8 @@ use serde::Serialize;
 
 use crate::cli::History;
 use crate::compare::Compared;
-use crate::output::Output;
-use crate::report::{SCHEMA_VERSION, json, write};
+use crate::output::{Output, Written};
+use crate::report::{self, SCHEMA_VERSION, json, write_page};
 use crate::{EXIT_FAILED, Usage};
 
 use entry::Entry;
@@ -62,13 +62,19 @@ pub fn append(path: &Path, compared: &Compared) -> Result<()> {
     entry::append(path, &Entry::all_of(compared))
 }
 
+/// Writes the same lines elsewhere.
+pub fn write(out: &mut impl Write, compared: &Compared) -> io::Result<()> {
+    entry::lines(&Entry::all_of(compared)).and_then(|lines| out.write_all(lines.as_bytes()))
+}
+
 /// Reads a file, looks for changes, and tells what came of it.
 pub fn history(asked: &History) -> Result<ExitCode> {
     let (entries, mut notes) = entry::read(&asked.file)?;
-    let file = |path: &Option<String>| path.clone().filter(|path| path != "-");
-    let (json_path, html, svg) = (file(&asked.json), &asked.html, &asked.svg);
-    let [json_file, html, svg] = Output::open_all([json_path.as_deref(), html.as_deref(), svg.as_deref()])
-        .map_err(|error| Usage(format!("{error:#}")))?;
+    let ([json, html, svg], table) = Output::open_all([
+        ("--json", asked.json.as_deref()),
+        ("--html", asked.html.as_deref()),
+        ("--svg", asked.svg.as_deref()),
+    ])?;
 
     let count = entries.len();
     let chosen = chosen(asked, entries)?;
@@ -90,20 +96,12 @@ pub fn history(asked: &History) -> Result<ExitCode> {
         series,
     };
 
-    let mut stdout = io::stdout();
-    match asked.json.as_deref() {
-        Some("-") => json::write(&mut stdout, &told)?,
-        _ => write!(stdout, "{told}")?,
-    }
-    write(json_file, |out| json::write(out, &told))?;
-    if html.is_some() {
-        let page = page::page(&told)?;
-        write(html, |out| out.write_all(page.as_bytes()))?;
-    }
-    if svg.is_some() {
-        let panels = page::panels(&told)?;
-        write(svg, |out| out.write_all(panels.as_bytes()))?;
-    }
+    let mut written = Written::default();
+    written.add(report::write(json, |out| json::write(out, &told)));
+    written.add(write_page(html, || page::page(&told)));
+    written.add(write_page(svg, || page::panels(&told)));
+    written.add(table.print(&told));
+    written.all()?;
     Ok(if told.worse().next().is_some() { ExitCode::from(EXIT_FAILED) } else { ExitCode::SUCCESS })
 }
 

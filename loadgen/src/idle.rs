@@ -13,7 +13,6 @@ mod page;
 mod script;
 mod table;
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -24,8 +23,10 @@ use serde::Serialize;
 
 use crate::cli::{Asked, Idle, Run};
 use crate::fail_if::{Condition, Measures};
+use crate::message::{self, message};
+use crate::output::Table;
 use crate::progress::Progress;
-use crate::report::{Files, Report, SCHEMA_VERSION, json};
+use crate::report::{Files, Report, SCHEMA_VERSION, counted, of_many};
 use crate::run::{Measured, Watch};
 use crate::server::Server;
 use crate::service::Service;
@@ -130,52 +131,41 @@ pub fn idle(idle: &Idle, stop: &AtomicBool) -> Result<ExitCode> {
         let measures = Measures { open_loop: idle.rate.is_some(), server_cpu: options.knows_server() };
         condition.check(measures).map_err(|words| Usage(format!("--fail-if {words}")))?;
     }
-    let mut files =
-        Files::open(&idle.outputs, idle.rate.is_some()).map_err(|error| Usage(format!("{error:#}")))?;
+    let mut files = Files::open(&idle.outputs, idle.rate.is_some())?;
+    let table = files.table;
     // Before it starts a server, which inherits it.
     os::raise_descriptor_limit(idle.connections + idle.busy.unwrap_or_default())?;
-    let mut server = Server::of(options, stop)?;
+    let mut server =
+        Server::of(options, &|patience, is_over| script.first_reply(options, patience, is_over), stop)?;
 
     let mut idled = Idled::new(idle);
     let mut stretch = Stretch { idle, asked: &asked, script, silent, run, stop, server: server.as_mut() };
     let busy = stretch.measure(&mut idled, &mut files)?;
     idled.judge(&idle.outputs.fail_if);
 
-    // The table is worth having even if a file is not to be had, and the other way round.
+    // What can be written is, even if something else cannot.
     let of = idled.beside.as_ref().zip(busy.beside.as_ref());
-    let written = files.write_with(&idled, || page::page(&idled, &busy), of);
-    let shown = match idle.outputs.json.as_deref() {
-        Some("-") => json::write(&mut io::stdout(), &idled),
-        _ => write!(io::stdout(), "{idled}"),
-    };
-    // Who reads no more than that they are held does not want to know.
-    if let Err(error) = shown
-        && error.kind() != io::ErrorKind::BrokenPipe
-    {
-        return Err(error).context("writing to standard output");
+    if of.is_none() && files.want_measured() {
+        message!("interrupted before the others were held: there is nothing for files other than the JSON");
     }
-    written?;
+    let mut written = files.write_with(&idled, || page::page(&idled, &busy), of);
+    written.add(table.print(&idled));
     for condition in &idle.outputs.fail_if {
         if let Some(figure) = idled.beside.as_ref().and_then(|report| condition.held(report)) {
-            eprintln!("loadgen: --fail-if {condition} held: it is {figure}");
+            message!("--fail-if {condition} held: it is {figure}");
         }
     }
     match idled.verdict {
-        Verdict::Invalid => {
-            eprintln!("loadgen: {}", idled.complaint());
-            Ok(ExitCode::from(EXIT_INVALID))
-        }
-        Verdict::Valid => {
-            if idled.idle.closed > 0 {
-                eprintln!("loadgen: {}", idled.closings());
-            }
-            Ok(if idled.failed_conditions.is_empty() {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::from(EXIT_FAILED)
-            })
-        }
+        Verdict::Invalid => message!("{}", idled.complaint()),
+        Verdict::Valid if idled.idle.closed > 0 => message!("{}", idled.closings()),
+        Verdict::Valid => {}
     }
+    written.all()?;
+    Ok(ExitCode::from(match idled.verdict {
+        Verdict::Invalid => EXIT_INVALID,
+        Verdict::Valid if idled.failed_conditions.is_empty() => 0,
+        Verdict::Valid => EXIT_FAILED,
+    }))
 }
 
 /// The way from the first connection to the last, with what it needs.
@@ -207,11 +197,15 @@ impl Stretch<'_> {
             self.hold(&mut held, idled, files, &mut busy, &ended)?;
         }
         idled.interrupted = ended();
+        if self.run.is_some() && idled.beside.is_none() && idled.interrupted {
+            let words = "interrupted before the busy connections were measured beside those held";
+            idled.error.get_or_insert(words.to_owned());
+        }
         [idled.idle, idled.slow, idled.stopped] =
             [Kind::Idle, Kind::Slow, Kind::Stopped].map(|kind| held.kept(kind).clone());
-        idled.first_error = held
-            .first_unasked()
-            .map(|(index, bytes)| format!("connection {index}: {bytes} bytes came that nobody asked for"));
+        idled.first_error = held.first_unasked().map(|(index, bytes)| {
+            format!("connection {index}: {} came that nobody asked for", of_many(bytes, "byte"))
+        });
         if let Some(server) = self.server.as_deref_mut() {
             let patience = if idled.idle.closed > 0 { DEATH_PATIENCE } else { Duration::ZERO };
             if let Err(error) = server.check(patience) {
@@ -262,7 +256,7 @@ impl Stretch<'_> {
         if ended() {
             return Ok(());
         }
-        self.announce(held.opened())?;
+        self.announce(held.opened(), files.table);
 
         let (began, cpu_before) = (Instant::now(), held.cpu());
         match (self.run.clone(), &mut tree) {
@@ -282,17 +276,14 @@ impl Stretch<'_> {
         held.open(kind, count, &self.idle.options, &self.script, ended)
     }
 
-    /// Whoever waits for it reads that all are open. Standard output may be the JSON's.
-    fn announce(&self, count: usize) -> Result<()> {
-        let line = format!("holding {count}");
-        if self.idle.outputs.json.as_deref() == Some("-") {
-            eprintln!("{line}");
-            return Ok(());
+    /// Prints that all connections are open, for scripts that wait for it. Standard output may be taken by a result.
+    fn announce(&self, count: usize, table: Table) {
+        if table.is_shown() {
+            // If this cannot be printed, neither can the table, which reports the failure.
+            let _ = table.print(format_args!("holding {count}\n"));
+        } else {
+            message::line(format_args!("holding {count}"));
         }
-        let mut stdout = io::stdout();
-        writeln!(stdout, "{line}")?;
-        stdout.flush()?;
-        Ok(())
     }
 
     /// Measures the busy ones while a thread holds the others.
@@ -443,6 +434,8 @@ impl Idled {
         let invalid = invalid.find(|report| report.verdict == Verdict::Invalid);
         self.limiter = if self.first_error.is_some() {
             Some(Limiter::WrongReplies)
+        } else if self.idle.held + self.slow.held + self.stopped.held == 0 {
+            Some(Limiter::NoRequests)
         } else if self.is_silent && self.idle.closed > 0 && !self.may_close {
             Some(Limiter::PeerClosed)
         } else {
@@ -463,6 +456,7 @@ impl Idled {
             (_, Some(first), Some(limiter)) => format!("INVALID, limited by {}: {first}", limiter.words()),
             (_, _, limiter) => match invalid.next() {
                 Some((name, report)) => format!("{name}: {}", report.complaint()),
+                None if limiter == Some(Limiter::NoRequests) => "INVALID: no connection was held".to_owned(),
                 None => {
                     let limiter = limiter.map_or("", Limiter::words);
                     format!("INVALID, limited by {limiter}: {}", self.closings())
@@ -473,6 +467,6 @@ impl Idled {
 
     /// That silent connections were closed, in words.
     fn closings(&self) -> String {
-        format!("the server closed {} of {} idle connections", self.idle.closed, self.idle.held)
+        format!("the server closed {} of {}", self.idle.closed, counted(self.idle.held, "idle connection"))
     }
 }

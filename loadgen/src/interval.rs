@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use crate::load::Amount;
 use crate::record::Record;
-use crate::report::Quantiles;
 use crate::report::hlog::Log;
+use crate::report::{Quantiles, figures};
 
 /// Intervals that a window is cut into, if it is long or short enough for it.
 const INTERVALS_WANTED: u32 = 50;
@@ -159,7 +159,7 @@ impl Intervals {
 }
 
 /// An interval of the window, for those who draw or list it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Interval {
     /// Since the window began.
     pub start_s: f64,
@@ -178,11 +178,11 @@ pub struct Interval {
 
 impl Interval {
     pub fn offered_per_s(&self) -> f64 {
-        self.requests as f64 / self.length_s
+        figures::per_s(self.requests as f64, self.length_s)
     }
 
     pub fn throughput_per_s(&self) -> f64 {
-        self.answered as f64 / self.length_s
+        figures::per_s(self.answered as f64, self.length_s)
     }
 
     fn new(record: &Record, start: Duration, length: Duration) -> Interval {

@@ -27,9 +27,10 @@ use rand::rngs::SmallRng;
 use crate::address::{Address, Peer};
 use crate::exchange::{Exchange, Fault, Progress};
 use crate::interval::{Intervals, Lane};
-use crate::plan::Plan;
+use crate::plan::{Agenda, Plan, Window};
 use crate::readiness::Readiness;
 use crate::record::{Record, note};
+use crate::report::counted;
 use crate::shortage::{self, Shortage};
 use crate::size::Sizes;
 use crate::sources::Sources;
@@ -54,6 +55,31 @@ pub struct Shape {
     pub seed: u64,
     /// Where connections leave from.
     pub sources: Sources,
+    /// What may be kept, whatever the server does.
+    pub budget: Budget,
+}
+
+/// What the generator keeps at most of requests that are on their way, however many were planned.
+#[derive(Clone, Copy)]
+pub struct Budget {
+    /// Requests that are neither answered nor given up.
+    pub requests: usize,
+    /// Bytes of requests that no socket has taken.
+    pub bytes: usize,
+}
+
+impl Budget {
+    /// Of a whole run: less than 200 MiB with all that belongs to it.
+    pub const WHOLE: Budget = Budget { requests: 2 << 20, bytes: 64 << 20 };
+
+    /// What each of several connections has of the bytes: enough for one write that is worth its system call.
+    pub fn bytes_each(self, connections: usize) -> usize {
+        (self.bytes / connections.max(1)).clamp(4 * 1024, 256 * 1024)
+    }
+
+    fn share(self, threads: usize) -> Budget {
+        Budget { requests: self.requests / threads, bytes: self.bytes / threads }
+    }
 }
 
 impl Shape {
@@ -64,6 +90,7 @@ impl Shape {
             connections: each + usize::from(index < more),
             first: index * each + index.min(more),
             seed: self.seed.wrapping_add(index as u64),
+            budget: self.budget.share(threads),
             ..self.clone()
         }
     }
@@ -99,12 +126,18 @@ pub struct Load<E: Exchange> {
     conns: Vec<Conn<E::Conn>>,
     /// Connections that the peer has not ended.
     open: usize,
+    /// The connection whose turn it is in an open loop.
+    turn: usize,
     buffer: Box<[u8]>,
     /// Connections with requests that have not been written yet.
     dirty: Vec<usize>,
     /// Connections that were read from in this turn: in a closed loop these have room.
     read_from: Vec<usize>,
     unanswered: u64,
+    /// Of these, the ones that are not given up.
+    pending: u64,
+    /// A connection has so many bytes of its requests at once.
+    out_bytes_max: usize,
     /// The end of an open loop's window, in time.
     end_ns: u64,
     record: Record,
@@ -123,12 +156,18 @@ struct Conn<S> {
     /// Of these, the ones of the reply to the oldest request, and whether one of them was wrong.
     reply_bytes: usize,
     is_wrong: bool,
-    /// Requests that the socket has not taken.
+    /// Bytes of requests that the socket has not taken.
     out: Vec<u8>,
     out_at: usize,
-    /// The oldest first.
+    /// Requests of which bytes were made, the oldest first.
     flight: VecDeque<Request>,
-    /// How many there are.
+    /// The oldest of these entries are given up, and keep their places for replies that come after all.
+    given_up: usize,
+    /// So many bytes of the newest of them were made; 0 if that is all.
+    made_at: usize,
+    /// Requests of which no bytes were made: they come after those in flight.
+    waiting: VecDeque<Request>,
+    /// How many there are of both.
     in_flight: usize,
     /// The newest of these entries have not been offered to the socket.
     fresh: usize,
@@ -161,27 +200,9 @@ struct Request {
 /// In place of a time, for requests that leave when there is room.
 const UNPLANNED: u64 = u64::MAX;
 
-/// What an open loop has still to send.
-struct Agenda<'a> {
-    plan: &'a mut Plan,
-    /// The window.
-    from_ns: u64,
-    end_ns: u64,
-    /// Requests of it.
-    left: u64,
-    /// When the last of them was due.
-    last_ns: u64,
-    /// The connection whose turn it is.
-    turn: usize,
-}
-
-impl Agenda<'_> {
-    /// When the next request is due; never if there is none.
-    fn next_ns(&self) -> u64 {
-        let next_ns = self.plan.next_ns();
-        if next_ns < self.end_ns && self.left > 0 { next_ns } else { u64::MAX }
-    }
-}
+/// Beyond so many entries of requests that are given up, which replies of other sizes may still come to, connections are
+/// given up with them.
+const GIVEN_UP_MAX: usize = 1 << 20;
 
 impl<E: Exchange> Load<E> {
     /// Opens every connection, or tells which one could not be.
@@ -215,6 +236,9 @@ impl<E: Exchange> Load<E> {
                 out: Vec::new(),
                 out_at: 0,
                 flight: VecDeque::new(),
+                given_up: 0,
+                made_at: 0,
+                waiting: VecDeque::new(),
                 in_flight: 0,
                 fresh: 0,
                 blocked: None,
@@ -225,6 +249,8 @@ impl<E: Exchange> Load<E> {
             exchange,
             peer: None,
             random: SmallRng::seed_from_u64(shape.seed),
+            out_bytes_max: shape.budget.bytes_each(conns.len()),
+            turn: 0,
             shape,
             readiness,
             open: conns.len(),
@@ -233,6 +259,7 @@ impl<E: Exchange> Load<E> {
             dirty: Vec::new(),
             read_from: Vec::new(),
             unanswered: 0,
+            pending: 0,
             end_ns: u64::MAX,
             record: Record::new(),
             intervals: Intervals::default(),
@@ -268,12 +295,16 @@ impl<E: Exchange> Load<E> {
         let mut look_ns = look_interval_ns;
         self.intervals.begin(0);
         self.read_from = (0..self.conns.len()).collect();
+        let mut is_first = true;
         loop {
             let now_ns = self.readiness.now_ns();
             self.intervals.cut(&mut self.record, now_ns);
-            if now_ns >= end_ns || stop() {
+            // However short the time, something is asked in it.
+            let is_over = now_ns >= end_ns && !is_first;
+            if is_over || stop() {
                 left = 0;
             }
+            is_first = false;
             // Taken out and put back with its memory.
             let mut read_from = std::mem::take(&mut self.read_from);
             for index in read_from.drain(..) {
@@ -299,38 +330,32 @@ impl<E: Exchange> Load<E> {
     }
 
     /// An open loop: requests leave when the plan says, whatever comes back. Those planned within the window are
-    /// recorded, and waited for.
+    /// recorded, and waited for. Returns what the window was, if any were planned in it.
     pub fn follow(
         &mut self,
         plan: &mut Plan,
         warmup: Duration,
-        window: Amount,
+        amount: Amount,
         stop: &dyn Fn() -> bool,
-    ) -> Result<Duration> {
-        let from_ns = warmup.as_nanos() as u64;
-        let (end_ns, left) = match window {
-            Amount::Time(time) => (from_ns.saturating_add(time.as_nanos() as u64), u64::MAX),
-            Amount::Requests(requests) => (u64::MAX, requests),
-        };
+    ) -> Result<Option<Window>> {
         self.readiness.restart_clock();
-        self.intervals.begin(from_ns);
+        let mut agenda = Agenda::new(plan, 0, warmup, amount);
+        self.intervals.begin(agenda.begin_ns());
         // What is planned just before the end may be sent just after it.
-        self.end_ns = end_ns.saturating_add(1_000_000);
+        self.end_ns = agenda.end_ns().saturating_add(1_000_000);
         let look_interval_ns = self.look_interval_ns();
         let mut look_ns = look_interval_ns;
-        let mut agenda = Agenda { plan, from_ns, end_ns, left, last_ns: from_ns, turn: 0 };
+        self.turn = 0;
         loop {
             let now_ns = self.readiness.now_ns();
             self.intervals.cut(&mut self.record, now_ns);
             if stop() {
-                agenda.end_ns = agenda.end_ns.min(now_ns);
+                agenda.end_at(now_ns);
             }
             self.send_due(&mut agenda, now_ns)?;
-            let is_over = agenda.next_ns() == u64::MAX || self.open == 0;
+            let is_over = agenda.is_over() || self.open == 0;
             if is_over && self.record.unresolved() == 0 {
-                let is_timed = matches!(window, Amount::Time(_)) && self.open > 0;
-                let end_ns = if is_timed { agenda.end_ns } else { agenda.last_ns };
-                return Ok(Duration::from_nanos(end_ns.saturating_sub(from_ns)));
+                return Ok(agenda.window());
             }
             if now_ns >= look_ns {
                 self.find_lost();
@@ -345,23 +370,38 @@ impl<E: Exchange> Load<E> {
 
     /// Sends what is due now.
     fn send_due(&mut self, agenda: &mut Agenda<'_>, now_ns: u64) -> Result<()> {
+        // What was due so long ago that it is overdue is given up as it is, however much that is.
+        let skipped = agenda.skip(now_ns.saturating_sub(self.shape.timeout.as_nanos() as u64));
+        self.record.requests += skipped;
+        self.record.lose(skipped, true);
         let mut due = 0;
         while agenda.next_ns() <= now_ns && self.open > 0 && due < DUE_MAX {
-            let planned_ns = agenda.plan.next_ns();
-            let counts = planned_ns >= agenda.from_ns;
-            agenda.left -= u64::from(counts);
-            agenda.last_ns = planned_ns;
+            let (planned_ns, counts) = agenda.take();
+            due += 1;
             // Each open connection in its turn.
-            while !self.conns[agenda.turn].is_open {
-                agenda.turn = (agenda.turn + 1) % self.conns.len();
+            while !self.conns[self.turn].is_open {
+                self.turn = (self.turn + 1) % self.conns.len();
+            }
+            if self.pending >= self.shape.budget.requests as u64 {
+                self.give_up_unsent(counts);
+                continue;
             }
             let size = self.shape.sizes.draw(&mut self.random);
-            self.enqueue(agenda.turn, planned_ns, size, 1, counts);
-            agenda.turn = (agenda.turn + 1) % self.conns.len();
-            agenda.plan.advance();
-            due += 1;
+            self.enqueue(self.turn, planned_ns, size, 1, counts);
+            self.turn = (self.turn + 1) % self.conns.len();
         }
         self.write()
+    }
+
+    /// So many requests are on their way that no more can be kept.
+    #[cold]
+    fn give_up_unsent(&mut self, counts: bool) {
+        let count = u64::from(counts);
+        self.record.requests += count;
+        self.record.unsent += count;
+        self.record.lose(count, true);
+        let most = self.shape.budget.requests;
+        self.record.note_error(|| format!("{most} requests wait for their replies, and no more can be kept"));
     }
 
     /// The connections, for whoever watches them from now on.
@@ -396,16 +436,29 @@ impl<E: Exchange> Load<E> {
     #[inline]
     fn enqueue(&mut self, index: usize, planned_ns: u64, size: usize, count: usize, counts: bool) {
         let conn = &mut self.conns[index];
-        self.exchange.requests(&mut conn.state, size, count, &mut conn.out);
-        let size = u32::try_from(size).expect("sizes have a bound of 1 GiB");
-        let entry = Request { planned_ns, sent_ns: 0, size, count: count as u32, is_lost: false, counts };
-        conn.flight.push_back(entry);
+        let bytes = self.exchange.request_bytes_max(size).saturating_mul(count);
+        let entry = Request {
+            planned_ns,
+            sent_ns: 0,
+            size: size as u32,
+            count: count as u32,
+            is_lost: false,
+            counts,
+        };
+        if conn.takes_bytes() && conn.out.len() + bytes <= self.out_bytes_max {
+            self.exchange.requests(&mut conn.state, size, count, &mut conn.out);
+            conn.flight.push_back(entry);
+        } else {
+            // Its bytes are made when the socket has room for them: a plan that cannot be sent takes no memory.
+            conn.waiting.push_back(entry);
+        }
         conn.in_flight += count;
         if conn.fresh == 0 {
             self.dirty.push(index);
         }
         conn.fresh += 1;
         self.unanswered += count as u64;
+        self.pending += count as u64;
         if counts {
             self.record.requests += count as u64;
         }
@@ -418,8 +471,9 @@ impl<E: Exchange> Load<E> {
             let now_ns = self.readiness.now_ns();
             let conn = &mut self.conns[index];
             let fresh = std::mem::take(&mut conn.fresh);
-            let first = conn.flight.len() - fresh;
-            for request in conn.flight.range_mut(first..) {
+            let waiting = fresh.min(conn.waiting.len());
+            let (in_flight, from) = (conn.flight.len() + waiting - fresh, conn.waiting.len() - waiting);
+            for request in conn.flight.range_mut(in_flight..).chain(conn.waiting.range_mut(from..)) {
                 request.sent_ns = now_ns;
                 if request.counts && request.planned_ns != UNPLANNED {
                     note(&mut self.record.send_lags, now_ns.saturating_sub(request.planned_ns), 1);
@@ -437,37 +491,42 @@ impl<E: Exchange> Load<E> {
     }
 
     fn write_out(&mut self, index: usize) -> Result<()> {
-        let conn = &mut self.conns[index];
-        if self.exchange.announced_end(&conn.state) {
-            // Kept for the connection that takes its place.
-            return Ok(());
-        }
-        while conn.out_at < conn.out.len() {
-            match conn.stream.write(&conn.out[conn.out_at..]) {
-                Ok(written) => conn.out_at += written,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    conn.blocked = Some(Blocked::Full);
-                    self.record.blocked_writes += 1;
-                    if !conn.watches_writability {
-                        let both = Interest::READABLE | Interest::WRITABLE;
-                        self.readiness.registry().reregister(&mut conn.stream, Token(index), both)?;
-                        conn.watches_writability = true;
+        loop {
+            let conn = &mut self.conns[index];
+            if self.exchange.announced_end(&conn.state) {
+                // Kept for the connection that takes its place.
+                return Ok(());
+            }
+            while conn.out_at < conn.out.len() {
+                match conn.stream.write(&conn.out[conn.out_at..]) {
+                    Ok(written) => conn.out_at += written,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        conn.blocked = Some(Blocked::Full);
+                        self.record.blocked_writes += 1;
+                        if !conn.watches_writability {
+                            let both = Interest::READABLE | Interest::WRITABLE;
+                            self.readiness.registry().reregister(&mut conn.stream, Token(index), both)?;
+                            conn.watches_writability = true;
+                        }
+                        // What the socket has taken is not kept for ever.
+                        conn.out.drain(..conn.out_at);
+                        conn.out_at = 0;
+                        return Ok(());
                     }
-                    // What the socket has taken is not kept for ever.
-                    conn.out.drain(..conn.out_at);
-                    conn.out_at = 0;
-                    return Ok(());
-                }
-                Err(error) => {
-                    self.end(index, Some(error));
-                    return Ok(());
+                    Err(error) => {
+                        self.end(index, Some(error));
+                        return Ok(());
+                    }
                 }
             }
+            conn.out.clear();
+            conn.out_at = 0;
+            if conn.made_at == 0 && conn.waiting.is_empty() {
+                return Ok(());
+            }
+            conn.make(&mut self.exchange, self.out_bytes_max);
         }
-        conn.out.clear();
-        conn.out_at = 0;
-        Ok(())
     }
 
     /// Reads what is ready. What becomes due meanwhile is sent.
@@ -539,7 +598,7 @@ impl<E: Exchange> Load<E> {
             let Some(request) = conn.flight.front_mut() else {
                 record.unasked_bytes += bytes.len() as u64;
                 record.note_error(|| {
-                    format!("connection {index}: {} bytes came that nobody asked for", bytes.len())
+                    format!("connection {index}: {} came that nobody asked for", counted(bytes.len(), "byte"))
                 });
                 return;
             };
@@ -556,6 +615,7 @@ impl<E: Exchange> Load<E> {
                 let taken = right * request.size as usize;
                 conn.received += taken as u64;
                 bytes = &bytes[taken..];
+                self.pending -= if request.is_lost { 0 } else { right as u64 };
                 record.answer(request, right as u32, false, now_ns);
                 conn.answer(right as u32);
                 self.unanswered -= right as u64;
@@ -581,6 +641,7 @@ impl<E: Exchange> Load<E> {
             conn.received += taken as u64;
             bytes = &bytes[taken..];
             if is_complete || is_astray {
+                self.pending -= u64::from(!request.is_lost);
                 record.answer(request, 1, std::mem::take(&mut conn.is_wrong), now_ns);
                 conn.reply_bytes = 0;
                 conn.answer(1);
@@ -595,6 +656,9 @@ impl<E: Exchange> Load<E> {
     /// The peer has ended a connection, in order unless there was an error.
     #[cold]
     fn end(&mut self, index: usize, error: Option<io::Error>) {
+        if error.is_none() {
+            self.end_reply(index);
+        }
         let conn = &self.conns[index];
         let is_announced = self.exchange.announced_end(&conn.state);
         // No reply may be cut off by it. It may end with a reset: that is what bytes get that the server does not read any
@@ -612,6 +676,27 @@ impl<E: Exchange> Load<E> {
             self.record.note_error(|| format!("connection {index}: the server had said `Connection: close`"));
         }
         self.close(index);
+    }
+
+    /// The end of a connection may be that of a reply.
+    fn end_reply(&mut self, index: usize) {
+        let now_ns = self.readiness.now_ns();
+        self.intervals.cut(&mut self.record, now_ns);
+        let conn = &mut self.conns[index];
+        let Some(request) = conn.flight.front_mut().filter(|_| conn.reply_bytes > 0) else { return };
+        let Some(said) = self.exchange.end(&mut conn.state, conn.reply_bytes) else { return };
+        if let Err(fault) = said
+            && !std::mem::replace(&mut conn.is_wrong, true)
+        {
+            let at = conn.received;
+            self.record
+                .note_error(|| format!("connection {index}: the end of its replies, byte {at}, {fault}"));
+        }
+        self.pending -= u64::from(!request.is_lost);
+        self.record.answer(request, 1, std::mem::take(&mut conn.is_wrong), now_ns);
+        conn.reply_bytes = 0;
+        conn.answer(1);
+        self.unanswered -= 1;
     }
 
     /// Puts another connection in the place of one that has ended as announced. What was never written goes out on it;
@@ -643,31 +728,14 @@ impl<E: Exchange> Load<E> {
         // It tells when it is open.
         conn.blocked = Some(Blocked::Reopening);
         conn.watches_writability = true;
-        let mut unwritten = conn.out.len() - conn.out_at;
-        conn.out.clear();
-        conn.out_at = 0;
-        let mut lost = conn.in_flight;
-        for request in conn.flight.iter().rev() {
-            let (before, count) = (conn.out.len(), request.count as usize);
-            self.exchange.requests(&mut conn.state, request.size as usize, count, &mut conn.out);
-            let bytes = (conn.out.len() - before) / count;
-            let whole = count.min(unwritten / bytes);
-            conn.out.truncate(before + whole * bytes);
-            unwritten -= whole * bytes;
-            lost -= whole;
-            if whole < count {
-                break;
-            }
+        conn.take_back(&mut self.exchange, number);
+        for request in conn.flight.drain(..) {
+            self.record.give_up(&request);
+            conn.in_flight -= request.count as usize;
+            self.unanswered -= u64::from(request.count);
+            self.pending -= if request.is_lost { 0 } else { u64::from(request.count) };
         }
-        while lost > 0
-            && let Some(oldest) = conn.flight.front()
-        {
-            let part = Request { count: oldest.count.min(lost as u32), ..*oldest };
-            self.record.lose(&part, self.shape.timeout);
-            conn.answer(part.count);
-            self.unanswered -= u64::from(part.count);
-            lost -= part.count as usize;
-        }
+        conn.given_up = 0;
     }
 
     /// Uses a connection no more: what was in flight is lost.
@@ -677,25 +745,49 @@ impl<E: Exchange> Load<E> {
         // It cannot be watched any more, whatever the answer.
         let _ = self.readiness.registry().deregister(&mut conn.stream);
         self.open -= 1;
-        for request in conn.flight.drain(..) {
+        for request in conn.flight.drain(..).chain(conn.waiting.drain(..)) {
             self.unanswered -= u64::from(request.count);
-            self.record.lose(&request, self.shape.timeout);
+            self.pending -= if request.is_lost { 0 } else { u64::from(request.count) };
+            self.record.give_up(&request);
         }
-        conn.in_flight = 0;
-        conn.fresh = 0;
+        (conn.in_flight, conn.fresh, conn.given_up, conn.made_at) = (0, 0, 0, 0);
+        conn.out = Vec::new();
+        conn.out_at = 0;
         self.dirty.retain(|&dirty| dirty != index);
     }
 
-    /// Gives up the requests that have waited for too long. A reply that comes later still takes its place in the order.
+    /// Gives up the requests that have waited for too long. Those of which bytes were made keep their place in the order,
+    /// for a reply that comes later; the others are never sent.
     fn find_lost(&mut self) {
-        let now_ns = self.readiness.now_ns();
-        for conn in &mut self.conns {
-            for request in &mut conn.flight {
-                if !request.is_overdue(now_ns, self.shape.timeout) {
-                    break;
-                }
-                self.record.lose(request, self.shape.timeout);
+        let (now_ns, timeout) = (self.readiness.now_ns(), self.shape.timeout);
+        let given_up_max = GIVEN_UP_MAX / self.conns.len();
+        for index in 0..self.conns.len() {
+            let conn = &mut self.conns[index];
+            while let Some(request) =
+                conn.flight.get_mut(conn.given_up).filter(|request| request.is_overdue(now_ns, timeout))
+            {
+                self.record.give_up(request);
+                self.pending -= u64::from(request.count);
                 request.is_lost = true;
+                conn.join_given_up();
+            }
+            while conn.waiting.front().is_some_and(|request| request.is_overdue(now_ns, timeout))
+                && let Some(request) = conn.waiting.pop_front()
+            {
+                let count = u64::from(request.count);
+                self.record.give_up(&request);
+                self.record.unsent += if request.counts { count } else { 0 };
+                self.record.note_error(|| {
+                    format!("connection {index}: its socket took nothing of a request within {timeout:?}")
+                });
+                self.pending -= count;
+                self.unanswered -= count;
+                conn.in_flight -= request.count as usize;
+            }
+            if conn.given_up > given_up_max {
+                let words = format!("connection {index}: {given_up_max} replies are missing");
+                self.record.note_error(|| words);
+                self.close(index);
             }
         }
     }
@@ -704,7 +796,8 @@ impl<E: Exchange> Load<E> {
     fn abandon_stuck(&mut self) {
         let now_ns = self.readiness.now_ns();
         for index in 0..self.conns.len() {
-            let oldest = self.conns[index].flight.front();
+            let conn = &self.conns[index];
+            let oldest = conn.flight.front().or(conn.waiting.front());
             if oldest.is_some_and(|request| request.is_overdue(now_ns, self.shape.timeout)) {
                 self.record
                     .note_error(|| format!("connection {index}: no reply within {:?}", self.shape.timeout));
@@ -715,13 +808,89 @@ impl<E: Exchange> Load<E> {
 }
 
 impl<S> Conn<S> {
+    /// Bytes of its requests can be made: those before went to the socket.
+    #[inline]
+    fn takes_bytes(&self) -> bool {
+        self.blocked.is_none() && self.made_at == 0 && self.waiting.is_empty()
+    }
+
     /// So many of the oldest requests, which are of one entry, are answered.
     fn answer(&mut self, count: u32) {
         self.in_flight -= count as usize;
         let oldest = self.flight.front_mut().expect("whoever is answered has asked");
         oldest.count -= count;
         if oldest.count == 0 {
+            self.given_up -= usize::from(oldest.is_lost);
             self.flight.pop_front();
+        }
+    }
+
+    /// Makes bytes of the requests whose turn it is, so many at most.
+    fn make<E: Exchange<Conn = S>>(&mut self, exchange: &mut E, bytes_max: usize) {
+        while self.out.len() < bytes_max {
+            let room = bytes_max - self.out.len();
+            if self.made_at == 0 {
+                let Some(next) = self.waiting.front_mut() else { return };
+                let size = next.size as usize;
+                let whole = (room / exchange.request_bytes_max(size).max(1)).min(next.count as usize);
+                let count = whole.max(1) as u32;
+                self.flight.push_back(Request { count, ..*next });
+                next.count -= count;
+                if next.count == 0 {
+                    self.waiting.pop_front();
+                }
+                if whole > 0 {
+                    exchange.requests(&mut self.state, size, whole, &mut self.out);
+                    continue;
+                }
+            }
+            let Some(newest) = self.flight.back() else { return };
+            let (size, before) = (newest.size as usize, self.out.len());
+            let is_whole = exchange.request_part(&mut self.state, size, self.made_at, room, &mut self.out);
+            self.made_at = if is_whole { 0 } else { self.made_at + self.out.len() - before };
+        }
+    }
+
+    /// Has the requests of which nothing was written wait, to be made anew.
+    fn take_back<E: Exchange<Conn = S>>(&mut self, exchange: &mut E, number: usize) {
+        let mut unwritten = self.out.len() - self.out_at;
+        self.out.clear();
+        self.out_at = 0;
+        let mut made_at = std::mem::take(&mut self.made_at);
+        let mut request = Vec::new();
+        while let Some(newest) = self.flight.back_mut().filter(|newest| !newest.is_lost) {
+            let bytes = if made_at > 0 {
+                std::mem::take(&mut made_at)
+            } else {
+                request.clear();
+                exchange.request(&mut exchange.open(number), newest.size as usize, &mut request);
+                request.len()
+            };
+            let whole = (unwritten / bytes.max(1)).min(newest.count as usize);
+            if whole == 0 {
+                return;
+            }
+            unwritten -= whole * bytes;
+            self.waiting.push_front(Request { count: whole as u32, ..*newest });
+            newest.count -= whole as u32;
+            if newest.count == 0 {
+                self.flight.pop_back();
+            }
+        }
+    }
+
+    /// The oldest entry that is not counted as given up is now. It joins the one before it, if only their number matters.
+    fn join_given_up(&mut self) {
+        let at = self.given_up;
+        if let [Some(before), Some(request)] =
+            [at.checked_sub(1).and_then(|at| self.flight.get(at)), self.flight.get(at)]
+            && (before.size, before.counts) == (request.size, request.counts)
+            && let Some(count) = before.count.checked_add(request.count)
+        {
+            self.flight[at - 1].count = count;
+            self.flight.remove(at);
+        } else {
+            self.given_up += 1;
         }
     }
 }
@@ -750,16 +919,9 @@ impl Record {
     }
 
     /// Requests are given up.
-    fn lose(&mut self, request: &Request, timeout: Duration) {
-        if request.is_lost || !request.counts {
-            return;
-        }
-        let count = u64::from(request.count);
-        self.lost += count;
-        let timeout_ns = timeout.as_nanos() as u64;
-        note(&mut self.service_times, timeout_ns, count);
-        if request.planned_ns != UNPLANNED {
-            note(&mut self.response_times, timeout_ns, count);
+    fn give_up(&mut self, request: &Request) {
+        if !request.is_lost && request.counts {
+            self.lose(u64::from(request.count), request.planned_ns != UNPLANNED);
         }
     }
 }

@@ -16,6 +16,8 @@
 //! connection that was refused or closed by the peer, a generator that could not keep to its plan).
 
 #![deny(unsafe_code)]
+// They panic where a standard stream fails; see `message` and `output`.
+#![deny(clippy::print_stderr, clippy::print_stdout)]
 
 mod address;
 mod alarm;
@@ -33,7 +35,9 @@ mod idle;
 mod interval;
 mod load;
 mod machine;
+mod meant;
 mod merge;
+mod message;
 mod os;
 mod output;
 mod placement;
@@ -64,7 +68,6 @@ mod verdict;
 mod versus;
 
 use std::fmt;
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -75,11 +78,12 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::cli::{Cli, Command, RunOnce};
 use crate::fail_if::Measures;
+use crate::message::message;
 use crate::progress::Progress;
 use crate::report::{Files, Report};
 use crate::run::Watch;
 use crate::server::Server;
-use crate::trial::trial;
+use crate::trial::{first_reply, trial};
 use crate::verdict::Verdict;
 
 /// The exit code for figures that are not to be believed.
@@ -107,6 +111,9 @@ fn main() -> ExitCode {
     if embedded::is_asked_for() {
         return embedded::serve();
     }
+    if server::keeper::is_asked_for() {
+        return server::keeper::keep();
+    }
     if compare::calibrate::hog_is_asked_for() {
         return compare::calibrate::be_a_hog();
     }
@@ -129,7 +136,7 @@ fn main() -> ExitCode {
         Some(Command::History(history)) => history::history(&history),
     };
     outcome.unwrap_or_else(|error| {
-        eprintln!("loadgen: {error:#}");
+        message!("{error:#}");
         ExitCode::from(if error.is::<Usage>() { EXIT_USAGE } else { EXIT_INVALID })
     })
 }
@@ -143,7 +150,7 @@ fn complain(error: &clap::Error) -> ExitCode {
     let words: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
     let tips = text.lines().map(str::trim).filter(|line| line.starts_with("tip:"));
     let line: Vec<_> = words.into_iter().chain(tips).collect();
-    eprintln!("loadgen: {}", line.join(" ").trim_start_matches("error: "));
+    message!("{}", line.join(" ").trim_start_matches("error: "));
     ExitCode::from(EXIT_USAGE)
 }
 
@@ -163,11 +170,11 @@ fn run(RunOnce { run, syscalls, outputs }: &RunOnce) -> Result<ExitCode> {
         }
         syscalls::check().map_err(Usage)?;
     }
-    let mut files = Files::open(outputs, open_loop).map_err(|error| Usage(format!("{error:#}")))?;
+    let mut files = Files::open(outputs, open_loop)?;
     // Before it starts a server, which inherits it.
     os::raise_descriptor_limit(run.connections)?;
     let stop = stop_on_signal()?;
-    let mut server = Server::of(&run.options, &stop)?;
+    let mut server = Server::of(&run.options, &first_reply(run), &stop)?;
     let watch = Watch {
         progress: Progress::new(outputs.quiet),
         keeps_rows: files.want_rows(),
@@ -178,30 +185,27 @@ fn run(RunOnce { run, syscalls, outputs }: &RunOnce) -> Result<ExitCode> {
 
     let mut report = Report::new(run, &asked, &measured);
     report.check(&outputs.fail_if);
-    // The table is worth having even if a file is not to be had, and the other way round.
-    let written = files.write(&report, &measured);
-    let mut stdout = io::stdout();
-    match outputs.json.as_deref() {
-        Some("-") => report::json::write(&mut stdout, &report)?,
-        _ => write!(stdout, "{report}")?,
-    }
-    written?;
+    // What can be written is, even if something else cannot.
+    let table = files.table;
+    let mut written = files.write(&report, &measured);
+    written.add(table.print(&report));
     if let Some(Err(error)) = &measured.system_calls {
-        eprintln!("loadgen: --syscalls: {error:#}");
+        message!("--syscalls: {error:#}");
     }
     for condition in &outputs.fail_if {
         if let Some(figure) = condition.held(&report) {
-            eprintln!("loadgen: --fail-if {condition} held: it is {figure}");
+            message!("--fail-if {condition} held: it is {figure}");
         }
     }
-    match report.verdict {
-        Verdict::Valid if report.failed_conditions.is_empty() => Ok(ExitCode::SUCCESS),
-        Verdict::Valid => Ok(ExitCode::from(EXIT_FAILED)),
-        Verdict::Invalid => {
-            eprintln!("loadgen: {}", report.complaint());
-            Ok(ExitCode::from(EXIT_INVALID))
-        }
+    if report.verdict == Verdict::Invalid {
+        message!("{}", report.complaint());
     }
+    written.all()?;
+    Ok(ExitCode::from(match report.verdict {
+        Verdict::Valid if report.failed_conditions.is_empty() => 0,
+        Verdict::Valid => EXIT_FAILED,
+        Verdict::Invalid => EXIT_INVALID,
+    }))
 }
 
 /// A flag that the first SIGINT or SIGTERM sets; the second ends the program.

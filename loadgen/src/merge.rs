@@ -26,9 +26,11 @@ use serde::Serialize;
 use crate::cli::Merge;
 use crate::fail_if::{self, Count, Figures, Metric, Rate};
 use crate::merge::log::{Interval, Log};
-use crate::output::Output;
+use crate::message::message;
+use crate::output::{Output, Written};
+use crate::record::LOST_NS;
 use crate::report::hlog::{Counts, Lines, Outcome};
-use crate::report::{Quantiles, SCHEMA_VERSION, hgrm, write};
+use crate::report::{Quantiles, SCHEMA_VERSION, figures, hgrm, write, write_page};
 use crate::verdict::Verdict;
 use crate::{EXIT_FAILED, EXIT_INVALID, Usage};
 
@@ -41,6 +43,8 @@ struct Merged {
     verdict: Option<Verdict>,
     /// Of the first part that is invalid.
     limiter: Option<String>,
+    /// One run was ended before its time.
+    interrupted: bool,
     warnings: Vec<String>,
     failed_conditions: Vec<String>,
     started_unix_s: f64,
@@ -64,6 +68,9 @@ struct Merged {
     files: Vec<Part>,
     #[serde(skip)]
     counts: Option<Counts>,
+    /// No log has a time of anything that came back.
+    #[serde(skip)]
+    is_silent: bool,
     #[serde(skip)]
     sums: BTreeMap<Kind, Sum>,
     #[serde(skip)]
@@ -78,6 +85,8 @@ struct Part {
     verdict: Option<Verdict>,
     limiter: Option<String>,
     complaint: Option<String>,
+    /// It was ended before its time.
+    interrupted: bool,
     counts: Option<Counts>,
     started_unix_s: f64,
     span_s: f64,
@@ -142,13 +151,7 @@ pub fn merge(merge: &Merge) -> Result<ExitCode> {
         }
     }
     let logs = merge.logs.iter().map(|path| Log::read(path)).collect::<Result<Vec<_>>>()?;
-    let json = outputs.json.as_deref().filter(|path| *path != "-");
-    let paths = [json, outputs.hgrm.as_deref(), outputs.csv.as_deref(), outputs.html.as_deref()];
-    let [json, hgrm, csv, html, hlog] = Output::open_all({
-        let [json, hgrm, csv, html] = paths;
-        [json, hgrm, csv, html, outputs.hlog.as_deref()]
-    })
-    .map_err(|error| Usage(format!("{error:#}")))?;
+    let ([json, hgrm, csv, html, hlog], table) = Output::open_all(outputs.asked())?;
 
     let mut lines = hlog.map(Lines::new);
     let mut merged = Merged::of(&logs, merge.unit_ns, lines.as_mut())?;
@@ -167,32 +170,29 @@ pub fn merge(merge: &Merge) -> Result<ExitCode> {
         (_, kind) => kind.and_then(|kind| merged.sums.get(kind)),
     };
 
-    // The table is worth having even if a file is not to be had, and the other way round.
-    let written = write(json, |out| merged.write_json(out))
-        .and(write(hgrm, |out| times.map_or(Ok(()), |sum| hgrm::write(out, &sum.times))))
-        .and(write(csv, |out| merged.write_csv(out)))
-        .and(html.map_or(Ok(()), |out| {
-            let page = page::page(&merged)?;
-            out.keep_with(|out| out.write_all(page.as_bytes()))
-        }))
-        .and(lines.map_or(Ok(()), |lines| lines.keep(&merged.outcome())));
-    let mut stdout = io::stdout();
-    match outputs.json.as_deref() {
-        Some("-") => merged.write_json(&mut stdout)?,
-        _ => write!(stdout, "{merged}")?,
-    }
-    written?;
+    // What can be written is, even if something else cannot.
+    let interruption = merged.interruption();
+    let write_quantiles =
+        |out: &mut Output| times.map_or(Ok(()), |sum| hgrm::write(out, &sum.times, interruption.as_deref()));
+    let mut written = Written::default();
+    written.add(write(json, |out| merged.write_json(out)));
+    written.add(write(hgrm, write_quantiles));
+    written.add(write(csv, |out| merged.write_csv(out)));
+    written.add(write_page(html, || page::page(&merged)));
+    written.add(lines.map_or(Ok(()), |lines| lines.keep(&merged.outcome())));
+    written.add(table.print(&merged));
     for warning in &merged.warnings {
-        eprintln!("loadgen: {warning}");
+        message!("{warning}");
     }
     for condition in &outputs.fail_if {
         if let Some(figure) = condition.held(&merged) {
-            eprintln!("loadgen: --fail-if {condition} held: it is {figure}");
+            message!("--fail-if {condition} held: it is {figure}");
         }
     }
     for complaint in merged.complaints() {
-        eprintln!("loadgen: {complaint}");
+        message!("{complaint}");
     }
+    written.all()?;
     Ok(match merged.verdict {
         Some(Verdict::Invalid) => ExitCode::from(EXIT_INVALID),
         _ if !merged.failed_conditions.is_empty() => ExitCode::from(EXIT_FAILED),
@@ -239,6 +239,7 @@ impl Merged {
             part.times = times(&part.sums, common_s);
         }
         let counts = sum_of_counts(&parts, whole);
+        let is_silent = is_silent(&sums);
         let per_s = |of: fn(&Counts) -> u64| {
             let in_common = |part: &Part| Some(of(part.counts.as_ref()?) as f64 * part.share_in(common));
             let sum = parts.iter().map(in_common).sum::<Option<f64>>();
@@ -247,8 +248,10 @@ impl Merged {
         Ok(Merged {
             schema_version: SCHEMA_VERSION,
             loadgen_version: env!("CARGO_PKG_VERSION"),
-            verdict: verdict(&parts),
+            verdict: if is_silent { Some(Verdict::Invalid) } else { verdict(&parts) },
+            is_silent,
             limiter: parts.iter().find(|part| part.is_invalid()).and_then(|part| part.limiter.clone()),
+            interrupted: parts.iter().any(|part| part.interrupted),
             warnings: warnings(logs, &parts, common_s.is_some()),
             failed_conditions: Vec::new(),
             started_unix_s: whole.start_us as f64 / 1e6,
@@ -291,6 +294,14 @@ impl Merged {
             .iter()
             .filter(|part| part.is_invalid())
             .map(|part| format!("{}: {}", part.path, part.complaint.as_deref().unwrap_or("INVALID")))
+            .chain(
+                self.is_silent_alone().then(|| "INVALID: nothing came back, in any of the logs".to_owned()),
+            )
+    }
+
+    /// That nothing came back is no part's own complaint.
+    fn is_silent_alone(&self) -> bool {
+        self.is_silent && !self.files.iter().any(Part::is_invalid)
     }
 
     /// How all of it came out, as the merged log says it.
@@ -299,8 +310,16 @@ impl Merged {
             verdict: self.verdict,
             limiter: self.limiter.clone(),
             complaint: self.complaints().next(),
+            interrupted: self.interrupted,
             counts: self.counts.clone(),
         }
+    }
+
+    /// That the runs of some logs were ended before their time.
+    fn interruption(&self) -> Option<String> {
+        let paths: Vec<_> =
+            self.files.iter().filter(|part| part.interrupted).map(|part| part.path.as_str()).collect();
+        (!paths.is_empty()).then(|| format!("ended by a signal: {}", paths.join(", ")))
     }
 
     fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
@@ -317,7 +336,7 @@ impl Merged {
                 write!(out, ",{kind}_{name}_us")?;
             }
         }
-        writeln!(out)?;
+        writeln!(out, ",interrupted")?;
         for Row { start_s, length_s, times } in &self.rows {
             write!(out, "{start_s:.3},{length_s:.3}")?;
             for kind in self.sums.keys() {
@@ -325,12 +344,14 @@ impl Merged {
                 write!(out, ",{count}")?;
                 for (place, _) in Quantiles::default().named().iter().enumerate() {
                     match &quantiles {
-                        Some(quantiles) => write!(out, ",{:.3}", quantiles.named()[place].1)?,
+                        Some(quantiles) => {
+                            write!(out, ",{}", figures::csv_us(quantiles.named()[place].1))?;
+                        }
                         None => write!(out, ",")?,
                     }
                 }
             }
-            writeln!(out)?;
+            writeln!(out, ",{}", u8::from(self.interrupted))?;
         }
         Ok(())
     }
@@ -381,13 +402,19 @@ fn sum_of_counts(parts: &[Part], whole: Span) -> Option<Counts> {
 impl Part {
     fn new(log: &Log, span: Span) -> Part {
         let outcome = log.outcome.clone();
-        let outcome =
-            outcome.unwrap_or(Outcome { verdict: None, limiter: None, complaint: None, counts: None });
+        let outcome = outcome.unwrap_or(Outcome {
+            verdict: None,
+            limiter: None,
+            complaint: None,
+            interrupted: false,
+            counts: None,
+        });
         Part {
             path: log.path.clone(),
             verdict: outcome.verdict,
             limiter: outcome.limiter,
             complaint: outcome.complaint,
+            interrupted: outcome.interrupted,
             counts: outcome.counts,
             started_unix_s: span.start_us as f64 / 1e6,
             span_s: span.length_s(),
@@ -427,6 +454,11 @@ fn times(sums: &BTreeMap<Kind, Sum>, common_s: Option<f64>) -> Vec<Times> {
         us: Quantiles::of(&sum.times),
     });
     times.collect()
+}
+
+/// There is no time in any log but of sends and of lost replies.
+fn is_silent(sums: &BTreeMap<Kind, Sum>) -> bool {
+    sums.iter().all(|(kind, sum)| *kind == Kind::Lag || sum.times.is_empty() || sum.times.min() >= LOST_NS)
 }
 
 /// Invalid if one is, and valid only if all are known to be.

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::load::Amount;
-use crate::record::Record;
-use crate::report::figures;
+use crate::message::message;
+use crate::record::{Record, quantile_us};
+use crate::report::{figures, of_many};
 
 /// Between two lines where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -126,7 +127,7 @@ impl Progress {
             bar.set_position((part * BAR_PARTS as f64) as u64);
             bar.set_message(words);
         } else {
-            eprintln!("loadgen: {words}");
+            message!("{words}");
         }
     }
 }
@@ -145,10 +146,10 @@ fn words(total: &Record, rate_per_s: f64) -> String {
     // A closed loop has no response times.
     let times = if total.response_times.is_empty() { &total.service_times } else { &total.response_times };
     format!(
-        "{}  p99 {}  {} errors  {} lost",
+        "{}  p99 {}  {}  {} lost",
         figures::rate(rate_per_s),
-        figures::time(times.value_at_quantile(0.99) as f64 / 1e3),
-        total.errors,
+        figures::time(quantile_us(times, 0.99)),
+        of_many(total.errors, "error"),
         total.lost
     )
 }

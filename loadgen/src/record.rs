@@ -17,6 +17,20 @@ pub fn histogram() -> Histogram<u64> {
     histogram
 }
 
+/// In place of a time, for replies that never came: later than any time, so that no quantile or condition mistakes a
+/// lost reply for one that took the timeout. Histograms and logs hold it as a value like others (146 years).
+pub const LOST_NS: u64 = 1 << 62;
+
+/// The time at a quantile, in microseconds: infinite where it falls among lost replies.
+pub fn quantile_us(times: &Histogram<u64>, quantile: f64) -> f64 {
+    us_or_lost(times.value_at_quantile(quantile))
+}
+
+/// A value of a histogram in microseconds: infinite if it stands for a lost reply.
+pub fn us_or_lost(ns: u64) -> f64 {
+    if ns < LOST_NS { ns as f64 / 1e3 } else { f64::INFINITY }
+}
+
 /// Takes up a time of so many requests. (The histogram's own saturating calls would not let it grow.)
 #[inline]
 pub fn note(times: &mut Histogram<u64>, ns: u64, count: u64) {
@@ -38,8 +52,10 @@ pub struct Record {
     pub errors: u64,
     /// Of these, the ones not answered within the timeout, or whose connection ended before the reply.
     pub lost: u64,
-    /// From planned send to reply; nothing in a closed loop, which plans no send. What was lost waited for ever: it counts
-    /// as having taken the timeout.
+    /// Of the lost, those of which nothing was sent before they were given up: the socket took nothing for so long, or
+    /// there were too many to be kept.
+    pub unsent: u64,
+    /// From planned send to reply; nothing in a closed loop, which plans no send. What was lost is [`LOST_NS`].
     pub response_times: Histogram<u64>,
     /// From actual send to reply.
     pub service_times: Histogram<u64>,
@@ -78,6 +94,7 @@ impl Record {
             answered: 0,
             errors: 0,
             lost: 0,
+            unsent: 0,
             response_times: histogram(),
             service_times: histogram(),
             send_lags: histogram(),
@@ -107,6 +124,7 @@ impl Record {
         self.answered += other.answered;
         self.errors += other.errors;
         self.lost += other.lost;
+        self.unsent += other.unsent;
         for (sum, part) in [
             (&mut self.response_times, &other.response_times),
             (&mut self.service_times, &other.service_times),
@@ -132,6 +150,19 @@ impl Record {
         }
         if self.first_error.is_none() {
             self.first_error.clone_from(&other.first_error);
+        }
+    }
+
+    /// So many requests that count are given up.
+    pub fn lose(&mut self, count: u64, is_planned: bool) {
+        // Not even a histogram's maximum may know of what there is none of.
+        if count == 0 {
+            return;
+        }
+        self.lost += count;
+        note(&mut self.service_times, LOST_NS, count);
+        if is_planned {
+            note(&mut self.response_times, LOST_NS, count);
         }
     }
 

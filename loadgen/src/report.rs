@@ -10,7 +10,7 @@ pub mod plot;
 mod table;
 
 use std::io::{self, Write};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Result;
 use hdrhistogram::Histogram;
@@ -21,16 +21,17 @@ use crate::churn::Close;
 use crate::cli::{Asked, Outputs, Run};
 use crate::datagram::Counts;
 use crate::fail_if::Condition;
-use crate::output::Output;
+use crate::output::{Output, Table, Written};
 use crate::plan::Arrivals;
-use crate::record::Record;
+use crate::record::{Record, quantile_us, us_or_lost};
 use crate::run::{Measured, Pace};
 use crate::service::Service;
+use crate::size::Sizes;
 use crate::syscalls::SystemCalls;
 use crate::verdict::{Limiter, Verdict, judge};
 
 /// Raised when a field of the JSON changes its meaning or goes away.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// Field names end in their unit; they are the JSON's.
 #[derive(Serialize)]
@@ -69,6 +70,12 @@ pub struct Report {
     pub errors: u64,
     /// Of these, requests without a reply within the timeout.
     pub lost: u64,
+    /// Of the lost, those that could not be sent before they were given up.
+    unsent: u64,
+    #[serde(skip)]
+    answered: u64,
+    #[serde(skip)]
+    knows_server: bool,
     /// Replies that came after that.
     pub late: u64,
     /// Connections that the peer closed.
@@ -84,6 +91,9 @@ pub struct Report {
     /// What else is counted where each connection has one exchange; null elsewhere.
     churn: Option<Churn>,
     first_error: Option<String>,
+    /// That came without a request.
+    #[serde(skip)]
+    unasked_bytes: u64,
     elapsed_s: f64,
     /// Requests per second that were sent.
     pub offered_per_s: f64,
@@ -104,7 +114,8 @@ pub struct Report {
     pub deliveries_per_s: Option<f64>,
     pub server_cpu_ns_per_delivery: Option<f64>,
     loadgen_cpu_ns_per_delivery: Option<f64>,
-    loadgen_cpu_ns_per_request: f64,
+    /// Null if nothing was asked.
+    loadgen_cpu_ns_per_request: Option<f64>,
     /// Of one processor.
     loadgen_cpu_share: f64,
     /// How long the generator was ready to run and did not.
@@ -165,28 +176,35 @@ struct Churn {
     descriptors_exhausted: u64,
 }
 
-/// Times in microseconds.
+/// Times in microseconds; infinite where they are those of lost replies, which are above every bound.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Quantiles {
+    #[serde(serialize_with = "figures::serialize_us")]
     pub p50: f64,
+    #[serde(serialize_with = "figures::serialize_us")]
     pub p90: f64,
+    #[serde(serialize_with = "figures::serialize_us")]
     pub p99: f64,
+    #[serde(serialize_with = "figures::serialize_us")]
     pub p999: f64,
+    #[serde(serialize_with = "figures::serialize_us")]
     pub max: f64,
+    #[serde(serialize_with = "figures::serialize_us")]
     pub mean: f64,
 }
 
 impl Quantiles {
     /// None if there is no time at all.
     pub fn of(nanoseconds: &Histogram<u64>) -> Option<Quantiles> {
-        let at = |quantile| nanoseconds.value_at_quantile(quantile) as f64 / 1e3;
+        let at = |quantile| quantile_us(nanoseconds, quantile);
+        let max = us_or_lost(nanoseconds.max());
         (!nanoseconds.is_empty()).then(|| Quantiles {
             p50: at(0.5),
             p90: at(0.9),
             p99: at(0.99),
             p999: at(0.999),
-            max: nanoseconds.max() as f64 / 1e3,
-            mean: nanoseconds.mean() / 1e3,
+            max,
+            mean: if max.is_finite() { nanoseconds.mean() / 1e3 } else { f64::INFINITY },
         })
     }
 
@@ -218,16 +236,11 @@ impl Report {
     pub fn new(run: &Run, asked: &Asked<'_>, measured: &Measured) -> Report {
         let options = &run.options;
         let record = &measured.record;
-        let requests = record.requests as f64;
         let elapsed_s = measured.elapsed.as_secs_f64();
         let (depth, rate_per_s, arrivals) = match run.pace() {
             Pace::Closed { depth } => (Some(depth), None, None),
             Pace::Open { rate_per_s, arrivals, .. } => (None, Some(rate_per_s), Some(arrivals)),
         };
-        // What a signal has cut short was not planned any more.
-        let planned = rate_per_s
-            .filter(|_| options.requests.is_none() && !measured.interrupted)
-            .map(|rate| (rate * options.duration.as_secs_f64()) as u64);
         let (mut path, mut send, mut expect, mut rooms) = (None, None, None, None);
         match asked {
             Asked::Datagrams(_) | Asked::Walk(_) | Asked::Said(_) | Asked::Greeting => {}
@@ -241,10 +254,17 @@ impl Report {
                 expect = Some(reply.text().to_owned());
             }
         }
-        let (verdict, limiter) = judge(measured, run.pace(), planned);
+        let (verdict, limiter) = judge(measured, run.pace());
         let open_loop = |times| rate_per_s.and_then(|_| Quantiles::of(times));
         let started = measured.started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let deliveries = record.chat.as_ref().map(|counts| counts.deliveries as f64);
+        let deliveries = record.chat.as_ref().map(|counts| counts.deliveries);
+        let offered = if rate_per_s.is_some() { record.sent_in_time } else { record.requests };
+        let per_s = |count: u64| figures::per_s(count as f64, elapsed_s);
+        // What never came back may have cost the server nothing: it makes no request cheaper. A line of a chat that one
+        // member has not got is worth what the others have.
+        let served = if record.chat.is_some() { record.requests } else { record.answered + record.errors };
+        let each = |sum: f64, count: u64| (count > 0).then(|| sum / count as f64);
+        let each_ns = |cpu: Duration, count: u64| each(cpu.as_nanos() as f64, count);
         Report {
             schema_version: SCHEMA_VERSION,
             loadgen_version: env!("CARGO_PKG_VERSION"),
@@ -269,6 +289,9 @@ impl Report {
             requests: record.requests,
             errors: record.errors,
             lost: record.lost,
+            unsent: record.unsent,
+            answered: record.answered,
+            knows_server: measured.server_cpu.is_some(),
             late: record.late,
             peer_closed: record.peer_closed,
             reopened: record.reopened,
@@ -282,32 +305,37 @@ impl Report {
             chat: rooms,
             churn: run.churn.map(|close| Churn::new(close, record)),
             first_error: record.first_error.clone(),
+            unasked_bytes: record.unasked_bytes,
             elapsed_s,
-            offered_per_s: if rate_per_s.is_some() { record.sent_in_time as f64 } else { requests }
-                / elapsed_s,
-            throughput_per_s: record.answered as f64 / elapsed_s,
+            offered_per_s: per_s(offered),
+            throughput_per_s: per_s(record.answered),
             response_time_us: open_loop(&record.response_times),
             service_time_us: Quantiles::of(&record.service_times),
             send_lag_us: open_loop(&record.send_lags),
-            server_cpu_ns_per_request: measured.server_cpu.map(|cpu| cpu.as_nanos() as f64 / requests),
-            deliveries: deliveries.map(|deliveries| deliveries as u64),
-            deliveries_per_s: deliveries.map(|deliveries| deliveries / elapsed_s),
+            server_cpu_ns_per_request: measured.server_cpu.and_then(|cpu| each_ns(cpu, served)),
+            deliveries,
+            deliveries_per_s: deliveries.map(per_s),
             server_cpu_ns_per_delivery: deliveries
                 .zip(measured.server_cpu)
-                .map(|(deliveries, cpu)| cpu.as_nanos() as f64 / deliveries),
+                .and_then(|(deliveries, cpu)| each_ns(cpu, deliveries)),
             loadgen_cpu_ns_per_delivery: deliveries
-                .map(|deliveries| measured.own_cpu.as_nanos() as f64 / deliveries),
-            server_context_switches_per_request: measured.server_switches.map(|switches| Switching {
-                voluntary: switches.voluntary as f64 / requests,
-                involuntary: switches.involuntary as f64 / requests,
+                .and_then(|deliveries| each_ns(measured.own_cpu, deliveries)),
+            server_context_switches_per_request: measured.server_switches.and_then(|switches| {
+                Some(Switching {
+                    voluntary: each(switches.voluntary as f64, served)?,
+                    involuntary: each(switches.involuntary as f64, served)?,
+                })
             }),
             server_system_calls_per_request: measured
                 .system_calls
                 .as_ref()
                 .and_then(|counted| counted.as_ref().ok())
                 .cloned(),
-            loadgen_cpu_ns_per_request: measured.own_cpu.as_nanos() as f64 / requests,
-            loadgen_cpu_share: measured.own_cpu.as_secs_f64() / measured.clocks_apart.as_secs_f64(),
+            loadgen_cpu_ns_per_request: each_ns(measured.own_cpu, record.requests),
+            loadgen_cpu_share: figures::per_s(
+                measured.own_cpu.as_secs_f64(),
+                measured.clocks_apart.as_secs_f64(),
+            ),
             loadgen_run_delay_ms: measured.run_delay.as_secs_f64() * 1e3,
             steal_share: measured.machine.map(|shares| shares.stolen),
             other_cpu_share: measured.machine.map(|shares| shares.others),
@@ -345,15 +373,16 @@ impl Report {
             _ => "",
         };
         let threads = counted(self.threads, "thread");
-        let size = self.size.as_ref().map(|size| format!(", {size} B")).unwrap_or_default();
+        let size = self.size.as_ref().map(|size| format!(", {}", Sizes::words(size))).unwrap_or_default();
         let connections = match &self.chat {
             Some(Rooms { rooms, senders, .. }) => {
                 let rooms = counted(*rooms, "room");
                 let members = self.connections.unwrap_or_default();
-                format!("{members} members in {rooms}, {} in each", counted(*senders, "sender"))
+                let members = counted(members, "member");
+                format!("{members} in {rooms}, {} in each", counted(*senders, "sender"))
             }
             None => match (&self.churn, self.connections) {
-                (None, connections) => format!("{} connections", connections.unwrap_or_default()),
+                (None, connections) => counted(connections.unwrap_or_default(), "connection"),
                 (Some(_), None) => "a connection for each exchange".to_owned(),
                 (Some(_), Some(connections)) => {
                     format!("a connection for each exchange, {connections} at once")
@@ -372,21 +401,29 @@ impl Report {
         };
         let offered = figures::rate(self.offered_per_s);
         let rest: String = [
+            ("of them not sent", self.unsent),
             ("late", self.late),
-            ("connections closed by the peer", if self.churn.is_some() { 0 } else { self.peer_closed }),
-            ("connections opened again", self.reopened),
-            ("writes that found the socket full", self.blocked_writes),
+            ("closed by the peer", if self.churn.is_some() { 0 } else { self.peer_closed }),
+            ("opened again", self.reopened),
+            ("found the socket full", self.blocked_writes),
         ]
         .into_iter()
         .filter(|&(_, count)| count > 0)
-        .map(|(name, count)| format!(", {count} {name}"))
+        .map(|(name, count)| match name {
+            "late" => format!(", {count} late"),
+            "found the socket full" => format!(", {} that {name}", of_many(count, "write")),
+            _ => format!(", {} {name}", of_many(count, "connection")),
+        })
         .collect();
         let mut figures = vec![
             (
                 "requests",
                 format!(
-                    "{} in {:.3} s, {} wrong replies, {} lost{rest}",
-                    self.requests, self.elapsed_s, self.errors, self.lost
+                    "{} in {:.3} s, {}, {} lost{rest}",
+                    self.requests,
+                    self.elapsed_s,
+                    replies(self.errors, "wrong"),
+                    self.lost
                 ),
             ),
             (
@@ -407,6 +444,7 @@ impl Report {
                         switches.involuntary
                     ),
                     (Some(cpu), None) => per_request(cpu),
+                    (None, _) if self.knows_server => "not known per request: nothing came back".into(),
                     (None, _) => "not known without --pid or --spawn".into(),
                 },
             ),
@@ -414,7 +452,7 @@ impl Report {
                 "loadgen CPU",
                 format!(
                     "{}, {} of a core",
-                    per_request(self.loadgen_cpu_ns_per_request),
+                    self.loadgen_cpu_ns_per_request.map_or("not known per request".into(), per_request),
                     figures::share(self.loadgen_cpu_share)
                 ),
             ),
@@ -481,6 +519,32 @@ impl Report {
         }
     }
 
+    /// Something was asked, and nothing came back.
+    pub fn is_silent(&self) -> bool {
+        let answered = match &self.chat {
+            Some(rooms) => rooms.counts.deliveries,
+            None => self.answered + self.errors,
+        };
+        self.requests > 0 && answered == 0
+    }
+
+    /// What has not come back, in words.
+    fn losses(&self) -> String {
+        let mut words = format!("{} {} lost", self.lost, if self.lost == 1 { "reply" } else { "replies" });
+        if self.is_silent() {
+            words += ", nothing came back";
+        }
+        if self.unsent > 0 {
+            words += &format!(", {} could not be sent", of_many(self.unsent, "request"));
+        }
+        words
+    }
+
+    /// That it was ended before its time, and when.
+    pub fn interruption(&self) -> Option<String> {
+        self.interrupted.then(|| format!("ended by a signal after {:.3} s", self.elapsed_s))
+    }
+
     /// What to do about an invalid run.
     pub fn hint(&self) -> Option<&'static str> {
         self.limiter.map(Limiter::hint)
@@ -496,21 +560,27 @@ impl Report {
         let limiter = self.limiter.map_or("", Limiter::words);
         let counts = match self.limiter {
             Some(Limiter::WrongReplies) => match &self.datagrams {
-                Some(datagrams) => format!("{} corrupted datagrams", datagrams.counts.corrupted),
-                None => format!("{} wrong replies", self.errors),
+                Some(datagrams) if datagrams.counts.corrupted > 0 => {
+                    counted(datagrams.counts.corrupted as usize, "corrupted datagram")
+                }
+                // What came though it was not asked for is no reply.
+                _ if self.errors == 0 => format!("{} nobody asked for", of_many(self.unasked_bytes, "byte")),
+                _ => replies(self.errors, "wrong"),
             },
             Some(Limiter::SocketBuffer) => {
                 let dropped =
                     self.datagrams.as_ref().map_or(0, |datagrams| datagrams.counts.dropped_by_generator);
-                format!("{dropped} datagrams dropped before they were read")
+                let (datagrams, they) =
+                    (of_many(dropped, "datagram"), if dropped == 1 { "it was" } else { "they were" });
+                format!("{datagrams} dropped before {they} read")
             }
             Some(Limiter::FloodControl) => {
                 let told = self.chat.as_ref().map_or(0, |rooms| rooms.counts.slow_downs);
-                format!("members were told {told} times to slow down")
+                format!("members were asked {} to slow down", of_many(told, "time"))
             }
             Some(Limiter::PeerClosed) => match &self.churn {
                 Some(churn) => format!("connections without reply: {}", churn.in_words(self.peer_closed)),
-                None => format!("{} connections closed by the peer", self.peer_closed),
+                None => format!("{} closed by the peer", of_many(self.peer_closed, "connection")),
             },
             Some(Limiter::Ports | Limiter::Descriptors) => {
                 let churn = self.churn.as_ref();
@@ -518,7 +588,11 @@ impl Report {
                     format!("connections without reply: {}", churn.in_words(self.peer_closed))
                 })
             }
-            Some(Limiter::Server) => format!("{} replies lost", self.lost),
+            Some(Limiter::NoRequests) if self.interrupted => {
+                return "interrupted before any request was due".to_owned();
+            }
+            Some(Limiter::NoRequests) => return "no request was due in the window".to_owned(),
+            Some(Limiter::Server) => self.losses(),
             Some(Limiter::GeneratorCpu) if self.is_open_loop() => {
                 let lag = self.send_lag_us.as_ref().map_or("not known".into(), |lag| figures::time(lag.p99));
                 format!("{} offered, p99 send lag {lag}", figures::rate(self.offered_per_s))
@@ -529,6 +603,16 @@ impl Report {
             self.first_error.as_ref().map(|first| format!(", the first on {first}")).unwrap_or_default();
         format!("limited by {limiter}: {counts}{first}")
     }
+}
+
+/// So many of something.
+pub fn of_many(count: u64, one: &str) -> String {
+    counted(usize::try_from(count).unwrap_or(usize::MAX), one)
+}
+
+/// `1 wrong reply`, `2 wrong replies`.
+pub fn replies(count: u64, kind: &str) -> String {
+    format!("{count} {kind} {}", if count == 1 { "reply" } else { "replies" })
 }
 
 /// So many of something.
@@ -606,8 +690,10 @@ fn quantile_rows(report: &Report) -> impl Iterator<Item = (&'static str, &Quanti
     .filter_map(|(name, times)| Some((name, times.as_ref()?)))
 }
 
-/// The files that were asked for.
+/// The results that were asked for.
 pub struct Files {
+    /// What is shown beside them.
+    pub table: Table,
     json: Option<Output>,
     hgrm: Option<Output>,
     csv: Option<Output>,
@@ -619,11 +705,8 @@ pub struct Files {
 impl Files {
     /// Fails if one of them cannot be written, before any load.
     pub fn open(outputs: &Outputs, is_open_loop: bool) -> Result<Files> {
-        let Outputs { json, hgrm, hlog, csv, html, .. } = outputs;
-        let json = json.as_deref().filter(|path| *path != "-");
-        let paths = [json, hgrm.as_deref(), csv.as_deref(), html.as_deref(), hlog.as_deref()];
-        let [json, hgrm, csv, html, hlog] = Output::open_all(paths)?;
-        Ok(Files { json, hgrm, csv, html, log: hlog.map(|out| hlog::Log::new(out, is_open_loop)) })
+        let ([json, hgrm, csv, html, hlog], table) = Output::open_all(outputs.asked())?;
+        Ok(Files { table, json, hgrm, csv, html, log: hlog.map(|out| hlog::Log::new(out, is_open_loop)) })
     }
 
     /// Whether somebody wants to see the intervals.
@@ -631,8 +714,13 @@ impl Files {
         self.csv.is_some() || self.html.is_some()
     }
 
+    /// Whether somebody wants to see what was measured, beside the JSON.
+    pub fn want_measured(&self) -> bool {
+        self.want_rows() || self.hgrm.is_some() || self.log.is_some()
+    }
+
     /// Writes all of them.
-    pub fn write(self, report: &Report, measured: &Measured) -> Result<()> {
+    pub fn write(self, report: &Report, measured: &Measured) -> Written {
         self.write_with(report, || html::page(report, measured), Some((report, measured)))
     }
 
@@ -642,19 +730,26 @@ impl Files {
         json: &impl Serialize,
         page: impl FnOnce() -> Result<String>,
         of: Option<(&Report, &Measured)>,
-    ) -> Result<()> {
-        write(self.json, |out| json::write(out, json))?;
-        let Some((report, measured)) = of else { return Ok(()) };
+    ) -> Written {
+        let mut written = Written::default();
+        written.add(write(self.json, |out| json::write(out, json)));
+        let Some((report, measured)) = of else { return written };
         let record = &measured.record;
         let times = if report.is_open_loop() { &record.response_times } else { &record.service_times };
-        write(self.hgrm, |out| hgrm::write(out, times))?;
-        write(self.csv, |out| csv::write(out, &measured.intervals))?;
-        if let Some(out) = self.html {
-            let page = page()?;
-            write(Some(out), |out| out.write_all(page.as_bytes()))?;
-        }
-        self.log.map_or(Ok(()), |log| log.keep(&hlog::Outcome::of(report, record)))
+        let interruption = report.interruption();
+        written.add(write(self.hgrm, |out| hgrm::write(out, times, interruption.as_deref())));
+        written.add(write(self.csv, |out| csv::write(out, &measured.intervals, report.interrupted)));
+        written.add(write_page(self.html, page));
+        written.add(self.log.map_or(Ok(()), |log| log.keep(&hlog::Outcome::of(report, record))));
+        written
     }
+}
+
+/// Writes a page, if it was asked for.
+pub fn write_page(out: Option<Output>, page: impl FnOnce() -> Result<String>) -> Result<()> {
+    let Some(out) = out else { return Ok(()) };
+    let page = page()?;
+    out.keep_with(|out| out.write_all(page.as_bytes()))
 }
 
 /// Writes a file, if it was asked for.

@@ -15,7 +15,7 @@ use crate::interval::{Interval, Lane, Timeline, length_for};
 use crate::load::{Amount, Load, Shape};
 use crate::machine::{MachineClock, MachineShares};
 use crate::os::{CpuClock, RunDelay};
-use crate::plan::{Arrivals, Plan};
+use crate::plan::{Arrivals, Plan, Window};
 use crate::progress::{Progress, TICK};
 use crate::record::Record;
 use crate::report::hlog::Log;
@@ -81,7 +81,7 @@ pub struct Measured {
     /// In their order; none if nobody wanted them.
     pub intervals: Vec<Interval>,
     pub started_at: SystemTime,
-    /// From the first to the last request of the window, in a closed loop to its last reply.
+    /// From the first request of the window to one gap after the last, in a closed loop to its last reply.
     pub elapsed: Duration,
     pub server_cpu: Option<Duration>,
     pub server_switches: Option<Switches>,
@@ -130,14 +130,14 @@ pub trait Driver: Send {
     /// A closed loop that begins and ends with nothing in flight. Returns how long it took.
     fn drive(&mut self, amount: Amount, depth: usize, stop: &dyn Fn() -> bool) -> Result<Duration>;
 
-    /// An open loop. Returns how long its window was.
+    /// An open loop. Returns what its window was, in time from its beginning; none if nothing was planned in it.
     fn follow(
         &mut self,
         plan: &mut Plan,
         warmup: Duration,
         window: Amount,
         stop: &dyn Fn() -> bool,
-    ) -> Result<Duration>;
+    ) -> Result<Option<Window>>;
 
     /// What has been recorded since the last call.
     fn take_record(&mut self) -> Record;
@@ -164,7 +164,7 @@ impl Driver for Box<dyn Driver> {
         warmup: Duration,
         window: Amount,
         stop: &dyn Fn() -> bool,
-    ) -> Result<Duration> {
+    ) -> Result<Option<Window>> {
         (**self).follow(plan, warmup, window, stop)
     }
 
@@ -196,7 +196,7 @@ impl<E: Exchange<Conn: Send> + Send> Driver for Load<E> {
         warmup: Duration,
         window: Amount,
         stop: &dyn Fn() -> bool,
-    ) -> Result<Duration> {
+    ) -> Result<Option<Window>> {
         self.follow(plan, warmup, window, stop)
     }
 
@@ -290,14 +290,14 @@ pub fn measure<D: Driver>(
         // The threads' connections are still open: servers end threads and processes with them.
         let after = Clocks::read(task, tree.as_mut());
         drop(progress);
-        let (mut elapsed, mut run_delay) = (Duration::ZERO, Duration::ZERO);
+        let (mut window, mut run_delay): (Option<Window>, _) = (None, Duration::ZERO);
         let mut result = Ok(());
         let mut loads = Vec::with_capacity(threads);
         for driver in drivers {
             match driver.join().map_err(|_| anyhow!("a thread of the generator panicked: please report it")) {
                 Ok(Ok((part, load))) => {
                     loads.push(load);
-                    elapsed = elapsed.max(part.elapsed);
+                    window = window.into_iter().chain(part.window).reduce(Window::around);
                     run_delay = run_delay.max(part.run_delay);
                 }
                 Ok(Err(error)) | Err(error) => result = Err(error),
@@ -327,7 +327,7 @@ pub fn measure<D: Driver>(
             record,
             intervals,
             started_at,
-            elapsed,
+            elapsed: window.map_or(Duration::ZERO, Window::length),
             server_cpu,
             server_switches: server.map(|(before, after)| after.switches.since(before.switches)),
             own_cpu,
@@ -349,7 +349,7 @@ pub fn measure<D: Driver>(
 
 /// What one thread has measured.
 struct Part {
-    elapsed: Duration,
+    window: Option<Window>,
     run_delay: Duration,
 }
 
@@ -371,13 +371,13 @@ fn drive<D: Driver>(
     match task.pace {
         Pace::Open { rate_per_s, arrivals, ramp } => {
             let mut load = connected?;
-            let rate = rate_per_s / threads as f64;
-            let mut plan = Plan::new(rate, arrivals, ramp.as_nanos() as u64, seed);
+            let ramp_ns = ramp.as_nanos() as u64;
+            let mut plan = Plan::new(rate_per_s, arrivals, ramp_ns, seed, (index, threads));
             let delay = RunDelay::read();
             load.hand_over_to(lane);
-            let elapsed = load.follow(&mut plan, task.warmup, window, stopping)?;
+            let window = load.follow(&mut plan, task.warmup, window, stopping)?;
             load.hand_over_rest();
-            Ok((Part { elapsed, run_delay: delay.since() }, load))
+            Ok((Part { window, run_delay: delay.since() }, load))
         }
         Pace::Closed { depth } => {
             let warm = connected.and_then(|mut load| {
@@ -397,7 +397,7 @@ fn drive<D: Driver>(
             load.hand_over_to(lane);
             let elapsed = load.drive(window, depth, stopping)?;
             load.hand_over_rest();
-            Ok((Part { elapsed, run_delay: delay.since() }, load))
+            Ok((Part { window: Some(Window::of(elapsed)), run_delay: delay.since() }, load))
         }
     }
 }

@@ -12,14 +12,15 @@ use anyhow::{Context, Result, bail};
 use console::style;
 use serde::Serialize;
 
-use crate::cli::{Asked, Pacing, Run, Search};
+use crate::cli::{Asked, Options, Pacing, Run, Search};
 use crate::fail_if::{Condition, Measures};
-use crate::output::Output;
-use crate::report::{Report, SCHEMA_VERSION, figures, write};
+use crate::message::message;
+use crate::output::{Output, Written};
+use crate::report::{Report, SCHEMA_VERSION, counted, figures, write};
 use crate::run::Watch;
 use crate::server::Server;
 use crate::service::Service;
-use crate::trial::trial;
+use crate::trial::{first_reply, trial};
 use crate::verdict::{Limiter, Verdict};
 use crate::{EXIT_FAILED, EXIT_INVALID, Usage, os};
 
@@ -32,8 +33,10 @@ struct Found {
     loadgen_version: &'static str,
     /// Invalid if it was the generator that set the bound, or if nothing came of it.
     verdict: Verdict,
-    /// What kept the generator from offering more.
+    /// What kept the generator from offering more; the server if it has never answered.
     limiter: Option<Limiter>,
+    #[serde(skip)]
+    is_silent: bool,
     service: Service,
     address: String,
     connections: usize,
@@ -89,30 +92,37 @@ pub fn search(search: &Search, stop: &AtomicBool) -> Result<ExitCode> {
     for condition in &search.slo {
         condition.check(measures).map_err(|words| Usage(format!("--slo {words}")))?;
     }
-    let json = search.json.as_deref().filter(|path| *path != "-");
-    let [json] = Output::open_all([json]).map_err(|error| Usage(format!("{error:#}")))?;
+    let ([json], table) = Output::open_all([("--json", search.json.as_deref())])?;
     os::raise_descriptor_limit(search.connections)?;
-    let mut server = Server::of(&search.options, stop)?;
+    let first = search.run(search.start, search.options.clone());
+    let mut server = Server::of(&search.options, &first_reply(&first), stop)?;
 
     let mut edge = Edge::new(search.start, search.precision, search.repeat);
     let began = Instant::now();
     let (measurements, ended) = measure(search, &asked, &mut edge, server.as_mut(), stop)?;
     let found = Found::new(search, &edge, measurements, ended, began.elapsed());
 
-    let written = write(json, |out| found.write_json(out));
-    let mut stdout = io::stdout();
-    match search.json.as_deref() {
-        Some("-") => found.write_json(&mut stdout)?,
-        _ => write!(stdout, "{found}")?,
-    }
-    written?;
+    let mut written = Written::default();
+    written.add(write(json, |out| found.write_json(out)));
+    written.add(table.print(&found));
     if found.verdict == Verdict::Invalid {
-        eprintln!("loadgen: INVALID: {}", found.summary());
+        message!("INVALID: {}", found.summary());
+    }
+    written.all()?;
+    if found.verdict == Verdict::Invalid {
         return Ok(ExitCode::from(EXIT_INVALID));
     }
     match found.all_passed {
         Some(_) => Ok(ExitCode::SUCCESS),
         None => Ok(ExitCode::from(EXIT_FAILED)),
+    }
+}
+
+impl Search {
+    /// One measurement.
+    fn run(&self, rate_per_s: f64, options: Options) -> Run {
+        let pacing = Pacing { depth: 1, arrivals: self.arrivals, ramp: Duration::ZERO };
+        Run { connections: self.connections, rate: Some(rate_per_s), pacing, options, churn: None }
     }
 }
 
@@ -135,9 +145,7 @@ fn measure(
         let mut options = search.options.clone();
         // Each has a plan of its own; threads count on from the seed.
         options.seed = options.seed.wrapping_add((measurements.len() as u64) << 32);
-        let pacing = Pacing { depth: 1, arrivals: search.arrivals, ramp: Duration::ZERO };
-        let run =
-            Run { connections: search.connections, rate: Some(rate_per_s), pacing, options, churn: None };
+        let run = search.run(rate_per_s, options);
         let started = Instant::now();
         let measured = trial(&run, asked, server.as_deref_mut(), stop, Watch::nobody());
         longest = longest.max(started.elapsed());
@@ -160,7 +168,7 @@ fn measure(
         };
         if !search.quiet {
             let reason = measurement.reason.as_deref().unwrap_or("passed");
-            eprintln!("loadgen: {}: {reason}", figures::rate(rate_per_s));
+            message!("{}: {reason}", figures::rate(rate_per_s));
         }
         edge.note(rate_per_s, measurement.outcome);
         measurements.push(measurement);
@@ -205,6 +213,11 @@ impl Found {
         let limited_by = upper
             .map(|tally| if tally.limited > tally.failed { LimitedBy::Generator } else { LimitedBy::Server });
         let is_limited = limited_by == Some(LimitedBy::Generator);
+        let asked = measurements.iter().filter_map(|measurement| measurement.report.as_ref());
+        // A rate so low that nothing was due in time says nothing.
+        let mut asked = asked.filter(|report| report.requests > 0).peekable();
+        // A server that never answers has no rate at all, not a low one.
+        let is_silent = asked.peek().is_some() && asked.all(Report::is_silent);
         let at_upper = |measurement: &&Measurement| {
             measurement.outcome == Outcome::Limited
                 && upper.is_some_and(|tally| tally.rate_per_s == measurement.rate_per_s)
@@ -212,13 +225,15 @@ impl Found {
         let limiter = measurements
             .iter()
             .find(at_upper)
-            .filter(|_| is_limited)
-            .and_then(|measurement| measurement.report.as_ref()?.limiter);
+            .filter(|_| is_limited && !is_silent)
+            .and_then(|measurement| measurement.report.as_ref()?.limiter)
+            .or(is_silent.then_some(Limiter::Server));
         let is_nothing = all_passed.is_none() && upper.is_none();
         Found {
             schema_version: SCHEMA_VERSION,
             loadgen_version: env!("CARGO_PKG_VERSION"),
-            verdict: if is_limited || is_nothing { Verdict::Invalid } else { Verdict::Valid },
+            is_silent,
+            verdict: if is_limited || is_nothing || is_silent { Verdict::Invalid } else { Verdict::Valid },
             limiter,
             service: search.options.target.service,
             address: search.options.target.address.to_string(),
@@ -242,6 +257,9 @@ impl Found {
         let tally = |tally: &Tally| {
             format!("{} ({} of {} passed)", figures::rate(tally.rate_per_s), tally.passed, tally.repeats())
         };
+        if self.is_silent {
+            return "nothing came back at any rate".into();
+        }
         match (&self.all_passed, &self.upper, self.limited_by) {
             (None, None, _) => "nothing was measured to the end".into(),
             (Some(lower), None, _) => format!("at least {}", tally(lower)),
@@ -274,8 +292,10 @@ impl fmt::Display for Found {
         let title = format!("{} at {}: {}", self.service, self.address, self.slo.join(", "));
         writeln!(f, "{}", style(title).bold())?;
         let shape = format!(
-            "open loop, {} connections, up to {} repeats of each rate, seed {}",
-            self.connections, self.repeats, self.seed
+            "open loop, {}, up to {} of each rate, seed {}",
+            counted(self.connections, "connection"),
+            counted(self.repeats, "repeat"),
+            self.seed
         );
         writeln!(f, "{}\n", style(shape).dim())?;
         for tally in &self.rates {
@@ -300,7 +320,7 @@ impl fmt::Display for Found {
             Ended::Precision if self.upper.is_none() => "no rate is high enough".to_owned(),
             Ended::Precision => format!("asked for: within {}", figures::share(self.precision)),
             Ended::Budget => "ended by --budget: allow more to know it better".into(),
-            Ended::Signal => "ended by a signal".into(),
+            Ended::Signal => "INTERRUPTED: ended by a signal".into(),
         };
         writeln!(f, "\n  {summary}\n  {}, in {:.1} s", style(ended).dim(), self.elapsed_s)
     }

@@ -54,6 +54,13 @@ impl Sizes {
         }
     }
 
+    /// In words, with the unit of a bare number: `64 B`, `16KiB`, `uniform:64-1500 B`.
+    pub fn words(text: &str) -> String {
+        let last = text.split(',').next_back().and_then(|part| part.split(':').next());
+        let size = if text.contains("-") { text } else { last.unwrap_or(text) };
+        if size.ends_with(|last: char| last.is_ascii_digit()) { format!("{text} B") } else { text.to_owned() }
+    }
+
     /// The smallest and the largest that can come.
     pub fn bounds(&self) -> (usize, usize) {
         match &self.kind {
@@ -181,16 +188,16 @@ mod tests {
     #[test]
     fn what_is_no_distribution_says_why() {
         for (text, reason) in [
-            ("", "empty"),
+            ("", "such as 64"),
             ("0", "at least 1"),
-            ("64,128", "unknown unit"),
+            ("64,128", "such as 64"),
             ("64:1,128", "SIZE:WEIGHT"),
             ("64:0", "all weights"),
             ("64:x", "no weight"),
             ("uniform:64", "FROM-TO"),
             ("uniform:128-64", "more than"),
             ("zipf:0-64", "at least 1"),
-            ("2GiB", "unknown unit"),
+            ("2GiB", "at most 1GiB"),
             ("2000MiB", "at most 1GiB"),
         ] {
             let error = text.parse::<Sizes>().unwrap_err();

@@ -11,13 +11,13 @@ use crate::cli::Run;
 use crate::load::Amount;
 use crate::machine::MachineClock;
 use crate::os::{CpuClock, RunDelay};
-use crate::plan::Plan;
+use crate::plan::{Plan, Window};
 use crate::record::Record;
 use crate::report::Report;
 use crate::run::{Driver, Measured, Pace};
 use crate::server::Server;
 use crate::tree::Tree;
-use crate::trial::{DEATH_PATIENCE, connector, shape, sound};
+use crate::trial::{DEATH_PATIENCE, check_depth, connector, shape, sound};
 
 /// Connections to a server, and what drives them.
 pub struct Standing {
@@ -29,7 +29,7 @@ pub struct Standing {
 /// What one thread has done.
 struct Part {
     record: Record,
-    elapsed: Duration,
+    window: Option<Window>,
     run_delay: Duration,
 }
 
@@ -38,6 +38,7 @@ impl Standing {
     pub fn connect(run: Run, server: &Server) -> Result<Standing> {
         let asked = run.asked().map_err(Usage)?;
         let (connect, whole) = (connector(&run, &asked), shape(&run, &asked));
+        check_depth(&run, &asked)?;
         let threads = run.options.threads.min(whole.connections);
         let shares = (0..threads).map(|index| whole.share(index, threads));
         let drivers = shares.map(|share| {
@@ -73,14 +74,14 @@ impl Standing {
         let own_before = CpuClock::OWN.read()?;
         let before = self.server.look().context("reading the server's CPU clock (has it ended?)")?;
         let mut parts: Vec<Part> = if let [driver] = &mut self.drivers[..] {
-            vec![part(driver, pace, amount, 1, seed, stop)?]
+            vec![part(driver, pace, amount, (0, 1), seed, stop)?]
         } else {
             thread::scope(|scope| {
                 let driving: Vec<_> = (0..)
                     .zip(&mut self.drivers)
                     .map(|(index, driver)| {
-                        let (amount, seed) = (amount.share(index, threads), seed + index as u64);
-                        scope.spawn(move || part(driver, pace, amount, threads, seed, stop))
+                        let (amount, seed) = (amount.share(index, threads), seed.wrapping_add(index as u64));
+                        scope.spawn(move || part(driver, pace, amount, (index, threads), seed, stop))
                     })
                     .collect();
                 let end = |driven: thread::ScopedJoinHandle<'_, Result<Part>>| {
@@ -94,22 +95,22 @@ impl Standing {
         let after = self.server.look().context("reading the server's CPU clock (has it ended?)")?;
         let (server_cpu, own_cpu) =
             (after.cpu.saturating_sub(before.cpu), CpuClock::OWN.read()? - own_before);
-        let mut record = parts.pop().map(|part| (part.record, part.elapsed, part.run_delay));
+        let mut record = parts.pop().map(|part| (part.record, part.window, part.run_delay));
         for part in parts {
-            if let Some((record, elapsed, run_delay)) = &mut record {
+            if let Some((record, window, run_delay)) = &mut record {
                 record.add(&part.record);
-                *elapsed = part.elapsed.max(*elapsed);
+                *window = window.take().into_iter().chain(part.window).reduce(Window::around);
                 *run_delay = part.run_delay.max(*run_delay);
             }
         }
-        let (record, elapsed, run_delay) = record.context("there is no thread to drive")?;
+        let (record, window, run_delay) = record.context("there is no thread to drive")?;
         let now = MachineClock::read();
         let machine = machine.zip(now).and_then(|(before, now)| now.since(&before, own_cpu + server_cpu));
         Ok(Measured {
             record,
             intervals: Vec::new(),
             started_at,
-            elapsed,
+            elapsed: window.map_or(Duration::ZERO, Window::length),
             server_cpu: Some(server_cpu),
             server_switches: Some(after.switches.since(before.switches)),
             own_cpu,
@@ -123,22 +124,22 @@ impl Standing {
     }
 }
 
-/// What one of so many threads does.
+/// What one of the threads does.
 fn part(
     driver: &mut dyn Driver,
     pace: Pace,
     amount: Amount,
-    threads: usize,
+    share: (usize, usize),
     seed: u64,
     stop: &dyn Fn() -> bool,
 ) -> Result<Part> {
     let delay = RunDelay::read();
-    let elapsed = match pace {
-        Pace::Closed { depth } => driver.drive(amount, depth, stop)?,
+    let window = match pace {
+        Pace::Closed { depth } => Some(Window::of(driver.drive(amount, depth, stop)?)),
         Pace::Open { rate_per_s, arrivals, .. } => {
-            let mut plan = Plan::new(rate_per_s / threads as f64, arrivals, 0, seed);
+            let mut plan = Plan::new(rate_per_s, arrivals, 0, seed, share);
             driver.follow(&mut plan, Duration::ZERO, amount, stop)?
         }
     };
-    Ok(Part { record: driver.take_record(), elapsed, run_delay: delay.since() })
+    Ok(Part { record: driver.take_record(), window, run_delay: delay.since() })
 }

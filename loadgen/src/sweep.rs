@@ -12,19 +12,20 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use serde::Serialize;
 
 use crate::cli::{Asked, Run, Sweep};
-use crate::output::Output;
-use crate::report::{Quantiles, Report, SCHEMA_VERSION, figures, write};
+use crate::message::message;
+use crate::output::{Output, Written};
+use crate::report::{Quantiles, Report, SCHEMA_VERSION, counted, figures, write, write_page};
 use crate::run::Watch;
 use crate::server::Server;
 use crate::service::Service;
-use crate::trial::trial;
+use crate::trial::{first_reply, trial};
 use crate::verdict::{Limiter, Verdict};
 use crate::{EXIT_INVALID, Usage, os};
 
@@ -81,11 +82,14 @@ struct Step {
     repeats: Vec<Repeat>,
 }
 
-/// The median of several figures, between the least and the greatest of them.
+/// The median of several figures, between the least and the greatest of them. Times may be those of lost replies.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 struct Spread {
+    #[serde(serialize_with = "figures::serialize_us")]
     median: f64,
+    #[serde(serialize_with = "figures::serialize_us")]
     min: f64,
+    #[serde(serialize_with = "figures::serialize_us")]
     max: f64,
 }
 
@@ -124,35 +128,31 @@ pub fn sweep(sweep: &Sweep, stop: &AtomicBool) -> Result<ExitCode> {
     let runs = sweep.runs().map_err(Usage)?;
     let fewest = runs.iter().map(|run| run.connections).min().unwrap_or_default();
     let asked = sweep.options.asked(fewest).map_err(Usage)?;
-    let json = sweep.json.as_deref().filter(|path| *path != "-");
-    let [json, csv, html] = Output::open_all([json, sweep.csv.as_deref(), sweep.html.as_deref()])
-        .map_err(|error| Usage(format!("{error:#}")))?;
+    let ([json, csv, html], shown) = Output::open_all([
+        ("--json", sweep.json.as_deref()),
+        ("--csv", sweep.csv.as_deref()),
+        ("--html", sweep.html.as_deref()),
+    ])?;
     os::raise_descriptor_limit(runs.iter().map(|run| run.connections).max().unwrap_or_default())?;
-    let mut server = Server::of(&sweep.options, stop)?;
+    let first = runs.first().context("there is no step")?;
+    let mut server = Server::of(&sweep.options, &first_reply(first), stop)?;
 
     let mut swept = Swept::new(sweep, &runs);
     swept.measure(&runs, &asked, server.as_mut(), stop, sweep.quiet);
 
-    // The table is worth having even if a file is not to be had, and the other way round.
-    let written =
-        write(json, |out| swept.write_json(out)).and(write(csv, |out| swept.write_csv(out))).and_then(|()| {
-            html.map_or(Ok(()), |out| {
-                let page = page::page(&swept)?;
-                out.keep_with(|out| out.write_all(page.as_bytes()))
-            })
-        });
-    let mut stdout = io::stdout();
-    match sweep.json.as_deref() {
-        Some("-") => swept.write_json(&mut stdout)?,
-        _ => write!(stdout, "{swept}")?,
-    }
-    written?;
+    // What can be written is, even if something else cannot.
+    let mut written = Written::default();
+    written.add(write(json, |out| swept.write_json(out)));
+    written.add(write(csv, |out| swept.write_csv(out)));
+    written.add(write_page(html, || page::page(&swept)));
+    written.add(shown.print(&swept));
     if let Some(words) = &swept.ended_early {
-        eprintln!("loadgen: {words}");
+        message!("{words}");
     }
     for step in swept.steps.iter().filter(|step| step.verdict == Some(Verdict::Invalid)) {
-        eprintln!("loadgen: {}: {}", swept.name(step), step.trouble());
+        message!("{}: {}", swept.name(step), step.trouble());
     }
+    written.all()?;
     match swept.verdict {
         Verdict::Valid => Ok(ExitCode::SUCCESS),
         Verdict::Invalid => Ok(ExitCode::from(EXIT_INVALID)),
@@ -198,9 +198,9 @@ impl Swept {
             is_open_loop,
             title: format!("{} at {}, {pace}", options.target.service, options.target.address),
             shape: format!(
-                "{}{} repeats of each step in shuffled order, seed {}",
+                "{}{} of each step in shuffled order, seed {}",
                 connections.unwrap_or_default(),
-                sweep.repeat,
+                counted(sweep.repeat, "repeat"),
                 options.seed
             ),
             seed: options.seed,
@@ -237,7 +237,7 @@ impl Swept {
                 }
                 if !is_quiet {
                     let step = self.name(&self.steps[index]);
-                    eprintln!("loadgen: {place} of {all}: {step}: {}", repeat.words());
+                    message!("{place} of {all}: {step}: {}", repeat.words());
                 }
                 self.steps[index].repeats.push(repeat);
                 if let Some(Err(error)) = server.as_deref_mut().map(|server| server.check(Duration::ZERO)) {
@@ -259,8 +259,7 @@ impl Swept {
     fn name(&self, step: &Step) -> String {
         match (self.varied, step.rate_per_s) {
             (Varied::Rate, Some(rate)) => figures::rate(rate),
-            _ if step.connections == 1 => "1 connection".into(),
-            _ => format!("{} connections", step.connections),
+            _ => counted(step.connections, "connection"),
         }
     }
 
@@ -274,7 +273,7 @@ impl Swept {
         for Column { name, .. } in COLUMNS {
             write!(out, ",{name}_median,{name}_min,{name}_max")?;
         }
-        writeln!(out)?;
+        writeln!(out, ",interrupted")?;
         for step in &self.steps {
             let rate = step.rate_per_s.map(|rate| rate.to_string()).unwrap_or_default();
             let limiters: Vec<_> = step.limiters.iter().map(|limiter| limiter.words()).collect();
@@ -282,11 +281,14 @@ impl Swept {
             write!(out, "{rate},{},{made},{valid},{}", step.connections, limiters.join(";"))?;
             for Column { of, .. } in COLUMNS {
                 match of(step) {
-                    Some(Spread { median, min, max }) => write!(out, ",{median:.3},{min:.3},{max:.3}")?,
+                    Some(Spread { median, min, max }) => {
+                        let [median, min, max] = [median, min, max].map(figures::csv_us);
+                        write!(out, ",{median},{min},{max}")?;
+                    }
                     None => write!(out, ",,,")?,
                 }
             }
-            writeln!(out)?;
+            writeln!(out, ",{}", u8::from(self.ended_early.is_some()))?;
         }
         Ok(())
     }

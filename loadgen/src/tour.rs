@@ -15,7 +15,8 @@ use serde::Serialize;
 
 use crate::cli::{Options, Run, Tour};
 use crate::embedded::Embedded;
-use crate::output::Output;
+use crate::message::message;
+use crate::output::{Output, Written};
 use crate::placement::Placement;
 use crate::progress::Progress;
 use crate::report::{Report, SCHEMA_VERSION, write};
@@ -91,8 +92,7 @@ impl Demand {
 
 /// Starts the server, measures it, ends it, and tells what came of it.
 pub fn tour(tour: &Tour, stop: &AtomicBool) -> Result<ExitCode> {
-    let json = tour.json.as_deref().filter(|path| *path != "-");
-    let [json] = Output::open_all([json]).map_err(|error| Usage(format!("{error:#}")))?;
+    let ([json], table) = Output::open_all([("--json", tour.json.as_deref())])?;
     os::raise_descriptor_limit(CONNECTIONS)?;
     let placement = Placement::choose()?;
     placement.pin_server()?;
@@ -100,30 +100,27 @@ pub fn tour(tour: &Tour, stop: &AtomicBool) -> Result<ExitCode> {
     placement.pin_loadgen()?;
     let toured = Toured::of(tour, placement, embedded, stop)?;
 
-    // The table is worth having even if a file is not to be had, and the other way round.
-    let written = write(json, |out| toured.write_json(out));
-    let mut stdout = io::stdout();
-    match tour.json.as_deref() {
-        Some("-") => toured.write_json(&mut stdout)?,
-        _ => write!(stdout, "{toured}")?,
-    }
-    written?;
+    // What can be written is, even if something else cannot.
+    let mut written = Written::default();
+    written.add(write(json, |out| toured.write_json(out)));
+    written.add(table.print(&toured));
     if let Some(words) = &toured.ended_early {
-        eprintln!("loadgen: {words}");
+        message!("{words}");
     }
-    match toured.verdict {
-        Verdict::Valid => Ok(ExitCode::SUCCESS),
-        Verdict::Invalid => {
-            let troubles = toured.troubles();
-            let first = troubles.first().map_or("nothing was measured", String::as_str);
-            let others = match troubles.len().saturating_sub(1) {
-                0 => String::new(),
-                others => format!(" (and {others} more)"),
-            };
-            eprintln!("loadgen: INVALID: {first}{others}");
-            Ok(ExitCode::from(EXIT_INVALID))
-        }
+    if toured.verdict == Verdict::Invalid {
+        let troubles = toured.troubles();
+        let first = troubles.first().map_or("nothing was measured", String::as_str);
+        let others = match troubles.len().saturating_sub(1) {
+            0 => String::new(),
+            others => format!(" (and {others} more)"),
+        };
+        message!("INVALID: {first}{others}");
     }
+    written.all()?;
+    Ok(match toured.verdict {
+        Verdict::Valid => ExitCode::SUCCESS,
+        Verdict::Invalid => ExitCode::from(EXIT_INVALID),
+    })
 }
 
 impl Toured {
@@ -163,7 +160,7 @@ impl Toured {
                     break 'services;
                 }
                 if !tour.quiet {
-                    eprintln!("loadgen: {title}: {words}");
+                    message!("{title}: {words}");
                 }
                 if let Err(error) = embedded.server.check(Duration::ZERO) {
                     toured.ended_early = Some(format!("ended after {place} of {all}: {error:#}"));

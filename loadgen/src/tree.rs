@@ -107,6 +107,31 @@ impl Tree {
     }
 }
 
+/// The children of all threads of a process.
+pub fn children(pid: i32) -> Vec<i32> {
+    threads(pid).flat_map(|(_, _, children)| children).collect()
+}
+
+/// The children of a process, and theirs.
+pub fn descendants(root: i32) -> Vec<i32> {
+    let mut all = children(root);
+    let mut at = 0;
+    while at < all.len() {
+        // A process that was reparented meanwhile is seen twice.
+        let found: Vec<_> = children(all[at]).into_iter().filter(|child| !all.contains(child)).collect();
+        all.extend(found);
+        at += 1;
+    }
+    all
+}
+
+/// Whether a process is there and has not ended: one that nobody has waited for yet has.
+pub fn is_alive(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
+    state.is_some_and(|state| !state.trim_start().starts_with(['Z', 'X']))
+}
+
 fn tasks(pid: i32) -> impl Iterator<Item = PathBuf> {
     let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     entries.map(|entry| entry.path())

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 /// A number from 1 on.
 pub fn count(text: &str) -> Result<usize, String> {
     match text.parse() {
@@ -11,39 +13,62 @@ pub fn count(text: &str) -> Result<usize, String> {
     }
 }
 
-/// A number of bytes from 1 on: `64`, `16KiB`, `1MiB`.
+/// A number of bytes from 1 on: `64`, `16KiB`, `1.5MiB`.
 pub fn size(text: &str) -> Result<usize, String> {
-    let (number, unit) = split_unit(text);
-    let factor: usize = match unit {
-        "" | "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        other => return Err(format!("unknown unit {other:?}; there are B, KiB and MiB")),
-    };
-    count(number)?.checked_mul(factor).ok_or_else(|| "too large".into())
-}
-
-/// A time: `250ms`, `5s`, `2m`, or 0.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = split_unit(text);
-    let number: u64 = number.parse().map_err(|error| format!("{error}"))?;
-    let milliseconds = match unit {
-        "ms" => Some(number),
-        "s" => number.checked_mul(1_000),
-        "m" => number.checked_mul(60_000),
-        // A bare 0 needs no unit; any other bare number would be a guess.
-        "" if number == 0 => Some(0),
-        "" => return Err("needs a unit: ms, s or m".into()),
-        other => return Err(format!("unknown unit {other:?}; there are ms, s and m")),
-    };
-    match milliseconds {
-        Some(milliseconds) if milliseconds <= DURATION_MS_MAX => Ok(Duration::from_millis(milliseconds)),
-        _ => Err("must be at most 24 hours".into()),
+    match parse_size::parse_size(text) {
+        Ok(_) if !is_unambiguous(text) => Err("expected a size such as 64, 16KiB or 1.5MiB".into()),
+        Ok(0) => Err("must be at least 1".into()),
+        Ok(bytes) => usize::try_from(bytes).map_err(|_| "too large".into()),
+        Err(parse_size::Error::PosOverflow) => Err("too large".into()),
+        Err(_) => Err("expected a size such as 64, 16KiB or 1.5MiB".into()),
     }
 }
 
+/// Whether the unit, if there is one, counts in 1024s: of KB and k some would expect 1024 and others 1000.
+fn is_unambiguous(text: &str) -> bool {
+    let unit = text.trim_start_matches(|c: char| !c.is_alphabetic());
+    ["", "B", "KiB", "MiB", "GiB", "TiB"].iter().any(|known| unit.eq_ignore_ascii_case(known))
+}
+
+/// A time: `250ms`, `1.5s`, `1m 30s`, or 0.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let duration = match text.parse::<SignedDuration>() {
+        Ok(duration) => duration,
+        Err(_) if is_out_of_range(text) => return Err(TOO_LONG.into()),
+        // A bare 0 needs no unit; any other bare number would be a guess.
+        Err(_) if text.parse::<f64>().is_ok_and(|number| number >= 0.0) => {
+            return Err(format!("needs a unit: {text}ms, {text}s or {text}m"));
+        }
+        // The parser's own words explain several notations; one is enough here.
+        Err(_) => return Err("expected a time such as 250ms, 1.5s or 2m".into()),
+    };
+    match Duration::try_from(duration) {
+        Ok(duration) if duration <= DURATION_MAX => Ok(duration),
+        Ok(_) => Err(TOO_LONG.into()),
+        Err(_) => Err("must not be negative".into()),
+    }
+}
+
+/// Whether nothing but the size of its numbers keeps it from being a time.
+fn is_out_of_range(text: &str) -> bool {
+    let mut small = String::new();
+    for character in text.chars() {
+        match character.is_ascii_digit() {
+            true if small.ends_with('1') => {}
+            true => small.push('1'),
+            false => small.push(character),
+        }
+    }
+    small.parse::<SignedDuration>().is_ok()
+}
+
 /// Keeps every instant that is computed from a duration far from overflow.
-const DURATION_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+const TOO_LONG: &str = "must be at most 24h";
 
 /// The same, but not 0.
 pub fn positive_duration(text: &str) -> Result<Duration, String> {
@@ -94,12 +119,6 @@ pub fn significance(text: &str) -> Result<f64, String> {
     if part > 0.0 && part < 0.5 { Ok(part) } else { Err("expected more than 0 and less than a half".into()) }
 }
 
-/// Splits `16KiB` into `16` and `KiB`.
-fn split_unit(text: &str) -> (&str, &str) {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    text.split_at(end)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,10 +129,22 @@ mod tests {
         assert_eq!(size("64B"), Ok(64));
         assert_eq!(size("16KiB"), Ok(16 * 1024));
         assert_eq!(size("2MiB"), Ok(2 * 1024 * 1024));
-        for bad in
-            ["", "0", "0KiB", "KiB", "16k", "-1", "1.5KiB", "99999999999999999999", "18446744073709551615MiB"]
-        {
-            assert!(size(bad).is_err(), "{bad}");
+        assert_eq!(size("1.5KiB"), Ok(1536));
+        assert_eq!(size("1 gib"), Ok(1 << 30));
+        for (bad, words) in [
+            ("", "such as"),
+            ("0", "at least 1"),
+            ("0KiB", "at least 1"),
+            ("KiB", "such as"),
+            ("-1", "such as"),
+            ("16k", "such as"),
+            ("16KB", "such as"),
+            ("64 apples", "such as"),
+            ("99999999999999999999", "too large"),
+            ("18446744073709551615MiB", "too large"),
+        ] {
+            let error = size(bad).unwrap_err();
+            assert!(error.contains(words), "{bad}: {error}");
         }
     }
 
@@ -124,8 +155,27 @@ mod tests {
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
         assert_eq!(duration("0"), Ok(Duration::ZERO));
         assert_eq!(duration("1440m"), Ok(Duration::from_secs(86_400)));
-        for bad in ["", "5", "s", "5h", "1.5s", "-1s", "1441m", "18446744073709551615m"] {
-            assert!(duration(bad).is_err(), "{bad}");
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration("0.25m"), Ok(Duration::from_secs(15)));
+        assert_eq!(duration("500us"), Ok(Duration::from_micros(500)));
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1h 2m 3s"), Ok(Duration::from_secs(3723)));
+        for (bad, words) in [
+            ("", "such as"),
+            ("5", "needs a unit: 5ms, 5s or 5m"),
+            ("1.5", "needs a unit: 1.5ms"),
+            ("s", "such as"),
+            ("5 parsecs", "such as"),
+            ("-1s", "negative"),
+            ("1s ago", "negative"),
+            ("1441m", "at most 24h"),
+            ("25h", "at most 24h"),
+            ("9999999999999999h", "at most 24h"),
+            ("18446744073709551615m", "at most 24h"),
+            ("99999999999999999999999s", "at most 24h"),
+        ] {
+            let error = duration(bad).unwrap_err();
+            assert!(error.contains(words), "{bad}: {error}");
         }
         assert!(positive_duration("0s").is_err());
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::record::Record;
 use crate::run::{Measured, Pace};
 
 /// Less than this part of the plan is not what was asked for.
@@ -45,6 +46,9 @@ pub enum Limiter {
     Descriptors,
     #[serde(rename = "peer closed")]
     PeerClosed,
+    /// Nothing was asked, so nothing is known.
+    #[serde(rename = "no requests")]
+    NoRequests,
     #[serde(rename = "server")]
     Server,
     #[serde(rename = "generator's CPU")]
@@ -60,6 +64,7 @@ impl Limiter {
             Limiter::Ports => "ports",
             Limiter::Descriptors => "descriptors",
             Limiter::PeerClosed => "peer closed",
+            Limiter::NoRequests => "no requests",
             Limiter::Server => "server",
             Limiter::GeneratorCpu => "generator's CPU",
         }
@@ -68,7 +73,11 @@ impl Limiter {
     /// Whether it says nothing about the server.
     pub fn is_generator(self) -> bool {
         match self {
-            Limiter::SocketBuffer | Limiter::Ports | Limiter::Descriptors | Limiter::GeneratorCpu => true,
+            Limiter::SocketBuffer
+            | Limiter::Ports
+            | Limiter::Descriptors
+            | Limiter::NoRequests
+            | Limiter::GeneratorCpu => true,
             Limiter::WrongReplies | Limiter::FloodControl | Limiter::PeerClosed | Limiter::Server => false,
         }
     }
@@ -88,6 +97,7 @@ impl Limiter {
             Limiter::PeerClosed => {
                 "Look into the server's log and its limits: it closed or refused connections under load."
             }
+            Limiter::NoRequests => "Allow the window more time, or ask for more.",
             Limiter::Server => {
                 "The server did not answer in time: ask for less, or allow more with --timeout."
             }
@@ -99,7 +109,7 @@ impl Limiter {
 }
 
 /// Judges a run.
-pub fn judge(measured: &Measured, pace: Pace, planned: Option<u64>) -> (Verdict, Option<Limiter>) {
+pub fn judge(measured: &Measured, pace: Pace) -> (Verdict, Option<Limiter>) {
     let record = &measured.record;
     let datagrams = record.datagrams.as_ref();
     let churn = record.churn.as_ref();
@@ -118,18 +128,19 @@ pub fn judge(measured: &Measured, pace: Pace, planned: Option<u64>) -> (Verdict,
         Some(Limiter::Descriptors)
     } else if record.peer_closed > 0 || churn.is_some_and(|counts| counts.refused + counts.reset > 0) {
         Some(Limiter::PeerClosed)
+    } else if record.requests == 0 {
+        Some(Limiter::NoRequests)
+    } else if is_silent(record) {
+        // Lost replies are a result of an open loop, but a run in which nothing came back has shown nothing.
+        Some(Limiter::Server)
     } else {
-        // Lost datagrams are a result, but a run in which nothing came back has shown nothing.
-        let silence =
-            (datagrams.is_some() && record.requests > 0 && record.answered == 0).then_some(Limiter::Server);
         match pace {
-            Pace::Open { .. } => open_limiter(measured, planned.unwrap_or(record.requests)).or(silence),
+            Pace::Open { .. } => open_limiter(measured),
             Pace::Closed { .. } => {
                 let starved = share(measured.run_delay, measured.elapsed) > RUN_DELAY_SHARE_MAX;
                 // In a closed loop over streams a lost reply takes its connection out of the load.
                 (record.lost > 0 && datagrams.is_none())
                     .then_some(Limiter::Server)
-                    .or(silence)
                     .or(starved.then_some(Limiter::GeneratorCpu))
             }
         }
@@ -137,9 +148,22 @@ pub fn judge(measured: &Measured, pace: Pace, planned: Option<u64>) -> (Verdict,
     (if limiter.is_some() { Verdict::Invalid } else { Verdict::Valid }, limiter)
 }
 
-fn open_limiter(measured: &Measured, planned: u64) -> Option<Limiter> {
+/// Nothing has come back. A line of a chat may have come to some and not to others.
+fn is_silent(record: &Record) -> bool {
+    match &record.chat {
+        Some(counts) => counts.deliveries == 0,
+        None => record.answered == 0,
+    }
+}
+
+fn open_limiter(measured: &Measured) -> Option<Limiter> {
     let record = &measured.record;
-    if (record.sent_in_time as f64) < OFFERED_MIN * planned as f64 {
+    // All that was planned is counted, also what could only be given up.
+    let planned = record.requests as f64;
+    if ((record.requests - record.unsent) as f64) < OFFERED_MIN * planned {
+        return Some(Limiter::Server);
+    }
+    if (record.sent_in_time as f64) < OFFERED_MIN * planned {
         return Some(Limiter::GeneratorCpu);
     }
     let p99 = |times: &hdrhistogram::Histogram<u64>| times.value_at_quantile(0.99);

@@ -15,7 +15,6 @@ mod page;
 mod table;
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -27,11 +26,12 @@ use rand::rngs::SmallRng;
 use serde::Serialize;
 
 use crate::cli::Versus;
-use crate::output::Output;
+use crate::message::message;
+use crate::output::{Output, Written};
 use crate::placement::Placement;
-use crate::report::{Report, SCHEMA_VERSION, figures, json, write};
+use crate::report::{Report, SCHEMA_VERSION, counted, figures, json, of_many, write, write_page};
 use crate::verdict::Verdict;
-use crate::{EXIT_INVALID, Usage, os, syscalls};
+use crate::{EXIT_INVALID, EXIT_USAGE, Usage, os, syscalls};
 
 use peers::{Kind, Missing, Peer, Workshop};
 use record::Conditions;
@@ -236,11 +236,11 @@ type Values = BTreeMap<&'static str, Vec<f64>>;
 /// Builds what is to be measured, measures it, and tells what came of it.
 pub fn versus(versus: &Versus, stop: &AtomicBool) -> Result<ExitCode> {
     check(versus)?;
-    let file = |path: &Option<String>| path.clone().filter(|path| path != "-");
-    let (json_path, markdown, html) = (file(&versus.json), &versus.markdown, &versus.html);
-    let [json_file, markdown, html] =
-        Output::open_all([json_path.as_deref(), markdown.as_deref(), html.as_deref()])
-            .map_err(|error| Usage(format!("{error:#}")))?;
+    let ([json, markdown, html], shown) = Output::open_all([
+        ("--json", versus.json.as_deref()),
+        ("--markdown", versus.markdown.as_deref()),
+        ("--html", versus.html.as_deref()),
+    ])?;
     let needs_workshop = versus.record
         || versus.only.is_empty()
         || versus.only.iter().any(|only| peers::names().contains(&only.as_str()));
@@ -248,35 +248,33 @@ pub fn versus(versus: &Versus, stop: &AtomicBool) -> Result<ExitCode> {
     os::raise_descriptor_limit(Effort::of(versus).connections_max())?;
 
     let mut comparison = Comparison::new(versus, workshop, stop)?;
-    let to_terminal = versus.json.as_deref() != Some("-");
-    let mut stdout = io::stdout();
-    if to_terminal {
-        write!(stdout, "{}", comparison.compared.conditions)?;
-        comparison.compared.not_counted.iter().try_for_each(|missing| writeln!(stdout, "{missing}"))?;
+    let mut written = Written::default();
+    written.add(shown.print(&comparison.compared.conditions));
+    for missing in &comparison.compared.not_counted {
+        written.add(shown.print(format_args!("{missing}\n")));
     }
-    let outcome = comparison
-        .measure(|measurement| if to_terminal { write!(io::stdout(), "\n{measurement}") } else { Ok(()) });
+    let outcome = comparison.measure(|measurement| written.add(shown.print(format_args!("\n{measurement}"))));
     let Comparison { mut compared, workshop, .. } = comparison;
     compared.ended_early = outcome.as_ref().err().map(|error| format!("{error:#}"));
-    if !to_terminal {
-        json::write(&mut stdout, &compared)?;
+    if let Some(words) = &compared.ended_early {
+        written.add(shown.print(format_args!("\nEnded early: {words}\n")));
     }
     // What there is is worth having, even if something went wrong.
-    write(json_file, |out| json::write(out, &compared))?;
-    write(markdown, |out| table::write_markdown(out, &compared))?;
-    let page = page::page(&compared);
-    write(html, |out| out.write_all(page.as_bytes()))?;
+    written.add(write(json, |out| json::write(out, &compared)));
+    written.add(write(markdown, |out| table::write_markdown(out, &compared)));
+    written.add(write_page(html, || Ok(page::page(&compared))));
     if let (true, Some(workshop), Ok(())) = (versus.record, &workshop, &outcome) {
-        record::keep(&compared, &workshop.root().join("benches/record"))?;
+        written.add(record::keep(&compared, &workshop.root().join("benches/record")));
     }
-    match outcome {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(error) if error.is::<Usage>() => Err(error),
-        Err(error) => {
-            eprintln!("loadgen: {error:#}");
-            Ok(ExitCode::from(EXIT_INVALID))
-        }
+    if let Err(error) = &outcome {
+        message!("{error:#}");
     }
+    written.all()?;
+    Ok(match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Usage>() => ExitCode::from(EXIT_USAGE),
+        Err(_) => ExitCode::from(EXIT_INVALID),
+    })
 }
 
 /// Whether all that is named is there, and no name is twice.
@@ -342,7 +340,7 @@ impl<'a> Comparison<'a> {
     }
 
     /// Case by case; each is shown once it is there.
-    fn measure(&mut self, show: impl Fn(&Measurement) -> io::Result<()>) -> Result<()> {
+    fn measure(&mut self, mut show: impl FnMut(&Measurement)) -> Result<()> {
         let cases = match self.asked.cases.as_slice() {
             [] => Case::value_variants(),
             cases => cases,
@@ -359,7 +357,7 @@ impl<'a> Comparison<'a> {
                 } else {
                     self.measure_case(case, &mut contenders, missing.clone())?
                 };
-                show(&measurement).context("writing to standard output")?;
+                show(&measurement);
                 self.compared.cases.push(measurement);
             }
         }
@@ -395,7 +393,12 @@ impl<'a> Comparison<'a> {
         contenders: &mut [Contender],
         missing: Vec<Missing>,
     ) -> Result<Measurement> {
-        self.tell(&format!("{}: {} servers, {} rounds", case.name(), contenders.len(), self.effort.rounds));
+        self.tell(&format!(
+            "{}: {}, {}",
+            case.name(),
+            counted(contenders.len(), "server"),
+            of_many(self.effort.rounds.into(), "round")
+        ));
         let requests = rounds::measure(contenders, case, &self.effort, &mut self.random, self.stop)?;
         let mut notes = Vec::new();
         let all: Vec<Values> =
@@ -472,7 +475,7 @@ impl<'a> Comparison<'a> {
 
     fn tell(&self, words: &str) {
         if !self.asked.quiet {
-            eprintln!("loadgen: {words}");
+            message!("{words}");
         }
     }
 }

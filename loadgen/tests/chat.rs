@@ -151,7 +151,14 @@ fn a_line_that_one_receiver_never_gets_is_lost_once() {
     // Nobody waits for it in an open loop.
     let (result, _) = outcome(&chat(drops), &["-c", "5", "-n", "100", "-r", "2k"]);
     assert_eq!(counts(&result), [398, 0, 0, 0, 0, 0, 2]);
-    assert!(result["response_time_us"]["max"].as_f64().unwrap() >= 999_000.0, "{result}");
+    assert_eq!(result["response_time_us"]["max"], "lost");
+    // One in which nothing comes to anybody has shown nothing.
+    let nothing = chat(|_, deliveries: &mut Vec<Delivery>, _: &Rooms| deliveries.clear());
+    for pace in [&[][..], &["-r", "200"]] {
+        let (result, told) = outcome(&nothing, &[&["-c", "3", "-n", "4"], pace].concat());
+        assert_eq!((&result["verdict"], &result["limiter"]), (&"invalid".into(), &"server".into()));
+        assert!(told.contains("nothing came back"), "{told}");
+    }
 }
 
 #[test]

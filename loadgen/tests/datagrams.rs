@@ -181,7 +181,7 @@ fn lost_replies_are_counted_and_no_reason_to_doubt_the_rest() {
         let result = measure(&target, &[&["-n", "4000", "--timeout", "1s"], arguments].concat());
         assert_counts(&result, &json!({"sent": 4000, "received": 3996, "lost": 4}));
         assert_eq!([&result["requests"], &result["lost"], &result["errors"]], [4000, 4, 0]);
-        assert!(result["service_time_us"]["max"].as_f64().unwrap() >= 999_000.0, "{result}");
+        assert_eq!(result["service_time_us"]["max"], "lost");
     };
     // Side by side: it is the timeout that takes time.
     std::thread::scope(|scope| {

@@ -13,7 +13,7 @@ fn commit(number: usize) -> String {
 }
 
 /// An entry of each of so many commits, measured against one release. The noise is half a percent, and always the same.
-fn lines(metric: &str, levels: impl Fn(usize) -> f64, count: usize) -> String {
+pub fn lines(metric: &str, levels: impl Fn(usize) -> f64, count: usize) -> String {
     let mut state = 7_u64;
     let lines = (0..count).map(|index| {
         // The sum of uniform numbers is as good as normal (Knuth's generator).

@@ -331,7 +331,7 @@ fn bytes_that_a_silent_connection_did_not_ask_for_are_told() {
     let output = child.wait_with_output().unwrap();
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(3), "{told}");
-    assert!(told.contains("wrong replies") && told.contains("1 bytes came that nobody asked for"), "{told}");
+    assert!(told.contains("wrong replies") && told.contains("1 byte came that nobody asked for"), "{told}");
     std::fs::remove_dir_all(&folder).unwrap();
 }
 

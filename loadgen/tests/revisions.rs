@@ -24,10 +24,11 @@ fn git(folder: &Path, words: &[&str]) -> String {
 /// A repository with three commits, of which the last does not build. Its server is a script, which becomes one that is
 /// told its port, and writes into `started` which commit it is of and where it lies. `None`, with words, where there is no
 /// git.
+#[track_caller]
 fn repository() -> Option<TempDir> {
     let folder = tempfile::tempdir().unwrap();
     if Command::new("git").arg("--version").output().is_err() {
-        eprintln!("left out: git is not installed");
+        crate::skipped::skip("needs git: apt-get install git");
         return None;
     }
     git(folder.path(), &["init", "--quiet"]);
@@ -73,6 +74,8 @@ fn two_revisions_are_built_and_compared() {
     let told = String::from_utf8_lossy(&output.stderr);
     // What it finds in so short a time is left open.
     assert!(matches!(output.status.code(), Some(0 | 1 | 3 | 4)), "{told}");
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(table.contains("SHA-256 of the binaries: base "), "{table}");
     for (side, revision) in [("base", "HEAD~2"), ("head", "HEAD~1")] {
         let commit = git(folder.path(), &["rev-parse", revision]);
         assert!(told.contains(&format!("building the {side}: {revision} ({})", &commit[..10])), "{told}");
@@ -85,6 +88,51 @@ fn two_revisions_are_built_and_compared() {
     assert!(base.ends_with("/base") && head.ends_with("/head") && base.len() == head.len(), "{started:?}");
     assert!(!Path::new(base).exists() && !Path::new(head).exists(), "{started:?}");
     assert_clean(&folder);
+}
+
+#[test]
+fn two_revisions_that_build_the_same_binary_are_not_measured() {
+    let Some(folder) = repository() else { return };
+    git(folder.path(), &["reset", "--quiet", "--hard", "HEAD~1"]);
+    fs::write(folder.path().join("README"), "words").unwrap();
+    git(folder.path(), &["add", "--all"]);
+    git(folder.path(), &["commit", "--quiet", "--message", "words"]);
+    let place = tempfile::tempdir().unwrap();
+    let path = |name: &str| place.path().join(name).display().to_string();
+    let (json, markdown, html, history, suite) =
+        (path("a.json"), path("a.md"), path("a.html"), path("a.jsonl"), path("suite.toml"));
+    let cases =
+        "[[case]]\nservice = \"echo\"\nconnections = 3\n\n[[case]]\nservice = \"echo\"\nconnections = 5\n";
+    fs::write(&suite, cases).unwrap();
+    let files =
+        ["--json", &json, "--markdown", &markdown, "--html", &html, "--history", &history, "--suite", &suite];
+    // A commit against another, the working tree, and itself.
+    for head in [&["--head-rev", "HEAD"][..], &[], &["--head-rev", "HEAD~1"]] {
+        let output = compare(&folder, &[&["--base-rev", "HEAD~1"], head, &files[..]].concat());
+        let (stdout, stderr) =
+            (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{stdout}{stderr}");
+        let read = |path: &str| fs::read_to_string(path).unwrap();
+        let result: serde_json::Value = serde_json::from_str(&read(&json)).unwrap();
+        assert_eq!((&result["outcome"], &result["exit_code"]), (&"IDENTICAL".into(), &0.into()));
+        let hash = result["base_sha256"].as_str().unwrap();
+        assert_eq!((hash.len(), &result["head_sha256"]), (64, &hash.into()));
+        let cases = result["cases"].as_array().unwrap();
+        assert_eq!(cases.len(), 2);
+        assert!(cases.iter().all(|case| case["outcome"] == "IDENTICAL" && case["lives"] == 0), "{result}");
+        for text in [&stdout, &read(&markdown), &read(&html)] {
+            assert!(text.contains("IDENTICAL: both revisions build the same binary"), "{text}");
+            assert!(text.contains(&format!("base {hash}, head {hash}")), "{text}");
+        }
+        assert_eq!(read(&history), "");
+        assert!(!folder.path().join("started").exists(), "no server was started");
+        // What is built in the working tree is there.
+        assert_eq!(folder.path().join("server").exists(), head.is_empty());
+        if head.is_empty() {
+            fs::remove_file(folder.path().join("server")).unwrap();
+        }
+        assert_clean(&folder);
+    }
 }
 
 #[test]

@@ -84,18 +84,18 @@ fn http_tells_what_is_wrong_and_where() {
         let address = http_server(move |number| Some(replies[number.min(3) as usize].clone()));
         let arguments = ["run", &format!("http={address}"), "-w", "0", "-d", "5", "-n", "20"];
         let complaint = complaint(&arguments, 3);
-        assert!(complaint.contains("1 wrong replies") && complaint.contains(told), "{complaint}");
+        assert!(complaint.contains("1 wrong reply") && complaint.contains(told), "{complaint}");
     }
 }
 
 #[test]
 fn http_without_a_certain_end_is_an_error_and_so_is_a_connection_that_ends() {
-    let address = http_server(|_| Some("HTTP/1.1 200 OK\r\n\r\nhello".to_owned()));
+    let address = http_server(|_| Some(page("hello").replace("Content-Length: 5", "Content-Length: 5, 6")));
     let told = complaint(&["run", &format!("http={address}"), "-w", "0", "-n", "9"], 3);
-    assert!(told.contains("1 wrong replies") && told.contains("without Content-Length"), "{told}");
+    assert!(told.contains("1 wrong reply") && told.contains("two values"), "{told}");
     let address = http_server(|number| (number < 10).then(|| page("hello")));
     let told = complaint(&["run", &format!("http={address}"), "-w", "0", "-n", "20"], 3);
-    assert!(told.contains("1 connections closed by the peer"), "{told}");
+    assert!(told.contains("1 connection closed by the peer"), "{told}");
     // Announced, and then in the middle of a reply.
     let address = serve(|mut stream| {
         stream.read_exact(&mut [0; 16]).unwrap();
@@ -104,7 +104,64 @@ fn http_without_a_certain_end_is_an_error_and_so_is_a_connection_that_ends() {
         let _ = stream.read_to_end(&mut Vec::new());
     });
     let told = complaint(&["run", &format!("http={address}"), "-w", "0", "-n", "20"], 3);
-    assert!(told.contains("1 connections closed by the peer"), "{told}");
+    assert!(told.contains("1 connection closed by the peer"), "{told}");
+}
+
+#[test]
+fn http_replies_may_have_others_before_them_and_end_with_the_connection() {
+    let interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n";
+    let address = http_server(move |number| {
+        Some(if number % 2 == 0 { interim.repeat(3) + &page("hello") } else { page("hello") })
+    });
+    for command in ["run", "churn"] {
+        let output =
+            super::loadgen(&[command, &format!("http={address}"), "-w", "0", "-n", "50", "--json", "-"]);
+        let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!([&result["requests"], &result["errors"], &result["lost"]], [50, 0, 0], "{result}");
+    }
+    let address = http_server_that_ends(3, "HTTP/1.1 200 OK\r\n\r\nhello".to_owned());
+    let result = measure(&format!("http={address}"), &["-n", "31"]);
+    assert_eq!([&result["errors"], &result["lost"], &result["peer_closed"]], [0, 0, 0], "{result}");
+    assert_eq!(result["reopened"], 10, "{result}");
+    let address = http_server_that_ends(1, "HTTP/1.0 200 OK\r\n\r\nhello".to_owned());
+    let output = super::loadgen(&["churn", &format!("http={address}"), "-w", "0", "-n", "20", "--json", "-"]);
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!([&result["requests"], &result["errors"], &result["lost"]], [20, 0, 0], "{result}");
+    // One that is shorter than the first is wrong, and so is one that is reset.
+    let (count, shorter) = (AtomicU64::new(0), "HTTP/1.1 200 OK\r\n\r\nhello");
+    let address = serve(move |mut stream| {
+        let cut = usize::from(count.fetch_add(1, Ordering::Relaxed) == 2);
+        let _ = stream.read(&mut [0; 1024]);
+        stream.write_all(&shorter.as_bytes()[..shorter.len() - cut]).unwrap();
+    });
+    let told = complaint(&["run", &format!("http={address}"), "-w", "0", "-n", "5"], 3);
+    assert!(told.contains("1 wrong reply") && told.contains("a body of 4 bytes, the first had 5"), "{told}");
+    let address = http_server(|_| Some("HTTP/1.1 101 Switching Protocols\r\n\r\n".to_owned()));
+    let told = complaint(&["run", &format!("http={address}"), "-w", "0", "-n", "5"], 3);
+    assert!(told.contains("switches protocols"), "{told}");
+}
+
+#[test]
+fn http_names_the_host_as_a_uri_does() {
+    for (address, written) in
+        [("[::1]:0", "{address}"), ("[::1]:0", "::1:{port}"), ("[::1]:0", "[::1%1]:{port}")]
+    {
+        let Ok(listener) = TcpListener::bind(address) else { return };
+        let bound = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let stream = listener.accept().unwrap().0;
+            answer_lines(stream, b"\r\n\r\n", |_, request| {
+                assert_eq!(
+                    request,
+                    format!("GET / HTTP/1.1\r\nHost: [::1]:{}\r\n\r\n", bound.port()).as_bytes()
+                );
+                Some(page("hello").into_bytes())
+            });
+        });
+        let written =
+            written.replace("{address}", &bound.to_string()).replace("{port}", &bound.port().to_string());
+        measure(&format!("http={written}"), &["-n", "2"]);
+    }
 }
 
 /// A page, the last one of its connection.
@@ -308,17 +365,17 @@ fn said_of(usual: &'static str, other: &'static str, expect: &str) -> String {
 #[test]
 fn custom_counts_a_reply_that_is_another_once_and_shows_it() {
     let told = said_of("+PONG\r\n", "-ERR no such command\r\n", r"+PONG\r\n");
-    assert!(told.contains("1 wrong replies"), "{told}");
+    assert!(told.contains("1 wrong reply"), "{told}");
     assert!(told.contains("byte 21 of its replies is 0x2d, not 0x2b"), "{told}");
     assert!(told.contains(r"-ERR no such command\r\n"), "{told}");
     let told = said_of("+PONG\r\n", "+PONK\r\n", r"+PONG\r\n");
-    assert!(told.contains("1 wrong replies") && told.contains("byte 25 of its replies"), "{told}");
+    assert!(told.contains("1 wrong reply") && told.contains("byte 25 of its replies"), "{told}");
     let told = said_of("$1\r\n1\r\n", "$1\r\n1\n", r"${line}\r\n{line}\r\n");
-    assert!(told.contains("1 wrong replies"), "{told}");
+    assert!(told.contains("1 wrong reply"), "{told}");
     let told = said_of("-ERR\r\n", "-ERR\r\n", r"+PONG\r\n");
     assert!(told.contains("64 wrong replies"), "{told}");
     let told = said_of("fixed", "fiXed", "fixed");
-    assert!(told.contains("1 wrong replies") && told.contains("byte 17 of its replies"), "{told}");
+    assert!(told.contains("1 wrong reply") && told.contains("byte 17 of its replies"), "{told}");
 }
 
 /// What the tests of `--spawn` start: this very program, as a server with one thread for each connection. It tells TELL
@@ -436,7 +493,8 @@ fn a_spawned_server_ends_with_loadgen_however_that_ends() {
             .spawn()
             .unwrap();
         let (mut server, _) = told.accept().unwrap();
-        server.read_exact(&mut [0]).unwrap();
+        // The reply that shows that it is ready, and the first of the load.
+        server.read_exact(&mut [0; 2]).unwrap();
         let pid = loadgen.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
         server.read_to_end(&mut Vec::new()).unwrap();
@@ -494,9 +552,7 @@ fn real_servers() {
     ];
     for ([command, target], arguments) in runs {
         let program = command.split(' ').next().unwrap();
-        let is_there = |folder| std::path::Path::new(folder).join(program).exists();
-        if !std::env::var("PATH").unwrap().split(':').any(is_there) {
-            println!("{program} is not installed");
+        if !crate::skipped::is_installed(program, program) {
             continue;
         }
         let load = ["-c", "50", "-d", "8", "-n", "50000", "--spawn", command];

@@ -24,7 +24,7 @@ fn an_echo_server_that_says_where_it_listens() {
 }
 
 /// As `--server` takes it.
-fn server(name: &str, how: &str) -> String {
+pub fn server(name: &str, how: &str) -> String {
     let program = std::env::current_exe().unwrap();
     let test = "versus::an_echo_server_that_says_where_it_listens";
     format!(

@@ -6,6 +6,7 @@
 //!                 └─────────────────────────────────────────────────────┘
 //! ```
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,9 +20,10 @@ use rand::rngs::SmallRng;
 use crate::address::Address;
 use crate::interval::{Intervals, Lane};
 use crate::load::{Amount, Shape, is_drained};
-use crate::plan::Plan;
+use crate::plan::{Agenda, Plan, Window};
 use crate::readiness::Readiness;
 use crate::record::Record;
+use crate::report::{counted, of_many};
 use crate::run::Driver;
 use crate::shortage;
 use crate::stream::Stream;
@@ -77,6 +79,12 @@ pub struct ChatLoad {
     buffer: Box<[u8]>,
     /// The line that is being said.
     line: Vec<u8>,
+    /// A member has about so many bytes of its lines at once.
+    out_bytes_max: usize,
+    /// So many lines are kept that have neither come to everybody nor been given up.
+    lines_max: usize,
+    /// To whom a line comes, in a room of the usual size.
+    listeners: usize,
     /// Members with lines that have not been written yet.
     dirty: Vec<usize>,
     /// The end of an open loop's window.
@@ -103,12 +111,22 @@ struct Member {
     /// What the socket has not taken.
     out: Vec<u8>,
     out_at: usize,
+    /// Lines whose text has not been made; they come after that.
+    waiting: VecDeque<Unsaid>,
     /// So many lines, the newest, have not been offered to the socket.
     fresh: usize,
     /// The socket was full; it tells when it is not.
     is_blocked: bool,
     /// Set by the first write that the socket refused. Until then writability would only wake the loop for nothing.
     watches_writability: bool,
+}
+
+/// A line of which no text was made.
+struct Unsaid {
+    sequence: u64,
+    size: usize,
+    planned_ns: Option<u64>,
+    counts: bool,
 }
 
 /// How far a member has come.
@@ -144,6 +162,9 @@ impl ChatLoad {
             end_ns: u64::MAX,
             heard_ns: 0,
             intervals: Intervals::default(),
+            out_bytes_max: shape.budget.bytes_each(seating.senders * shape.connections),
+            lines_max: lines_max(seating.members / seating.rooms) * shape.connections / seating.rooms,
+            listeners: seating.listeners(),
             shape,
         };
         for index in 0..load.shape.connections {
@@ -195,6 +216,7 @@ impl ChatLoad {
             notice: Vec::new(),
             out,
             out_at: 0,
+            waiting: VecDeque::new(),
             fresh: 0,
             is_blocked: false,
             watches_writability: false,
@@ -271,6 +293,18 @@ impl ChatLoad {
     }
 
     fn look(&mut self, now_ns: u64) {
+        // Lines that are given up before their text was made are never said.
+        let timeout_ns = self.shape.timeout.as_nanos() as u64;
+        for member in &mut self.members {
+            let is_overdue = |line: &Unsaid| {
+                line.planned_ns.is_some_and(|planned_ns| planned_ns.saturating_add(timeout_ns) <= now_ns)
+            };
+            while member.waiting.front().is_some_and(is_overdue)
+                && let Some(line) = member.waiting.pop_front()
+            {
+                self.ledger.record.unsent += u64::from(line.counts);
+            }
+        }
         for room in &mut self.rooms {
             room.lose_overdue(now_ns, &self.speech, &mut self.ledger);
         }
@@ -281,24 +315,67 @@ impl ChatLoad {
         self.rooms.iter_mut().for_each(Room::begin_window);
     }
 
+    /// Takes the lines that are due now, from each sender in its turn.
+    fn say_due(&mut self, agenda: &mut Agenda<'_>, turn: &mut usize, now_ns: u64) {
+        // What was due so long ago that it is overdue is given up as it is, however much that is.
+        let skipped = agenda.skip(now_ns.saturating_sub(self.shape.timeout.as_nanos() as u64));
+        self.give_up_unsaid(skipped, 0);
+        for _ in 0..DUE_MAX {
+            if agenda.next_ns() > now_ns || self.senders.is_empty() {
+                return;
+            }
+            let (planned_ns, counts) = agenda.take();
+            if counts && !self.ledger.is_counting {
+                self.begin_window();
+            }
+            let (room, place) = self.senders[*turn % self.senders.len()];
+            *turn += 1;
+            if self.ledger.lines >= self.lines_max {
+                self.give_up_unsaid(u64::from(counts), u64::from(counts));
+                let most = self.lines_max;
+                let words = || format!("{most} lines have not come to everybody, and no more can be kept");
+                self.ledger.record.note_error(words);
+            } else {
+                self.enqueue(room, place, Some(planned_ns));
+            }
+        }
+    }
+
+    /// So many lines are never said, of which so many because the server did not take others before: nobody gets them.
+    fn give_up_unsaid(&mut self, lines: u64, unsent: u64) {
+        self.ledger.record.requests += lines;
+        self.ledger.record.unsent += unsent;
+        self.ledger.record.lose(lines * self.listeners as u64, true);
+    }
+
     fn enqueue(&mut self, room: usize, place: usize, planned_ns: Option<u64>) {
         let size = self.shape.sizes.draw(&mut self.random);
         let sequence = self.rooms[room].say(place, size, planned_ns, &mut self.ledger);
-        let number = self.rooms[room].first() + place;
-        let index = number - self.first;
+        let index = self.rooms[room].first() + place - self.first;
         let member = &mut self.members[index];
-        self.line.clear();
-        if self.dialect.adds_names() {
-            self.speech.say(number, sequence, size, &mut self.line);
-        } else {
-            self.speech.tell(number, sequence, size, &mut self.line);
-        }
-        self.dialect.say(&self.line, &member.room_name, &mut member.out);
-        member.receipts_due += u64::from(self.dialect.has_receipts());
+        member.waiting.push_back(Unsaid { sequence, size, planned_ns, counts: self.ledger.is_counting });
         if member.fresh == 0 {
             self.dirty.push(index);
         }
         member.fresh += 1;
+    }
+
+    /// Makes the text of lines whose turn it is: as much as is worth a write.
+    fn make(&mut self, index: usize) {
+        let number = self.first + index;
+        let member = &mut self.members[index];
+        while member.out.len() < self.out_bytes_max
+            && let Some(Unsaid { sequence, size, .. }) = member.waiting.pop_front()
+        {
+            self.line.clear();
+            if self.dialect.adds_names() {
+                self.speech.say(number, sequence, size, &mut self.line);
+            } else {
+                self.speech.tell(number, sequence, size, &mut self.line);
+            }
+            self.dialect.say(&self.line, &member.room_name, &mut member.out);
+            member.receipts_due += u64::from(self.dialect.has_receipts());
+        }
     }
 
     /// Writes for each member with lines that have not been offered to its socket.
@@ -321,32 +398,37 @@ impl ChatLoad {
     }
 
     fn write_out(&mut self, index: usize) -> Result<()> {
-        let member = &mut self.members[index];
-        while member.out_at < member.out.len() {
-            match member.stream.write(&member.out[member.out_at..]) {
-                Ok(written) => member.out_at += written,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    member.is_blocked = true;
-                    self.ledger.record.blocked_writes += 1;
-                    if !std::mem::replace(&mut member.watches_writability, true) {
-                        let both = Interest::READABLE | Interest::WRITABLE;
-                        self.readiness.registry().reregister(&mut member.stream, Token(index), both)?;
+        loop {
+            let member = &mut self.members[index];
+            while member.out_at < member.out.len() {
+                match member.stream.write(&member.out[member.out_at..]) {
+                    Ok(written) => member.out_at += written,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        member.is_blocked = true;
+                        self.ledger.record.blocked_writes += 1;
+                        if !std::mem::replace(&mut member.watches_writability, true) {
+                            let both = Interest::READABLE | Interest::WRITABLE;
+                            self.readiness.registry().reregister(&mut member.stream, Token(index), both)?;
+                        }
+                        // What the socket has taken is not kept for ever.
+                        member.out.drain(..member.out_at);
+                        member.out_at = 0;
+                        return Ok(());
                     }
-                    // What the socket has taken is not kept for ever.
-                    member.out.drain(..member.out_at);
-                    member.out_at = 0;
-                    return Ok(());
-                }
-                Err(_) => {
-                    self.end(index);
-                    return Ok(());
+                    Err(_) => {
+                        self.end(index);
+                        return Ok(());
+                    }
                 }
             }
+            member.out.clear();
+            member.out_at = 0;
+            if member.waiting.is_empty() {
+                return Ok(());
+            }
+            self.make(index);
         }
-        member.out.clear();
-        member.out_at = 0;
-        Ok(())
     }
 
     fn read(&mut self) {
@@ -407,7 +489,7 @@ impl ChatLoad {
         partial.clear();
         partial.extend_from_slice(bytes);
         if bytes.len() > thing_bytes_max(&self.shape) {
-            let words = format!("{}: {} bytes without an end", self.nick(index), bytes.len());
+            let words = format!("{}: {} without an end", self.nick(index), counted(bytes.len(), "byte"));
             self.give_up(index, words);
         }
     }
@@ -519,6 +601,7 @@ impl ChatLoad {
     fn close(&mut self, index: usize) {
         let member = &mut self.members[index];
         member.is_open = false;
+        member.waiting.clear();
         // It cannot be watched any more, whatever the answer.
         let _ = self.readiness.registry().deregister(&mut member.stream);
         member.fresh = 0;
@@ -551,10 +634,20 @@ impl ChatLoad {
             if missing > 0 {
                 let nick = self.speech.nick(self.rooms[member.room].first() + member.place);
                 self.ledger.record.lost += missing;
-                self.ledger.record.note_error(|| format!("{nick}: {missing} lines were not answered"));
+                let lines = of_many(missing, "line");
+                self.ledger.record.note_error(|| format!("{nick}: {lines} had no answer"));
             }
         }
     }
+}
+
+/// What lines of all rooms may take that have not come to everybody.
+const LINES_BYTES_MAX: usize = 128 << 20;
+
+/// So many lines of rooms of so many members that is.
+pub fn lines_max(members: usize) -> usize {
+    // Each keeps a bit for every member, and has about so much beside.
+    LINES_BYTES_MAX / (members / 8 + 128)
 }
 
 /// The longest thing that a server may say: a line, and what stands beside it.
@@ -584,12 +677,16 @@ impl Driver for ChatLoad {
         self.intervals.begin(began_ns);
         self.ledger.roomy.clone_from(&self.senders);
         let mut look_ns = began_ns + self.look_interval_ns();
+        let mut is_first = true;
         loop {
             let now_ns = self.readiness.now_ns();
             self.intervals.cut(&mut self.ledger.record, now_ns);
-            if now_ns >= end_ns || stop() {
+            // However short the time, something is asked in it.
+            let is_over = now_ns >= end_ns && !is_first;
+            if is_over || stop() {
                 left = 0;
             }
+            is_first = false;
             if now_ns >= look_ns {
                 self.look(now_ns);
                 look_ns = now_ns + self.look_interval_ns();
@@ -625,49 +722,26 @@ impl Driver for ChatLoad {
         &mut self,
         plan: &mut Plan,
         warmup: Duration,
-        window: Amount,
+        amount: Amount,
         stop: &dyn Fn() -> bool,
-    ) -> Result<Duration> {
+    ) -> Result<Option<Window>> {
         let base_ns = self.readiness.now_ns();
-        let begin_ns = base_ns + warmup.as_nanos() as u64;
-        let (mut end_ns, mut left) = match window {
-            Amount::Time(time) => (begin_ns + time.as_nanos() as u64, u64::MAX),
-            Amount::Requests(requests) => (u64::MAX, requests),
-        };
+        let mut agenda = Agenda::new(plan, base_ns, warmup, amount);
         // What is planned just before the end may be sent just after it.
-        self.end_ns = end_ns.saturating_add(1_000_000);
-        self.intervals.begin(begin_ns);
+        self.end_ns = agenda.end_ns().saturating_add(1_000_000);
+        self.intervals.begin(agenda.begin_ns());
         let mut look_ns = base_ns + self.look_interval_ns();
-        let mut last_ns = begin_ns;
         let mut turn = 0;
         loop {
             let now_ns = self.readiness.now_ns();
             self.intervals.cut(&mut self.ledger.record, now_ns);
             if stop() {
-                end_ns = end_ns.min(now_ns);
+                agenda.end_at(now_ns);
             }
-            for _ in 0..DUE_MAX {
-                let planned_ns = base_ns + plan.next_ns();
-                let is_due = planned_ns <= now_ns && planned_ns < end_ns && left > 0;
-                if !is_due || self.senders.is_empty() {
-                    break;
-                }
-                if planned_ns >= begin_ns {
-                    if !self.ledger.is_counting {
-                        self.begin_window();
-                    }
-                    left -= 1;
-                }
-                last_ns = planned_ns;
-                let (room, place) = self.senders[turn % self.senders.len()];
-                self.enqueue(room, place, Some(planned_ns));
-                turn += 1;
-                plan.advance();
-            }
+            self.say_due(&mut agenda, &mut turn, now_ns);
             self.write()?;
             self.ledger.roomy.clear();
-            let next_ns = base_ns + plan.next_ns();
-            let is_over = next_ns >= end_ns || left == 0 || self.senders.is_empty();
+            let is_over = agenda.is_over() || self.senders.is_empty();
             if is_over && self.ledger.unsettled == 0 {
                 break;
             }
@@ -675,14 +749,12 @@ impl Driver for ChatLoad {
                 self.look(now_ns);
                 look_ns = now_ns + self.look_interval_ns();
             }
-            let until_ns = if is_over { look_ns } else { next_ns.min(look_ns) };
+            let until_ns = if is_over { look_ns } else { agenda.next_ns().min(look_ns) };
             self.readiness.wait_until(until_ns.min(self.intervals.end_ns()))?;
             self.read();
         }
         self.cool_down()?;
-        let is_whole = matches!(window, Amount::Time(_)) && !self.senders.is_empty();
-        let end_ns = if is_whole { end_ns } else { last_ns };
-        Ok(Duration::from_nanos(end_ns.saturating_sub(begin_ns)))
+        Ok(agenda.window())
     }
 
     fn take_record(&mut self) -> Record {

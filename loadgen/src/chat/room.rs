@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::record::{Record, note};
+use crate::report::counted;
 
 use super::counts::Counts;
 use super::places::Places;
@@ -19,6 +20,8 @@ pub struct Ledger {
     pub record: Record,
     /// Lines of the window that have neither come to everybody nor been given up.
     pub unsettled: u64,
+    /// Lines that are kept.
+    pub lines: usize,
     /// Senders (room and place in it) of lines that nobody is waited for any more: in a closed loop they may go on.
     pub roomy: Vec<(usize, usize)>,
     /// When something of the window last came or was sent.
@@ -32,7 +35,15 @@ pub struct Ledger {
 impl Ledger {
     pub fn new(timeout: Duration) -> Ledger {
         let record = new_record();
-        Ledger { record, unsettled: 0, roomy: Vec::new(), active_ns: 0, is_counting: false, timeout }
+        Ledger {
+            record,
+            unsettled: 0,
+            lines: 0,
+            roomy: Vec::new(),
+            active_ns: 0,
+            is_counting: false,
+            timeout,
+        }
     }
 
     pub fn take_record(&mut self) -> Record {
@@ -66,14 +77,9 @@ impl Ledger {
         self.active_ns = now_ns;
     }
 
-    /// So many deliveries of a line will not come any more. They waited for ever, and count as having taken the timeout.
+    /// So many deliveries of a line will not come any more.
     fn lose(&mut self, line: &Line, deliveries: usize) {
-        let timeout_ns = self.timeout.as_nanos() as u64;
-        self.record.lost += deliveries as u64;
-        note(&mut self.record.service_times, timeout_ns, deliveries as u64);
-        if line.planned_ns.is_some() {
-            note(&mut self.record.response_times, timeout_ns, deliveries as u64);
-        }
+        self.record.lose(deliveries as u64, line.planned_ns.is_some());
     }
 }
 
@@ -218,6 +224,7 @@ impl Room {
             is_flawed: false,
         });
         speaker.in_flight += 1;
+        ledger.lines += 1;
         if sequence >= speaker.counted_from {
             ledger.record.requests += 1;
             ledger.unsettled += 1;
@@ -317,7 +324,7 @@ impl Room {
         let words = || {
             let nick = speech.nick(self.first + place);
             match is_due {
-                true => format!("{nick}: the server says that {count} were sent its line, not {listeners}"),
+                true => format!("{nick}: the server says that its line was sent to {count}, not {listeners}"),
                 false => format!("{nick}: the server says of a line that was not said who was sent it"),
             }
         };
@@ -350,7 +357,7 @@ impl Room {
                 Some(at) => {
                     format!("{}: byte {at} of {whose} is {:#04x}, not {:#04x}", nick(), line[at], due[at])
                 }
-                None => format!("{}: {whose} has {} bytes, not {}", nick(), line.len(), due.len()),
+                None => format!("{}: {whose} has {}, not {}", nick(), counted(line.len(), "byte"), due.len()),
             }
         };
         ledger.fault(counts, |counts| &mut counts.corrupted, words);
@@ -459,6 +466,7 @@ impl Room {
         while speaker.lines.front().is_some_and(|line| line.is_settled) {
             speaker.lines.pop_front();
             speaker.first += 1;
+            ledger.lines -= 1;
         }
     }
 }

@@ -16,10 +16,11 @@ use super::Close;
 use crate::address::{Address, Peer};
 use crate::exchange::{Exchange, Fault, Progress};
 use crate::interval::{Intervals, Lane};
-use crate::load::{Amount, Shape};
-use crate::plan::Plan;
+use crate::load::{Amount, Budget, Shape};
+use crate::plan::{Agenda, Plan, Window};
 use crate::readiness::Readiness;
-use crate::record::{Record, note};
+use crate::record::{LOST_NS, Record, note};
+use crate::report::counted;
 use crate::run::Driver;
 use crate::shortage::{self, Shortage};
 use crate::stream::Stream;
@@ -29,6 +30,14 @@ const READ_BYTES_MAX: usize = 64 * 1024;
 
 /// Connects that begin in one turn. Each takes some microseconds, in which replies that have come wait to be read.
 const DUE_MAX: usize = 64;
+
+/// A connection takes as much memory as so many requests on a connection that stays.
+const CONNS_SHARE: usize = 16;
+
+/// So many connections may be in progress.
+pub fn conns_max(budget: Budget) -> usize {
+    budget.requests / CONNS_SHARE
+}
 
 /// Between two looks at a unix listener with a full backlog: the kernel does not tell when there is room again.
 const BACKLOG_PATIENCE_NS: u64 = 1_000_000;
@@ -64,9 +73,10 @@ struct Conn<S> {
     state: S,
     /// What is still to come of what the server says first.
     preamble_left: usize,
-    /// The request, as far as the socket has not taken it.
+    /// What was made of the request, as far as the socket has not taken it, and how much that was; none if that is all.
     out: Vec<u8>,
     out_at: usize,
+    made_at: Option<usize>,
     size: usize,
     /// `None` in a closed loop.
     planned_ns: Option<u64>,
@@ -76,6 +86,13 @@ struct Conn<S> {
     is_wrong: bool,
     /// It belongs to the window.
     counts: bool,
+}
+
+impl<S> Conn<S> {
+    /// The socket has taken all of the request.
+    fn is_written(&self) -> bool {
+        self.made_at.is_none() && self.out_at == self.out.len()
+    }
 }
 
 /// Why a connection has no reply.
@@ -132,13 +149,18 @@ impl<E: Exchange> ChurnLoad<E> {
 
     /// Begins a connection: from here its service time counts.
     fn begin(&mut self, planned_ns: Option<u64>, counts: bool) {
+        self.record.requests += u64::from(counts);
+        if self.in_progress >= conns_max(self.shape.budget) {
+            self.record.unsent += u64::from(counts);
+            self.record.lose(u64::from(counts), planned_ns.is_some());
+            let most = self.in_progress;
+            self.record.note_error(|| format!("{most} connections are in progress, and no more can be kept"));
+            return;
+        }
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let size = self.shape.sizes.draw(&mut self.random);
-        let mut state = self.exchange.open(number);
-        let mut out = Vec::new();
-        self.exchange.request(&mut state, size, &mut out);
+        let state = self.exchange.open(number);
         let sent_ns = self.readiness.now_ns();
-        self.record.requests += u64::from(counts);
         if let Some(planned_ns) = planned_ns.filter(|_| counts) {
             note(&mut self.record.send_lags, sent_ns.saturating_sub(planned_ns), 1);
             self.record.sent_in_time += u64::from(sent_ns <= self.end_ns);
@@ -149,8 +171,9 @@ impl<E: Exchange> ChurnLoad<E> {
             is_connected: false,
             state,
             preamble_left: self.exchange.preamble().len(),
-            out,
+            out: Vec::new(),
             out_at: 0,
+            made_at: Some(0),
             size,
             planned_ns,
             sent_ns,
@@ -184,9 +207,9 @@ impl<E: Exchange> ChurnLoad<E> {
             conn.stream = Some(stream);
             self.connected(index);
             let Some(conn) = &mut self.conns[index] else { return };
-            let Some(stream) = &mut conn.stream else { return };
             // Writability is of interest to those alone who have something left to write.
-            let interest = if conn.out_at < conn.out.len() { both } else { Interest::READABLE };
+            let interest = if conn.is_written() { Interest::READABLE } else { both };
+            let Some(stream) = &mut conn.stream else { return };
             self.readiness.registry().register(stream, Token(index), interest)
         } else {
             let registered = self.readiness.registry().register(&mut stream, Token(index), both);
@@ -224,18 +247,27 @@ impl<E: Exchange> ChurnLoad<E> {
     }
 
     fn write(&mut self, index: usize) {
+        let bytes_max = self.shape.budget.bytes_each(self.in_progress);
         let Some(conn) = &mut self.conns[index] else { return };
         let Some(stream) = &mut conn.stream else { return };
-        while conn.out_at < conn.out.len() {
-            match stream.write(&conn.out[conn.out_at..]) {
-                Ok(written) => conn.out_at += written,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.record.blocked_writes += 1;
-                    return;
+        loop {
+            while conn.out_at < conn.out.len() {
+                match stream.write(&conn.out[conn.out_at..]) {
+                    Ok(written) => conn.out_at += written,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        self.record.blocked_writes += 1;
+                        return;
+                    }
+                    Err(error) => return self.fail(index, Failure::Broken(error)),
                 }
-                Err(error) => return self.fail(index, Failure::Broken(error)),
             }
+            conn.out.clear();
+            conn.out_at = 0;
+            let Some(at) = conn.made_at else { return };
+            let is_whole =
+                self.exchange.request_part(&mut conn.state, conn.size, at, bytes_max, &mut conn.out);
+            conn.made_at = if is_whole { None } else { Some(at + conn.out.len()) };
         }
     }
 
@@ -322,7 +354,8 @@ impl<E: Exchange> ChurnLoad<E> {
             if unasked > 0 {
                 record.unasked_bytes += unasked as u64;
                 record.note_error(|| {
-                    format!("connection {}: {unasked} bytes came that nobody asked for", conn.number)
+                    let unasked = counted(unasked, "byte");
+                    format!("connection {}: {unasked} came that nobody asked for", conn.number)
                 });
             }
             self.answered(index, now_ns);
@@ -393,11 +426,11 @@ impl<E: Exchange> ChurnLoad<E> {
             }
             Failure::Ended => {
                 record.peer_closed += 1;
-                format!("the server closed it after {} bytes of the reply", conn.reply_bytes)
+                format!("the server closed it after {} of the reply", counted(conn.reply_bytes, "byte"))
             }
             Failure::Broken(error) => {
                 counts.reset += 1;
-                format!("{error} after {} bytes of the reply", conn.reply_bytes)
+                format!("{error} after {} of the reply", counted(conn.reply_bytes, "byte"))
             }
             Failure::TimedOut => {
                 counts.timed_out += 1;
@@ -405,13 +438,11 @@ impl<E: Exchange> ChurnLoad<E> {
                 format!("{what} within {timeout:?}")
             }
         };
-        record.note_error(|| format!("connection {}: {words}", conn.number));
-        record.lost += 1;
-        let timeout_ns = timeout.as_nanos() as u64;
-        note(&mut record.service_times, timeout_ns, 1);
-        if conn.planned_ns.is_some() {
-            note(&mut record.response_times, timeout_ns, 1);
+        if !conn.is_connected {
+            note(&mut record.churn.get_or_insert_default().connect_times, LOST_NS, 1);
         }
+        record.note_error(|| format!("connection {}: {words}", conn.number));
+        record.lose(1, conn.planned_ns.is_some());
     }
 
     /// Takes a connection out. Its stream, closed with it, leaves the poll by itself.
@@ -464,12 +495,16 @@ impl<E: Exchange<Conn: Send> + Send> Driver for ChurnLoad<E> {
         };
         self.intervals.begin(0);
         let mut look_ns = self.look_interval_ns();
+        let mut is_first = true;
         loop {
             let now_ns = self.readiness.now_ns();
             self.intervals.cut(&mut self.record, now_ns);
-            if now_ns >= end_ns || stop() {
+            // However short the time, something is asked in it.
+            let is_over = now_ns >= end_ns && !is_first;
+            if is_over || stop() {
                 left = 0;
             }
+            is_first = false;
             // Not more at once than have their turn before they are read: those that fail at once leave room too.
             let room = self.shape.connections.saturating_sub(self.in_progress).min(DUE_MAX);
             let fresh = left.min(room as u64);
@@ -492,42 +527,35 @@ impl<E: Exchange<Conn: Send> + Send> Driver for ChurnLoad<E> {
         &mut self,
         plan: &mut Plan,
         warmup: Duration,
-        window: Amount,
+        amount: Amount,
         stop: &dyn Fn() -> bool,
-    ) -> Result<Duration> {
-        let warmup_ns = warmup.as_nanos() as u64;
-        let (mut end_ns, mut left) = match window {
-            Amount::Time(time) => (warmup_ns.saturating_add(time.as_nanos() as u64), u64::MAX),
-            Amount::Requests(requests) => (u64::MAX, requests),
-        };
+    ) -> Result<Option<Window>> {
         self.readiness.restart_clock();
-        self.intervals.begin(warmup_ns);
+        let mut agenda = Agenda::new(plan, 0, warmup, amount);
+        self.intervals.begin(agenda.begin_ns());
         // What is planned just before the end may be sent just after it.
-        self.end_ns = end_ns.saturating_add(1_000_000);
+        self.end_ns = agenda.end_ns().saturating_add(1_000_000);
         let mut look_ns = self.look_interval_ns();
-        let mut last_ns = warmup_ns;
         loop {
             let now_ns = self.readiness.now_ns();
             self.intervals.cut(&mut self.record, now_ns);
             if stop() {
-                end_ns = end_ns.min(now_ns);
+                agenda.end_at(now_ns);
             }
+            // What was due so long ago that it is overdue is given up as it is, however much that is.
+            let skipped = agenda.skip(now_ns.saturating_sub(self.shape.timeout.as_nanos() as u64));
+            self.record.requests += skipped;
+            self.record.lose(skipped, true);
             let mut due = 0;
-            while plan.next_ns() <= now_ns && plan.next_ns() < end_ns && left > 0 && due < DUE_MAX {
-                let planned_ns = plan.next_ns();
-                let counts = planned_ns >= warmup_ns;
-                left -= u64::from(counts);
-                last_ns = planned_ns;
+            while agenda.next_ns() <= now_ns && due < DUE_MAX {
+                let (planned_ns, counts) = agenda.take();
                 self.begin(Some(planned_ns), counts);
-                plan.advance();
                 due += 1;
             }
-            let is_over = plan.next_ns() >= end_ns || left == 0;
-            if is_over && self.record.unresolved() == 0 {
-                let end_ns = if matches!(window, Amount::Time(_)) { end_ns } else { last_ns };
-                return Ok(Duration::from_nanos(end_ns.saturating_sub(warmup_ns)));
+            if agenda.is_over() && self.record.unresolved() == 0 {
+                return Ok(agenda.window());
             }
-            self.turn(&mut look_ns, if is_over { u64::MAX } else { plan.next_ns() })?;
+            self.turn(&mut look_ns, agenda.next_ns())?;
         }
     }
 

@@ -10,7 +10,7 @@ use std::env;
 use std::fmt::Write as _;
 use std::fs;
 use std::hint::black_box;
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -33,8 +33,9 @@ use super::{Metric, Outcome, Setting, rules, timed_findings};
 use crate::cli::Compare;
 use crate::embedded::{SLOWED, count_to};
 use crate::machine::{Host, now};
+use crate::message::message;
 use crate::os;
-use crate::output::Output;
+use crate::output::{Output, Written};
 use crate::placement::Placement;
 use crate::report::json;
 use crate::{Usage, report};
@@ -227,8 +228,8 @@ impl Drop for Hog {
 
 /// Calibrates, and shows what came of it.
 pub fn calibrate(asked: &Compare, stop: &AtomicBool) -> Result<ExitCode> {
-    let [json, markdown] = Output::open_all([asked.json.as_deref(), asked.markdown.as_deref()])
-        .map_err(|error| Usage(format!("{error:#}")))?;
+    let ([json, markdown], shown) =
+        Output::open_all([("--json", asked.json.as_deref()), ("--markdown", asked.markdown.as_deref())])?;
     let (date, conditions, runs) = if asked.recorded.is_empty() {
         let placement = Placement::choose()?;
         let conditions = Conditions {
@@ -257,9 +258,11 @@ pub fn calibrate(asked: &Compare, stop: &AtomicBool) -> Result<ExitCode> {
         runs,
     };
     let text = calibration.markdown();
-    report::write(json, |out| json::write(out, &calibration))?;
-    report::write(markdown, |out| out.write_all(text.as_bytes()))?;
-    io::stdout().write_all(text.as_bytes()).context("writing to standard output")?;
+    let mut written = Written::default();
+    written.add(report::write(json, |out| json::write(out, &calibration)));
+    written.add(report::write(markdown, |out| out.write_all(text.as_bytes())));
+    written.add(shown.print(&text));
+    written.all()?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -296,8 +299,8 @@ fn measure(asked: &Compare, placement: &Placement, stop: &AtomicBool) -> Result<
     for (index, &kind) in kinds.iter().enumerate() {
         let run = calibrator.run(kind, random.random(), stop)?;
         if !asked.quiet {
-            eprintln!(
-                "loadgen: run {} of {}, {}: {} {:+.2} % [{:+.2} {:+.2}] after {:.0} s",
+            message!(
+                "run {} of {}, {}: {} {:+.2} % [{:+.2} {:+.2}] after {:.0} s",
                 index + 1,
                 kinds.len(),
                 kind.words(),

@@ -27,7 +27,7 @@ use super::case::{Case, Side};
 use crate::placement::Placement;
 use crate::run::Watch;
 use crate::stream::Stream;
-use crate::trial::verified;
+use crate::trial::{lock_step, verified};
 
 /// Requests of the first life. They also grow what a server grows to its size.
 const REQUESTS: u64 = 500;
@@ -173,6 +173,8 @@ impl<'a> Lives<'a> {
     /// None of them has begun.
     pub fn new(case: &Case, placement: &'a Placement, stop: &'a AtomicBool) -> Lives<'a> {
         let mut case = case.clone();
+        let start_timeout = case.run.options.start_timeout().max(SLOW_TIMEOUT);
+        case.run.options.start_timeout = Some(start_timeout);
         case.run.options.timeout = Some(SLOW_TIMEOUT);
         Lives { case, placement, stop, more: OnceCell::new() }
     }
@@ -200,7 +202,7 @@ impl<'a> Lives<'a> {
         let started = self.case.start(side, &folder.prefix()?, self.stop);
         self.placement.pin_loadgen()?;
         let (mut server, run) = started.context("under valgrind")?;
-        let run = Case::lock_step(&run, requests);
+        let run = lock_step(&run, requests);
         let driven = verified(&run, &mut server, Watch::nobody(), self.stop);
         let (_, measured) = driven.context("under valgrind")?;
         // It writes its files when it ends. In calls that valgrind does not know to block, such as io_uring_enter, it holds

@@ -8,8 +8,9 @@ use serde::Serialize;
 use crate::Usage;
 use crate::cli::Run;
 use crate::report::figures;
-use crate::server::{CommandLine, PORT, Server, find_port};
+use crate::server::{CommandLine, PORT, Ready, Server, find_port};
 use crate::service::Service;
+use crate::trial::first_reply;
 
 /// Whose server it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -77,27 +78,15 @@ impl Case {
     pub fn start(&self, side: Side, prefix: &str, stop: &AtomicBool) -> Result<(Server, Run)> {
         let port = find_port();
         let run = self.run_at(port).map_err(Usage)?;
-        let text = format!("{prefix}{}", self.command(side)).replace(PORT, &port.to_string());
-        let command: CommandLine =
-            text.parse().map_err(|words: String| Usage(format!("the command {text:?} {words}")))?;
-        let server =
-            Server::start_silent(&command, &run.options.target.address, run.options.start_timeout(), stop)?;
+        let text = self.command(side).replace(PORT, &port.to_string());
+        let command = text.parse().and_then(|command: CommandLine| command.under(prefix));
+        let command = command.map_err(|words: String| Usage(format!("the command {text:?} {words}")))?;
+        let (address, timeout) = (&run.options.target.address, run.options.start_timeout());
+        let first_reply = first_reply(&run);
+        let ready = Ready { address, first_reply: &first_reply, timeout, stop };
+        let server = Server::start_silent(&command, &ready)?;
+        drop(first_reply);
         Ok((server, run))
-    }
-
-    /// The same requests one after the other, so that each run of them is the same work: one connection, and one request in
-    /// flight. Of a room one member talks and another hears.
-    pub fn lock_step(run: &Run, requests: u64) -> Run {
-        let mut run = run.clone();
-        run.connections = if run.options.target.service == Service::Chat { 2 } else { 1 };
-        run.rate = None;
-        run.pacing.depth = 1;
-        run.options.rooms = run.options.rooms.map(|_| 1);
-        run.options.senders = run.options.senders.map(|_| 1);
-        run.options.threads = 1;
-        run.options.requests = Some(requests);
-        run.options.warmup = std::time::Duration::ZERO;
-        run
     }
 }
 

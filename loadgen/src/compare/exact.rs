@@ -17,7 +17,7 @@ use super::{Changed, Culprit, Finding, Metric, Outcome};
 use crate::placement::Placement;
 use crate::run::Watch;
 use crate::syscalls::{self, SystemCalls};
-use crate::trial::verified;
+use crate::trial::{lock_step, verified};
 
 /// Counts of each side: as few as tell, because some servers are the same each time, and no more.
 const REPEATS: RangeInclusive<usize> = 2..=6;
@@ -160,7 +160,7 @@ fn system_calls(
     let started = case.start(side, "", stop);
     placement.pin_loadgen()?;
     let (mut server, run) = started.with_context(|| named(side))?;
-    let run = Case::lock_step(&run, WARMUP_REQUESTS);
+    let run = lock_step(&run, WARMUP_REQUESTS);
     let watch = Watch { counts_system_calls: true, ..Watch::nobody() };
     let (_, measured) = verified(&run, &mut server, watch, stop).with_context(|| named(side))?;
     measured.system_calls.context("they were not counted")

@@ -105,6 +105,9 @@ impl Finding {
 impl CaseResult {
     /// How much was measured.
     fn effort(&self) -> String {
+        if self.outcome == Outcome::Identical {
+            return "not measured".into();
+        }
         let mut words = Vec::new();
         if self.lives > 0 {
             let lives = if self.lives == 1 { "1 life".into() } else { format!("{} lives", self.lives) };
@@ -165,6 +168,12 @@ impl Compared {
         format!("{} against {}", side(&self.head, &self.head_commit), side(&self.base, &self.base_commit))
     }
 
+    /// The SHA-256 of the binaries, as sha256sum prints them, if they were built for this.
+    fn hashes(&self) -> Option<String> {
+        let (base, head) = (self.base_sha256.as_ref()?, self.head_sha256.as_ref()?);
+        Some(format!("SHA-256 of the binaries: base {base}, head {head}"))
+    }
+
     /// By what it was judged.
     fn bounds(&self) -> String {
         format!(
@@ -182,6 +191,9 @@ impl Compared {
         let all =
             || self.cases.iter().flat_map(|case| case.findings.iter().map(move |finding| (case, finding)));
         let word = self.outcome;
+        if self.outcome == Outcome::Identical {
+            return format!("{word}: both revisions build the same binary, which was not measured");
+        }
         if self.outcome == Outcome::Pass {
             return format!(
                 "{word}: nothing of {} is worse by {} or more",
@@ -280,6 +292,8 @@ pub mod tests {
             head: "HEAD".into(),
             base_commit: Some("0123456789abcdef0123456789abcdef01234567".into()),
             head_commit: None,
+            base_sha256: Some("b".repeat(64)),
+            head_sha256: Some("c".repeat(64)),
             outcome: Outcome::Fail,
             exit_code: 1,
             margin: 0.02,
@@ -323,6 +337,11 @@ pub mod tests {
         compared.cases.remove(0);
         compared.outcome = Outcome::Pass;
         assert_eq!(compared.outcome_words(), "PASS: nothing of 2 figures is worse by 2 % or more");
+        compared.outcome = Outcome::Identical;
+        assert_eq!(
+            compared.outcome_words(),
+            "IDENTICAL: both revisions build the same binary, which was not measured"
+        );
         compared.outcome = Outcome::Inconclusive;
         compared.cases[0].findings[0].outcome = Outcome::Inconclusive;
         compared.cases[0].findings[0].why = Some("would need some 90 s more".into());

@@ -10,6 +10,9 @@
 //! something is to be built again, and takes one worktree for the other: a file that is older than the last build counts as
 //! built. So each worktree is made after the build of the one before, and the tree as it is, whose files may be older,
 //! is built where it always is, and never leaves anything for the worktrees or finds anything of theirs.
+//!
+//! What is measured is what the build made: of cargo the executable that its messages name, of anything else a file that
+//! was not there before.
 
 use std::env;
 use std::ffi::OsStr;
@@ -29,15 +32,22 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
 use crate::cli::Revisions;
-use crate::server::CommandLine;
+use crate::message::message;
+use crate::server::{CommandLine, command_of};
 use crate::service::Service;
 use crate::{Usage, os};
+
+use super::binary::{Cleared, sha256};
+use super::cargo::{Cargo, choose, executables};
 
 /// What stands for the binary that was built, in a command.
 pub const BINARY: &str = "{binary}";
 
 /// What builds a server of this repository. All its services are one feature, and no smaller one has the program.
 const BUILD: &str = "cargo build --release --locked -p tidewheel --no-default-features --features cli";
+
+/// What that makes.
+const BINARY_PATH: &str = "target/release/tidewheel";
 
 /// Between two looks at a build: the system does not tell that it has ended.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -56,7 +66,17 @@ pub struct Built {
     pub base_commit: Option<String>,
     /// `None` if it is not what any commit says.
     pub head_commit: Option<String>,
+    pub base_sha256: String,
+    pub head_sha256: String,
     _folder: TempDir,
+}
+
+/// A copy of what a build has made.
+struct Kept {
+    path: PathBuf,
+    sha256: String,
+    /// The file that it is a copy of, if that is the same file for each build.
+    shared: Option<PathBuf>,
 }
 
 /// Builds what is asked for of the repository around the current folder. All that can go wrong is the fault of what was
@@ -110,13 +130,15 @@ fn build_around(here: &Path, asked: &Revisions, quiet: bool, stop: &AtomicBool) 
         None => BUILD.parse().map_err(Usage)?,
     };
     let folder = tempfile::tempdir().context("a folder for what is built")?;
+    let (binary, is_default) = (asked.binary.as_deref(), asked.binary.is_none());
+    let binary = binary.unwrap_or(Path::new(BINARY_PATH));
     let workshop =
-        Workshop { repository: &repository, command, binary: &asked.binary, folder: folder.path(), stop };
+        Workshop { repository: &repository, command, binary, is_default, folder: folder.path(), stop };
     let target = repository.target();
     let _lock = target.as_deref().map(|target| workshop.lock(target)).transpose()?;
     let tell = |side: &str, label: &str| {
         if !quiet {
-            eprintln!("loadgen: building {side}: {label}");
+            message!("building {side}: {label}");
         }
     };
 
@@ -127,7 +149,7 @@ fn build_around(here: &Path, asked: &Revisions, quiet: bool, stop: &AtomicBool) 
         Some((head, commit)) => {
             let label = label(head, &commit);
             let built = if commit == base_commit {
-                workshop.keep("head", &base)?
+                workshop.keep("head", &base.path)?
             } else {
                 tell("the head", &label);
                 workshop.build_commit("head", &label, &commit, target.as_deref())?
@@ -140,13 +162,26 @@ fn build_around(here: &Path, asked: &Revisions, quiet: bool, stop: &AtomicBool) 
             (workshop.build_tree("head", &label)?, label, commit)
         }
     };
+    if let (Some(shared), true) = (&head.shared, base.shared == head.shared)
+        && base.sha256 == head.sha256
+        && head_commit.as_ref() != Some(&base_commit)
+    {
+        let words = format!(
+            "both builds made {}, with the same content, and the second may have taken it for up to date: have each build in its \
+             own folder (--binary PATH below it)",
+            shared.display()
+        );
+        return Err(Usage(words).into());
+    }
     Ok(Built {
-        base,
-        head,
+        base: base.path,
+        head: head.path,
         base_label,
         head_label,
         base_commit: Some(base_commit),
         head_commit,
+        base_sha256: base.sha256,
+        head_sha256: head.sha256,
         _folder: folder,
     })
 }
@@ -207,7 +242,8 @@ impl Repository {
 
     /// Where cargo puts what it builds in the working tree, if it is told that.
     fn own_target(&self) -> Option<PathBuf> {
-        env::var_os("CARGO_TARGET_DIR").map(|target| self.root.join(target))
+        let target = env::var_os("CARGO_TARGET_DIR").or_else(|| env::var_os("CARGO_BUILD_TARGET_DIR"));
+        target.map(|target| self.root.join(target))
     }
 }
 
@@ -244,6 +280,8 @@ struct Workshop<'a> {
     repository: &'a Repository,
     command: CommandLine,
     binary: &'a Path,
+    /// Nobody has asked for it.
+    is_default: bool,
     /// Where they are kept.
     folder: &'a Path,
     stop: &'a AtomicBool,
@@ -251,61 +289,83 @@ struct Workshop<'a> {
 
 impl Workshop<'_> {
     /// Builds a commit, where cargo is to build in this folder, and keeps the binary by this name.
-    fn build_commit(&self, name: &str, label: &str, commit: &str, target: Option<&Path>) -> Result<PathBuf> {
-        let worktree = Worktree::add(self.repository, self.folder.join(format!("{name}-tree")), commit)
+    fn build_commit(&self, name: &str, label: &str, commit: &str, target: Option<&Path>) -> Result<Kept> {
+        // All at the same place, which may be in the binary.
+        let worktree = Worktree::add(self.repository, self.folder.join("tree"), commit)
             .map_err(|told| Usage(format!("no worktree of {label}: {told}")))?;
-        self.run(&worktree.path, label, target)?;
-        // The worktree is new: what is there was built there, or is a part of the commit.
-        let in_target = target.and_then(|target| Some(target.join(self.binary.strip_prefix("target").ok()?)));
-        let places = [Some(worktree.path.join(self.binary)), in_target];
-        self.keep_first(name, label, places.into_iter().flatten())
+        self.build_in(&worktree.path, name, label, target)
     }
 
     /// Builds the working tree as it is, as whoever works on it does.
-    fn build_tree(&self, name: &str, label: &str) -> Result<PathBuf> {
-        self.run(&self.repository.root, label, None)?;
-        // What is elsewhere may be of long ago.
-        let in_target = self.binary.strip_prefix("target").ok().zip(self.repository.own_target());
-        let place = match in_target {
-            Some((rest, target)) => target.join(rest),
-            None => self.repository.root.join(self.binary),
-        };
-        self.keep_first(name, label, [place].into_iter())
+    fn build_tree(&self, name: &str, label: &str) -> Result<Kept> {
+        self.build_in(&self.repository.root, name, label, None)
     }
 
-    fn keep_first(
-        &self,
-        name: &str,
-        label: &str,
-        mut places: impl Iterator<Item = PathBuf>,
-    ) -> Result<PathBuf> {
-        let Some(found) = places.find(|place| place.is_file()) else {
+    /// Builds, and keeps what was built.
+    fn build_in(&self, tree: &Path, name: &str, label: &str, target: Option<&Path>) -> Result<Kept> {
+        let own_target = self.repository.own_target().filter(|_| tree == self.repository.root);
+        let in_target = target.map(Path::to_owned).or(own_target);
+        let in_target =
+            in_target.and_then(|target| Some(target.join(self.binary.strip_prefix("target").ok()?)));
+        let mut places = vec![tree.join(self.binary)];
+        places.extend(in_target.filter(|place| *place != places[0]));
+        let cleared = places.into_iter().map(Cleared::at).collect::<Result<Vec<_>, _>>().map_err(Usage)?;
+
+        let made = self.run(tree, label, target)?;
+        let chosen =
+            choose(&made, self.binary, self.is_default).map_err(|told| Usage(format!("{label}: {told}")))?;
+        // One that was built elsewhere, as in a container, is not here.
+        if let Some(executable) = chosen.filter(|executable| executable.is_file()) {
+            return self.keep(name, &executable);
+        }
+        let Some(found) = cleared.iter().find(|cleared| cleared.place.is_file()) else {
             let binary = self.binary.display();
-            let words = format!("{label} was built, but there is no {binary}: --binary PATH says what is");
+            let advice = match made.as_slice() {
+                [] if Cargo::of(self.command.words()).is_some() => "cargo has made no executable".to_owned(),
+                [] => "what was there before does not count".to_owned(),
+                made => {
+                    let made: Vec<_> = made.iter().map(|path| path.display().to_string()).collect();
+                    format!("cargo has made {}", made.join(", "))
+                }
+            };
+            let words = format!(
+                "{label} was built, but the build did not make {binary} ({advice}): --binary PATH says what it makes"
+            );
             return Err(Usage(words).into());
         };
-        self.keep(name, &found)
+        let kept = self.keep(name, &found.place)?;
+        Ok(Kept { shared: self.binary.is_absolute().then(|| found.place.clone()), ..kept })
     }
 
     /// A copy by this name.
-    fn keep(&self, name: &str, binary: &Path) -> Result<PathBuf> {
-        let kept = self.folder.join(name);
-        fs::copy(binary, &kept).with_context(|| format!("keeping {}", binary.display()))?;
-        Ok(kept)
+    fn keep(&self, name: &str, binary: &Path) -> Result<Kept> {
+        let path = self.folder.join(name);
+        let told = || format!("keeping {}", binary.display());
+        fs::copy(binary, &path).with_context(told)?;
+        let sha256 = sha256(&path).with_context(told)?;
+        Ok(Kept { path, sha256, shared: None })
     }
 
-    /// Runs the command. What it says is shown if it fails.
-    fn run(&self, tree: &Path, label: &str, target: Option<&Path>) -> Result<()> {
-        let log = self.folder.join("log");
+    /// Runs the command. What it says is shown if it fails. Returns the executables that cargo says it has made, if it is cargo.
+    fn run(&self, tree: &Path, label: &str, target: Option<&Path>) -> Result<Vec<PathBuf>> {
+        let [log, messages] = ["log", "messages"].map(|name| self.folder.join(name));
         let said = File::create(&log).context("a file for what the build says")?;
-        let mut command = self.command.command();
-        command.current_dir(tree).stdin(Stdio::null()).stderr(said.try_clone()?).stdout(said);
+        let cargo = Cargo::of(self.command.words());
+        let (mut command, stdout) = match &cargo {
+            Some(cargo) => {
+                let messages = File::create(&messages).context("a file for what cargo says")?;
+                (command_of(&cargo.words(target)), messages)
+            }
+            None => (self.command.command(), said.try_clone()?),
+        };
+        command.current_dir(tree).stdin(Stdio::null()).stderr(said).stdout(stdout);
         // A signal to loadgen's own group is for loadgen to pass on.
         command.process_group(0);
         os::end_with_parent(&mut command);
         forget_hooks(&mut command);
         if let Some(target) = target {
-            command.env("CARGO_TARGET_DIR", target);
+            // Both of them: what is on the way may be shared as well, by what the user has set.
+            command.env("CARGO_TARGET_DIR", target).env("CARGO_BUILD_BUILD_DIR", target);
         }
         let mut child =
             command.spawn().map_err(|error| Usage(format!("--build {}: {error}", self.command)))?;
@@ -322,7 +382,13 @@ impl Workshop<'_> {
             thread::sleep(LOOK_INTERVAL);
         };
         if status.success() {
-            return Ok(());
+            return match cargo {
+                Some(_) => {
+                    let messages = fs::read(&messages).context("reading what cargo says")?;
+                    Ok(executables(&String::from_utf8_lossy(&messages)))
+                }
+                None => Ok(Vec::new()),
+            };
         }
         let said = fs::read(&log).context("reading what the build says")?;
         io::stderr().write_all(&said).context("showing what the build says")?;
@@ -428,7 +494,7 @@ mod tests {
             base_rev: Some(base.into()),
             head_rev: head.map(str::to_owned),
             build: Some("sh build.sh".parse().unwrap()),
-            binary: "out/server".into(),
+            binary: Some("out/server".into()),
             command: None,
         }
     }
@@ -504,7 +570,8 @@ mod tests {
         write(&folder, "version", "four");
         commit(&folder, "four");
         write(&folder, "version", "five");
-        let asked = |head| Revisions { binary: "target/release/server".into(), ..revisions("three", head) };
+        let asked =
+            |head| Revisions { binary: Some("target/release/server".into()), ..revisions("three", head) };
         let built = build(&folder, &asked(Some("four"))).unwrap();
         assert_eq!((text(&built.base), text(&built.head)), ("two".into(), "four".into()));
         if env::var_os("CARGO_TARGET_DIR").is_some() {
@@ -517,6 +584,130 @@ mod tests {
         let built = build(&folder, &asked(None)).unwrap();
         assert_eq!((text(&built.base), text(&built.head)), ("two".into(), "five".into()));
         assert_eq!(text(&target.join("built")).lines().count(), 1);
+    }
+
+    /// A repository of a cargo package `srv`, with a second program and an example. What they print is `one` and `two` in the
+    /// commits and `three` in the working tree. `None`, with words, where there is no git.
+    fn cargo_repository() -> Option<TempDir> {
+        let folder = tempfile::tempdir().unwrap();
+        if let Err(told) = git(folder.path(), &["--version"]) {
+            eprintln!("left out: {told}");
+            return None;
+        }
+        run(&folder, &["init", "--quiet"]);
+        for name in ["src/bin", "examples", ".cargo"] {
+            fs::create_dir_all(folder.path().join(name)).unwrap();
+        }
+        let manifest = "[package]\nname = \"srv\"\nversion = \"0.1.0\"\nedition = \"2021\"\n[workspace]\n\
+                        [profile.perf]\ninherits = \"dev\"\n";
+        write(&folder, "Cargo.toml", manifest);
+        write(&folder, ".gitignore", "/target\n/elsewhere\n/.cargo\nCargo.lock\n");
+        for version in ["one", "two", "three"] {
+            for file in ["src/main.rs", "src/bin/tool.rs", "examples/shown.rs"] {
+                write(&folder, file, &format!("fn main() {{ println!(\"{version}\") }}\n"));
+            }
+            if version != "three" {
+                commit(&folder, version);
+            }
+        }
+        Some(folder)
+    }
+
+    /// Builds both, so often, and runs what comes of it.
+    #[track_caller]
+    fn assert_built(folder: &TempDir, command: &str, binary: Option<&str>, times: usize) {
+        let asked = Revisions {
+            build: Some(command.parse().unwrap()),
+            binary: binary.map(PathBuf::from),
+            ..revisions("one", None)
+        };
+        let says = |path: &Path| String::from_utf8(Command::new(path).output().unwrap().stdout).unwrap();
+        // The second time there is nothing to be built in the working tree.
+        for _ in 0..times {
+            let built = build(folder, &asked).unwrap_or_else(|error| panic!("{command}: {error:#}"));
+            assert_eq!(
+                (says(&built.base), says(&built.head)),
+                ("one\n".into(), "three\n".into()),
+                "{command}"
+            );
+            assert_eq!(built.head_sha256, sha256(&built.head).unwrap());
+            assert_ne!(built.base_sha256, built.head_sha256);
+        }
+    }
+
+    /// This system's own target, and the cargo that builds this.
+    fn host_and_cargo() -> (String, String) {
+        let output = Command::new("rustc").arg("-vV").output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let host = text.lines().find_map(|line| line.strip_prefix("host: ")).unwrap().to_owned();
+        (host, env::var("CARGO").unwrap_or("cargo".into()))
+    }
+
+    #[test]
+    fn what_cargo_has_built_is_taken_wherever_it_puts_it() {
+        let Some(folder) = cargo_repository() else { return };
+        let (host, cargo) = host_and_cargo();
+        let elsewhere = folder.path().join("elsewhere").display().to_string();
+        fs::create_dir_all(folder.path().join("target/debug")).unwrap();
+        write(&folder, "target/debug/srv", "of long ago");
+        let debug = Some("target/debug/srv");
+        assert_built(&folder, &format!("CARGO_BUILD_TARGET_DIR='{elsewhere}/a' cargo build -q"), debug, 2);
+        assert_built(&folder, &format!("A=1 CARGO_TARGET_DIR='{elsewhere}/b' '{cargo}' build -q"), debug, 1);
+        assert_built(&folder, &format!("env A=1 cargo -q build --target-dir '{elsewhere}/c'"), debug, 2);
+        assert_eq!(text(&folder.path().join("target/debug/srv")), "of long ago", "it is where it was");
+        assert_built(
+            &folder,
+            "cargo build -q --profile perf --message-format short",
+            Some("target/release/srv"),
+            1,
+        );
+        assert_built(&folder, &format!("cargo build -q --target {host}"), debug, 1);
+        assert_built(&folder, "cargo build -q --examples", Some("target/debug/examples/shown"), 1);
+        assert_built(&folder, "cargo rustc -q --bin tool", None, 1);
+        for config in ["target-dir = \"elsewhere/d\"", &format!("target = \"{host}\"")] {
+            write(&folder, ".cargo/config.toml", &format!("[build]\n{config}\n"));
+            assert_built(&folder, "cargo build -q", debug, 2);
+        }
+    }
+
+    #[test]
+    fn a_file_that_the_build_does_not_make_anew_is_not_taken() {
+        let Some(folder) = cargo_repository() else { return };
+        let stale = folder.path().join("target/debug/srv");
+        fs::create_dir_all(stale.parent().unwrap()).unwrap();
+        let complains = |command: &str, binary: &str, words: &str| {
+            fs::write(&stale, "of long ago").unwrap();
+            let (build, binary) = (Some(command.parse().unwrap()), Some(binary.into()));
+            let told = complaint(&folder, &Revisions { build, binary, ..revisions("one", None) });
+            assert!(told.contains(words), "{command}: {told}");
+            assert_eq!(text(&stale), "of long ago", "it is where it was");
+        };
+        let no_file = "the build did not make target/debug/srv (what was there before does not count)";
+        // It builds the base, where it is asked to, and the working tree elsewhere.
+        let only_base =
+            "sh -c 'if [ -f .git ]; then cargo build -q; else cargo build -q --target-dir elsewhere; fi'";
+        complains(only_base, "target/debug/srv", no_file);
+        complains("true", "target/debug/srv", no_file);
+        complains("cargo build -q --bin tool", "target/debug/srv", "cargo has made ");
+        complains("cargo build -q --lib --message-format json", "target/debug/srv", "does not build");
+        complains("cargo build -q", "srv/none", "did not make srv/none");
+        if env::var_os("CARGO_TARGET_DIR").is_none() {
+            // Fresh or not, the file is made anew.
+            assert_built(&folder, "sh -c 'exec cargo build -q'", Some("target/debug/srv"), 2);
+        }
+        // In one folder for both, cargo takes one for the other.
+        let shared = folder.path().join("elsewhere").display().to_string();
+        let asked = Revisions {
+            build: Some(format!("sh -c 'cargo build -q --target-dir {shared}'").parse().unwrap()),
+            binary: Some(format!("{shared}/debug/srv").into()),
+            ..revisions("one", None)
+        };
+        for _ in 0..2 {
+            match build(&folder, &asked) {
+                Ok(built) => assert_ne!(built.base_sha256, built.head_sha256),
+                Err(error) => assert!(error.to_string().contains("both builds made"), "{error:#}"),
+            }
+        }
     }
 
     #[test]
@@ -536,8 +727,8 @@ mod tests {
             ),
             (revisions("one", None), &["working tree (", "does not build"]),
             (
-                Revisions { binary: "out/client".into(), ..revisions("one", Some("two")) },
-                &["one (", "was built, but there is no out/client"],
+                Revisions { binary: Some("out/client".into()), ..revisions("one", Some("two")) },
+                &["one (", "was built, but the build did not make out/client"],
             ),
             (
                 Revisions {

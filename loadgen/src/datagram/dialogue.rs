@@ -16,6 +16,7 @@ use std::io::IoSlice;
 use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::report::counted;
 use crate::service::Service;
 use crate::text::Text;
 
@@ -81,7 +82,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::Byte { at, got, due } => write!(f, "byte {at} of its reply is {got:#04x}, not {due:#04x}"),
-            Fault::Length { got, due } => write!(f, "its reply has {got} bytes, not {due}"),
+            Fault::Length { got, due } => write!(f, "its reply has {}, not {due}", counted(*got, "byte")),
             Fault::Time { got, due } => write!(f, "its reply begins with {got:?}, when it is {due:?}"),
         }
     }

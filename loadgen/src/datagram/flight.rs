@@ -72,6 +72,17 @@ impl Flight {
         self.pending
     }
 
+    /// Of lost requests so many runs are remembered at most.
+    pub fn new(ranges_max: usize) -> Flight {
+        let lost = Ranges { most: ranges_max.clamp(1, RANGES_MAX), ..Ranges::default() };
+        Flight { lost, ..Flight::default() }
+    }
+
+    /// How many are kept: also answered ones, if an older one is not.
+    pub fn kept(&self) -> usize {
+        self.requests.len()
+    }
+
     pub fn push(&mut self, request: Request) {
         self.requests.push_back(request);
         self.pending += 1;
@@ -144,19 +155,20 @@ impl Flight {
         Some(answered)
     }
 
-    /// Gives up the oldest one if it has waited for too long.
-    pub fn lose_overdue(&mut self, now_ns: u64, timeout: Duration) -> Option<(u64, Request)> {
+    /// Gives up the oldest one if it has waited for too long. Also tells whether the socket had taken it.
+    pub fn lose_overdue(&mut self, now_ns: u64, timeout: Duration) -> Option<(u64, Request, bool)> {
         if !self.requests.front()?.is_overdue(now_ns, timeout) {
             return None;
         }
         let sequence = self.first;
+        let was_sent = self.unsent < self.requests.len();
         self.lost.push(sequence);
         self.pending -= 1;
         let lost = self.pop()?;
         while self.requests.front().is_some_and(|request| request.is_answered) {
             self.pop();
         }
-        Some((sequence, lost))
+        Some((sequence, lost, was_sent))
     }
 
     /// A reply to a lost one has come after all; a further one will be a duplicate.
@@ -173,28 +185,36 @@ impl Flight {
 }
 
 /// Numbers that were added in rising order, as ranges: of a server that answers nothing at all there is one.
-#[derive(Default)]
-struct Ranges(VecDeque<Range<u64>>);
+struct Ranges {
+    held: VecDeque<Range<u64>>,
+    /// Beyond so many ranges the oldest is forgotten: a reply to one in it would count as a duplicate, not as late.
+    most: usize,
+}
 
-/// Beyond so many ranges the oldest is forgotten: a reply to one in it would count as a duplicate, not as late.
 const RANGES_MAX: usize = 65_536;
+
+impl Default for Ranges {
+    fn default() -> Ranges {
+        Ranges { held: VecDeque::new(), most: RANGES_MAX }
+    }
+}
 
 impl Ranges {
     fn push(&mut self, number: u64) {
-        match self.0.back_mut() {
+        match self.held.back_mut() {
             Some(range) if range.end == number => range.end += 1,
             _ => {
-                if self.0.len() == RANGES_MAX {
-                    self.0.pop_front();
+                if self.held.len() == self.most {
+                    self.held.pop_front();
                 }
-                self.0.push_back(number..number + 1);
+                self.held.push_back(number..number + 1);
             }
         }
     }
 
     fn index(&self, number: u64) -> Option<usize> {
-        let index = self.0.partition_point(|range| range.end <= number);
-        self.0.get(index).is_some_and(|range| range.contains(&number)).then_some(index)
+        let index = self.held.partition_point(|range| range.end <= number);
+        self.held.get(index).is_some_and(|range| range.contains(&number)).then_some(index)
     }
 
     fn contains(&self, number: u64) -> bool {
@@ -203,10 +223,10 @@ impl Ranges {
 
     fn remove(&mut self, number: u64) {
         let Some(index) = self.index(number) else { return };
-        let Some(range) = self.0.remove(index) else { return };
+        let Some(range) = self.held.remove(index) else { return };
         for rest in [number + 1..range.end, range.start..number] {
             if !rest.is_empty() {
-                self.0.insert(index, rest);
+                self.held.insert(index, rest);
             }
         }
     }
@@ -246,8 +266,8 @@ mod tests {
         flight.answer(1);
         flight.answer(4);
         let mut lost = Vec::new();
-        while let Some((sequence, request)) = flight.lose_overdue(104, TIMEOUT) {
-            assert_eq!(request.sent_ns, sequence + 1);
+        while let Some((sequence, request, was_sent)) = flight.lose_overdue(104, TIMEOUT) {
+            assert_eq!((request.sent_ns, was_sent), (sequence + 1, true));
             lost.push(sequence);
         }
         assert_eq!(lost, [0, 2, 3]);
@@ -268,8 +288,8 @@ mod tests {
             flight.push(Request::new(Some(1), 64));
         }
         assert_eq!(flight.unsent().map(|(sequence, _)| sequence).collect::<Vec<_>>(), [1, 2, 3]);
-        flight.lose_overdue(102, TIMEOUT);
-        flight.lose_overdue(102, TIMEOUT);
+        let mut was_sent = || flight.lose_overdue(102, TIMEOUT).map(|(.., was_sent)| was_sent);
+        assert_eq!([was_sent(), was_sent()], [Some(true), Some(false)]);
         assert_eq!(flight.unsent().map(|(sequence, _)| sequence).collect::<Vec<_>>(), [2, 3]);
         flight.sent(1);
         assert_eq!(flight.unsent().map(|(sequence, _)| sequence).collect::<Vec<_>>(), [3]);
@@ -280,11 +300,11 @@ mod tests {
         let mut ranges = Ranges::default();
         let added = [1, 2, 3, 7, 9, 10];
         added.iter().for_each(|&number| ranges.push(number));
-        assert_eq!(ranges.0, [1..4, 7..8, 9..11]);
+        assert_eq!(ranges.held, [1..4, 7..8, 9..11]);
         for removed in [2, 7, 10, 8] {
             ranges.remove(removed);
         }
-        assert_eq!(ranges.0, [1..2, 3..4, 9..10]);
+        assert_eq!(ranges.held, [1..2, 3..4, 9..10]);
         let held: Vec<_> = (0..12).filter(|&number| ranges.contains(number)).collect();
         assert_eq!(held, [1, 3, 9]);
     }

@@ -24,9 +24,10 @@ use crate::address::Address;
 use crate::interval::{Intervals, Lane};
 use crate::load::{Amount, Shape};
 use crate::os::{BATCH_MAX, Inbox, send_batch, socket_drops};
-use crate::plan::Plan;
+use crate::plan::{Agenda, Plan, Window};
 use crate::readiness::Readiness;
 use crate::record::{Record, note};
+use crate::report::counted;
 use crate::run::Driver;
 use crate::shortage;
 
@@ -43,6 +44,9 @@ const COOL_DOWN: Duration = Duration::from_millis(200);
 
 /// The same where stretches follow on each other: what comes later is found in the next one.
 const SHORT_COOL_DOWN: Duration = Duration::from_millis(2);
+
+/// Of all sockets together, so many runs of requests that were lost are remembered.
+const LOST_RANGES_MAX: usize = 1 << 20;
 
 /// So many requests in flight are looked at for the one whose reply has a broken header.
 const LIKELY_MAX: usize = 1024;
@@ -89,12 +93,12 @@ struct Socket {
     is_blocked: bool,
     /// Set by the first send that was refused. Until then writability would only wake the loop for nothing.
     watches_writability: bool,
-    window: Option<Window>,
+    window: Option<SocketWindow>,
 }
 
 /// What a socket's window began with.
 #[derive(Clone, Copy)]
-struct Window {
+struct SocketWindow {
     /// The sequence number of its first request.
     sequence: u64,
     drops: u32,
@@ -104,7 +108,7 @@ impl Socket {
     /// From here on requests count.
     fn begin_window(&mut self) -> Result<()> {
         let drops = socket_drops(self.fd.as_fd()).context("reading a socket's drops")?;
-        self.window = Some(Window { sequence: self.flight.next_sequence(), drops });
+        self.window = Some(SocketWindow { sequence: self.flight.next_sequence(), drops });
         Ok(())
     }
 
@@ -136,7 +140,7 @@ impl DatagramLoad {
             )?;
             sockets.push(Socket {
                 fd,
-                flight: Flight::default(),
+                flight: Flight::new(LOST_RANGES_MAX / shape.connections),
                 fresh: 0,
                 is_blocked: false,
                 watches_writability: false,
@@ -182,6 +186,18 @@ impl DatagramLoad {
         }
         socket.fresh += 1;
         self.record.requests += u64::from(counts);
+    }
+
+    /// A socket has so many requests on their way that no more can be kept.
+    #[cold]
+    fn give_up_unsent(&mut self, counts: bool, most: usize) {
+        let count = u64::from(counts);
+        self.record.requests += count;
+        self.record.unsent += count;
+        self.record.lose(count, true);
+        self.record.note_error(|| {
+            format!("{most} requests of a socket wait for their replies, and no more can be kept")
+        });
     }
 
     /// Offers the kernel what it has not been offered yet, unless others wait: then all of them, each in its turn.
@@ -350,7 +366,10 @@ impl DatagramLoad {
                 Some((of, sequence)) => {
                     format!("socket {number}: a datagram that answers request {sequence} of socket {of}")
                 }
-                None => format!("socket {number}: a datagram of {} bytes that nobody asked for", reply.len()),
+                None => {
+                    let bytes = counted(reply.len(), "byte");
+                    format!("socket {number}: a datagram of {bytes} that nobody asked for")
+                }
             });
             return;
         };
@@ -394,13 +413,10 @@ impl DatagramLoad {
     fn give_up(&mut self, index: usize, now_ns: u64) -> bool {
         let (socket, timeout) = (&mut self.sockets[index], self.shape.timeout);
         let before = socket.flight.pending();
-        while let Some((sequence, request)) = socket.flight.lose_overdue(now_ns, timeout) {
+        while let Some((sequence, request, was_sent)) = socket.flight.lose_overdue(now_ns, timeout) {
             if socket.counts(sequence) {
-                self.record.lost += 1;
-                note(&mut self.record.service_times, timeout.as_nanos() as u64, 1);
-                if request.planned_ns.is_some() {
-                    note(&mut self.record.response_times, timeout.as_nanos() as u64, 1);
-                }
+                self.record.unsent += u64::from(!was_sent);
+                self.record.lose(1, request.planned_ns.is_some());
             }
         }
         socket.flight.pending() < before
@@ -459,12 +475,16 @@ impl Driver for DatagramLoad {
         self.roomy = (0..self.sockets.len()).collect();
         self.intervals.begin(began_ns);
         let mut look_ns = began_ns + self.look_interval_ns();
+        let mut is_first = true;
         loop {
             let now_ns = self.readiness.now_ns();
             self.intervals.cut(&mut self.record, now_ns);
-            if now_ns >= end_ns || stop() {
+            // However short the time, something is asked in it.
+            let is_over = now_ns >= end_ns && !is_first;
+            if is_over || stop() {
                 left = 0;
             }
+            is_first = false;
             if now_ns >= look_ns {
                 self.look();
                 look_ns = now_ns + self.look_interval_ns();
@@ -495,61 +515,56 @@ impl Driver for DatagramLoad {
         &mut self,
         plan: &mut Plan,
         warmup: Duration,
-        window: Amount,
+        amount: Amount,
         stop: &dyn Fn() -> bool,
-    ) -> Result<Duration> {
+    ) -> Result<Option<Window>> {
         let base_ns = self.readiness.now_ns();
-        let begin_ns = base_ns + warmup.as_nanos() as u64;
-        let (mut end_ns, mut left) = match window {
-            Amount::Time(time) => (begin_ns + time.as_nanos() as u64, u64::MAX),
-            Amount::Requests(requests) => (u64::MAX, requests),
-        };
+        let mut agenda = Agenda::new(plan, base_ns, warmup, amount);
         // What is planned just before the end may be sent just after it.
-        self.end_ns = end_ns.saturating_add(1_000_000);
-        self.intervals.begin(begin_ns);
+        self.end_ns = agenda.end_ns().saturating_add(1_000_000);
+        self.intervals.begin(agenda.begin_ns());
+        let requests_max = self.shape.budget.requests / self.sockets.len();
         let mut look_ns = base_ns + self.look_interval_ns();
-        let mut last_ns = begin_ns;
         let mut turn = 0;
         loop {
             let now_ns = self.readiness.now_ns();
             self.intervals.cut(&mut self.record, now_ns);
             if stop() {
-                end_ns = end_ns.min(now_ns);
+                agenda.end_at(now_ns);
             }
-            for _ in 0..DUE_MAX {
-                let planned_ns = base_ns + plan.next_ns();
-                if planned_ns > now_ns || planned_ns >= end_ns || left == 0 {
-                    break;
-                }
+            // What was due so long ago that it is overdue is given up as it is, however much that is.
+            let skipped = agenda.skip(now_ns.saturating_sub(self.shape.timeout.as_nanos() as u64));
+            self.record.requests += skipped;
+            self.record.lose(skipped, true);
+            let mut due = 0;
+            while agenda.next_ns() <= now_ns && due < DUE_MAX {
                 let index = turn % self.sockets.len();
-                let counts = planned_ns >= begin_ns;
+                let (planned_ns, counts) = agenda.take();
+                turn += 1;
+                due += 1;
                 if counts && self.sockets[index].window.is_none() {
                     self.sockets[index].begin_window()?;
                 }
-                left -= u64::from(counts);
-                last_ns = planned_ns;
-                self.enqueue(index, Some(planned_ns), counts);
-                turn += 1;
-                plan.advance();
+                if self.sockets[index].flight.kept() >= requests_max {
+                    self.give_up_unsent(counts, requests_max);
+                } else {
+                    self.enqueue(index, Some(planned_ns), counts);
+                }
             }
             self.send()?;
-            let next_ns = base_ns + plan.next_ns();
-            let is_over = next_ns >= end_ns || left == 0;
-            if is_over && self.record.unresolved() == 0 {
+            if agenda.is_over() && self.record.unresolved() == 0 {
                 break;
             }
             if now_ns >= look_ns {
                 self.look();
                 look_ns = now_ns + self.look_interval_ns();
             }
-            let until_ns = if is_over { look_ns } else { next_ns.min(look_ns) };
-            self.readiness.wait_until(until_ns.min(self.intervals.end_ns()))?;
+            self.readiness.wait_until(agenda.next_ns().min(look_ns).min(self.intervals.end_ns()))?;
             self.receive()?;
             self.roomy.clear();
         }
         self.end_window()?;
-        let end_ns = if matches!(window, Amount::Time(_)) { end_ns } else { last_ns };
-        Ok(Duration::from_nanos(end_ns.saturating_sub(begin_ns)))
+        Ok(agenda.window())
     }
 
     fn take_record(&mut self) -> Record {

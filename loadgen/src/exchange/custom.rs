@@ -174,6 +174,61 @@ impl Exchange for Custom {
         conn.asked.advance(payload_len);
     }
 
+    fn request_bytes_max(&self, size: usize) -> usize {
+        let bytes_max = |piece: &Piece| match piece {
+            Piece::Literal(literal) => literal.len(),
+            Piece::Payload => size - self.frame,
+            _ => DIGITS_MAX,
+        };
+        self.send.iter().map(bytes_max).fold(0, usize::saturating_add)
+    }
+
+    fn request_part(
+        &mut self,
+        conn: &mut CustomConn,
+        size: usize,
+        at: usize,
+        room: usize,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let payload_len = size - self.frame;
+        let Turn { seq, position } = conn.asked;
+        let mut digits = [0; DIGITS_MAX];
+        let (mut at, end) = (at, out.len() + room);
+        for piece in &self.send {
+            let piece: &[u8] = match piece {
+                Piece::Literal(literal) => literal,
+                Piece::Seq => decimal(seq, &mut digits),
+                Piece::Conn => decimal(conn.index, &mut digits),
+                Piece::Len => decimal(payload_len as u64, &mut digits),
+                Piece::Payload => {
+                    let mut done = at.min(payload_len);
+                    at -= done;
+                    while done < payload_len && out.len() < end {
+                        let left = (payload_len - done).min(end - out.len()) as u64;
+                        let text = self.text.requests(position + done as u64, left);
+                        out.extend_from_slice(text);
+                        done += text.len();
+                    }
+                    if done < payload_len {
+                        return false;
+                    }
+                    continue;
+                }
+                Piece::Line { .. } => b"",
+            };
+            let rest = &piece[at.min(piece.len())..];
+            at -= piece.len() - rest.len();
+            let fits = rest.len().min(end - out.len());
+            out.extend_from_slice(&rest[..fits]);
+            if fits < rest.len() {
+                return false;
+            }
+        }
+        conn.asked.advance(payload_len);
+        true
+    }
+
     fn verify(&mut self, conn: &mut CustomConn, size: usize, at: usize, bytes: &[u8]) -> Progress {
         // What has no placeholder, and came in one piece, costs no more than an echo.
         if at == 0
@@ -288,6 +343,29 @@ mod tests {
         let mut out = Vec::new();
         (0..11).for_each(|_| exchange.request(&mut conn, 70_000, &mut out));
         assert!(out.starts_with(b"12/0 70000\r\n12/1 70000\r\n") && out.ends_with(b"12/10 70000\r\n"));
+    }
+
+    #[test]
+    fn a_request_in_parts_is_the_request() {
+        for send in ["PING", "{payload}", r"{conn} {seq}:{payload}\r\n{len}{payload}!", "{seq}"] {
+            for (size, room) in [(1, 1), (9, 4), (70_000, 1000), (200_000, 65_536)] {
+                let (mut whole, mut parts) = (custom(send, "x"), custom(send, "x"));
+                let (mut whole_conn, mut parts_conn) = (whole.open(3), parts.open(3));
+                for _ in 0..3 {
+                    let (mut expected, mut made) = (Vec::new(), Vec::new());
+                    whole.request(&mut whole_conn, size, &mut expected);
+                    let mut is_whole = false;
+                    while !is_whole {
+                        let (at, mut part) = (made.len(), Vec::new());
+                        is_whole = parts.request_part(&mut parts_conn, size, at, room, &mut part);
+                        assert!(part.len() <= room, "{send} {size}");
+                        made.extend(part);
+                    }
+                    assert_eq!(made, expected, "{send} {size}");
+                    assert!(expected.len() <= whole.request_bytes_max(size));
+                }
+            }
+        }
     }
 
     #[test]

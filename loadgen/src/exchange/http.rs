@@ -1,23 +1,17 @@
 //! HTTP/1.1: one page, asked for again and again. Its status must be the one that is due, and its body that of the
-//! first reply of the run.
+//! first reply of the run. Any framing that RFC 9112 knows is right.
 
-use std::mem::MaybeUninit;
-use std::sync::{Arc, OnceLock};
+mod body;
+mod head;
 
-use httparse::{Header, ParserConfig, Response, Status};
-
+use self::body::{Body, Reading};
+use self::head::{Framing, Head, Parsed, parse_chunk_end, parse_chunk_size, parse_head, parse_trailer};
 use super::{Exchange, Fault, Progress, Wrong};
 
-/// No head, chunk's size or trailer is that long.
-const PARTIAL_BYTES_MAX: usize = 64 * 1024;
+pub use self::body::FirstBody;
 
-const HEADERS_MAX: usize = 128;
-
-/// The first body is kept.
-const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
-
-/// The first body of a run, for all its threads.
-pub type FirstBody = Arc<OnceLock<Box<[u8]>>>;
+/// A head, a chunk's size with its extensions, or a trailer may be so long.
+const PARTIAL_BYTES_MAX: usize = 256 * 1024;
 
 pub struct Http {
     request: Vec<u8>,
@@ -26,18 +20,15 @@ pub struct Http {
     /// comparing costs less than parsing.
     known_head: Vec<u8>,
     known: Head,
-    /// The body as this thread has first seen it, as far as any of its connections has got.
-    body: Vec<u8>,
-    body_is_whole: bool,
-    first_body: FirstBody,
+    body: Body,
 }
 
 pub struct HttpConn {
     phase: Phase,
     /// A head, or another part that only makes sense as a whole, of which the end has not come.
     partial: Vec<u8>,
-    /// So much of the body has come.
-    body_at: usize,
+    /// How much of the body has come.
+    reading: Reading,
     /// The reply is wrong: the rest of its body is not looked at.
     is_wrong: bool,
     /// The server has said that it will close.
@@ -45,7 +36,7 @@ pub struct HttpConn {
 }
 
 /// What comes next.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Head,
     Body {
@@ -58,15 +49,8 @@ enum Phase {
     /// The line ending behind a chunk.
     ChunkEnd,
     Trailer,
-}
-
-/// What matters of a head.
-#[derive(Clone, Copy)]
-struct Head {
-    status: u16,
-    /// Bytes of the body; `None` if it comes in chunks.
-    body_len: Option<u64>,
-    closes: bool,
+    /// A body that ends with the connection.
+    UntilEnd,
 }
 
 impl Http {
@@ -76,10 +60,8 @@ impl Http {
             request: format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes(),
             status,
             known_head: Vec::new(),
-            known: Head { status: 0, body_len: Some(0), closes: false },
-            body: Vec::new(),
-            body_is_whole: false,
-            first_body,
+            known: Head { status: 0, framing: Framing::Length(0), closes: false },
+            body: Body::new(first_body),
         }
     }
 
@@ -92,6 +74,7 @@ impl Http {
         let head = whole(&mut conn.partial, bytes, parse_head)?;
         if let Some((len, head)) = head
             && !was_partial
+            && !head.is_interim()
         {
             self.known_head.clear();
             self.known_head.extend_from_slice(&bytes[..len]);
@@ -101,47 +84,13 @@ impl Http {
     }
 
     /// Compares a part of a body with the first one, or adds it to that.
-    fn body(&mut self, conn: &mut HttpConn, part: &[u8]) -> Result<Option<(usize, Fault)>, String> {
-        let at = conn.body_at;
-        conn.body_at += part.len();
-        if conn.is_wrong {
-            return Ok(None);
-        }
-        let seen = self.body.get(at..).unwrap_or_default();
-        let seen = &seen[..seen.len().min(part.len())];
-        let (same, new) = part.split_at(seen.len());
-        if same != seen {
-            let wrong = same.iter().zip(seen).position(|(got, due)| got != due);
-            return Ok(wrong.map(|at| (at, Fault::Byte { got: same[at], due: seen[at] })));
-        }
-        if self.body_is_whole && !new.is_empty() {
-            let words = format!("a body longer than the first one, of {} bytes", self.body.len());
-            return Ok(Some((seen.len(), Fault::Reply(words))));
-        }
-        if self.body.len() + new.len() > BODY_BYTES_MAX {
-            return Err(format!("a body longer than {BODY_BYTES_MAX} bytes, which cannot be kept"));
-        }
-        self.body.extend_from_slice(new);
-        Ok(None)
+    fn body(&mut self, conn: &mut HttpConn, part: &[u8]) -> Option<(usize, Fault)> {
+        if conn.is_wrong { None } else { self.body.compare(&mut conn.reading, part) }
     }
 
     /// Compares a body that has come whole with the first one, of which all bytes up to the end of this were the same.
     fn end_of_body(&mut self, conn: &HttpConn) -> Option<Fault> {
-        if conn.is_wrong {
-            return None;
-        }
-        if conn.body_at != self.body.len() {
-            let words = format!("a body of {} bytes, the first had {}", conn.body_at, self.body.len());
-            return Some(Fault::Reply(words));
-        }
-        if !std::mem::replace(&mut self.body_is_whole, true) {
-            let first = self.first_body.get_or_init(|| self.body.clone().into());
-            if **first != *self.body {
-                let words = "a body that is not the one that another thread got first".to_owned();
-                return Some(Fault::Reply(words));
-            }
-        }
-        None
+        if conn.is_wrong { None } else { self.body.end(&conn.reading) }
     }
 
     /// Takes what comes next of a reply. The error is one after which nothing can be understood any more.
@@ -151,10 +100,20 @@ impl Http {
             Phase::Head => {
                 let Some((len, head)) = self.head(conn, bytes)? else { return Ok(step) };
                 step.taken = len;
+                if head.status == 101 {
+                    return Err("a reply that switches protocols, which nobody asked for".into());
+                }
+                if head.is_interim() {
+                    return Ok(step);
+                }
                 conn.closes = head.closes;
-                (conn.body_at, conn.is_wrong) = (0, head.status != self.status);
-                conn.phase = head.body_len.map_or(Phase::ChunkSize, |left| Phase::Body { left });
-                step.is_complete = head.body_len == Some(0);
+                (conn.reading, conn.is_wrong) = (Reading::default(), head.status != self.status);
+                conn.phase = match head.framing {
+                    Framing::Length(left) => Phase::Body { left },
+                    Framing::Chunks => Phase::ChunkSize,
+                    Framing::End => Phase::UntilEnd,
+                };
+                step.is_complete = head.framing == Framing::Length(0);
                 step.wrong = conn.is_wrong.then(|| {
                     let words = format!("a reply with status {}, not {}", head.status, self.status);
                     (0, Fault::Reply(words))
@@ -163,7 +122,7 @@ impl Http {
             Phase::Body { left } => {
                 step.taken = at_most(bytes, left);
                 let left = left - step.taken as u64;
-                step.wrong = self.body(conn, &bytes[..step.taken])?;
+                step.wrong = self.body(conn, &bytes[..step.taken]);
                 step.is_complete = left == 0;
                 conn.phase = Phase::Body { left };
             }
@@ -176,7 +135,7 @@ impl Http {
             Phase::Chunk { left } => {
                 step.taken = at_most(bytes, left);
                 let left = left - step.taken as u64;
-                step.wrong = self.body(conn, &bytes[..step.taken])?;
+                step.wrong = self.body(conn, &bytes[..step.taken]);
                 conn.phase = if left == 0 { Phase::ChunkEnd } else { Phase::Chunk { left } };
             }
             Phase::ChunkEnd => {
@@ -185,6 +144,7 @@ impl Http {
                     conn.phase = Phase::ChunkSize;
                 }
             }
+            Phase::UntilEnd => step.wrong = self.body(conn, bytes),
             Phase::Trailer => {
                 if let Some((len, ())) = whole(&mut conn.partial, bytes, parse_trailer)? {
                     step.taken = len;
@@ -200,11 +160,21 @@ impl Exchange for Http {
     type Conn = HttpConn;
 
     fn open(&self, _index: usize) -> HttpConn {
-        HttpConn { phase: Phase::Head, partial: Vec::new(), body_at: 0, is_wrong: false, closes: false }
+        HttpConn {
+            phase: Phase::Head,
+            partial: Vec::new(),
+            reading: Reading::default(),
+            is_wrong: false,
+            closes: false,
+        }
     }
 
     fn request(&mut self, _conn: &mut HttpConn, _size: usize, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.request);
+    }
+
+    fn request_bytes_max(&self, _size: usize) -> usize {
+        self.request.len()
     }
 
     fn verify(&mut self, conn: &mut HttpConn, _size: usize, _at: usize, bytes: &[u8]) -> Progress {
@@ -233,6 +203,14 @@ impl Exchange for Http {
         Progress { taken, is_complete: false, wrong }
     }
 
+    fn end(&mut self, conn: &mut HttpConn, _at: usize) -> Option<Result<(), Fault>> {
+        if conn.phase != Phase::UntilEnd {
+            return None;
+        }
+        conn.phase = Phase::Head;
+        Some(self.end_of_body(conn).map_or(Ok(()), Err))
+    }
+
     fn announced_end(&self, conn: &HttpConn) -> bool {
         conn.closes
     }
@@ -249,9 +227,6 @@ fn at_most(bytes: &[u8], left: u64) -> usize {
     usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()))
 }
 
-/// What was read, and how many bytes that took; nothing if its end has not come.
-type Parsed<T> = Result<Option<(usize, T)>, String>;
-
 /// Reads what only makes sense as a whole, if it is there to its end; else keeps what there is.
 fn whole<T>(partial: &mut Vec<u8>, bytes: &[u8], parse: impl Fn(&[u8]) -> Parsed<T>) -> Parsed<T> {
     if partial.is_empty() {
@@ -263,7 +238,9 @@ fn whole<T>(partial: &mut Vec<u8>, bytes: &[u8], parse: impl Fn(&[u8]) -> Parsed
     }
     let before = partial.len();
     partial.extend_from_slice(bytes);
-    match parse(partial)? {
+    // Whatever it is, it ends with a line.
+    let parsed = if bytes.contains(&b'\n') { parse(partial)? } else { None };
+    match parsed {
         Some((len, parsed)) => {
             partial.clear();
             // Its end had not come before.
@@ -273,85 +250,6 @@ fn whole<T>(partial: &mut Vec<u8>, bytes: &[u8], parse: impl Fn(&[u8]) -> Parsed
             Err(format!("a head that has no end after {PARTIAL_BYTES_MAX} bytes"))
         }
         None => Ok(None),
-    }
-}
-
-fn parse_head(bytes: &[u8]) -> Parsed<Head> {
-    // The parser would skip empty lines before it.
-    if bytes.first() != Some(&b'H') {
-        return Err("what should be a head and is none".into());
-    }
-    let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
-    let mut response = Response::new(&mut []);
-    let parsed =
-        ParserConfig::default().parse_response_with_uninit_headers(&mut response, bytes, &mut headers);
-    let len = match parsed.map_err(|error| format!("a head that is not HTTP: {error}"))? {
-        Status::Complete(len) => len,
-        Status::Partial => return Ok(None),
-    };
-    let (mut content_len, mut is_chunked) = (None, false);
-    // HTTP/1.0 closes unless it says that it does not.
-    let mut closes = response.version == Some(0);
-    for Header { name, value } in response.headers.iter() {
-        let text = || String::from_utf8_lossy(value).into_owned();
-        if name.eq_ignore_ascii_case("content-length") {
-            let digits = value.iter().all(u8::is_ascii_digit).then(text);
-            let len = digits.and_then(|digits| digits.parse::<u64>().ok());
-            let len = len.ok_or_else(|| format!("a head with a Content-Length of {:?}", text()))?;
-            if content_len.replace(len).is_some_and(|other| other != len) {
-                return Err("a head with two values of Content-Length".into());
-            }
-        } else if name.eq_ignore_ascii_case("transfer-encoding") {
-            if !value.eq_ignore_ascii_case(b"chunked") {
-                return Err(format!("a head with a Transfer-Encoding of {:?}, not chunked", text()));
-            }
-            is_chunked = true;
-        } else if name.eq_ignore_ascii_case("connection") {
-            for option in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
-                if option.eq_ignore_ascii_case(b"close") {
-                    closes = true;
-                } else if option.eq_ignore_ascii_case(b"keep-alive") {
-                    closes = false;
-                }
-            }
-        }
-    }
-    let status = response.code.unwrap_or_default();
-    let body_len = match (content_len, is_chunked) {
-        _ if matches!(status, 100..200 | 204 | 304) => Some(0),
-        (Some(_), true) => return Err("a head with both Content-Length and Transfer-Encoding".into()),
-        (None, false) => {
-            return Err(
-                "a reply without Content-Length or chunks, which only the connection's end would end".into(),
-            );
-        }
-        (content_len, _) => content_len,
-    };
-    Ok(Some((len, Head { status, body_len, closes })))
-}
-
-fn parse_chunk_size(bytes: &[u8]) -> Parsed<u64> {
-    match httparse::parse_chunk_size(bytes) {
-        Ok(Status::Complete((len, size))) => Ok(Some((len, size))),
-        Ok(Status::Partial) => Ok(None),
-        Err(_) => Err("what should be a chunk's size and is none".into()),
-    }
-}
-
-fn parse_chunk_end(bytes: &[u8]) -> Parsed<()> {
-    match bytes {
-        [b'\r'] => Ok(None),
-        [b'\r', b'\n', ..] => Ok(Some((2, ()))),
-        _ => Err("a chunk longer than its size".into()),
-    }
-}
-
-fn parse_trailer(bytes: &[u8]) -> Parsed<()> {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    match httparse::parse_headers(bytes, &mut headers) {
-        Ok(Status::Complete((len, _))) => Ok(Some((len, ()))),
-        Ok(Status::Partial) => Ok(None),
-        Err(error) => Err(format!("a trailer that is not HTTP: {error}")),
     }
 }
 
@@ -424,6 +322,69 @@ mod tests {
     }
 
     #[test]
+    fn whatever_the_rfc_allows_is_right() {
+        let many: String = (0..200).map(|number| format!("X-{number}: y\r\n")).collect();
+        let replies = [
+            HELLO,
+            "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n\
+             HTTP/1.1 199 \r\nContent-Length: 7\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+            "HTTP/1.1 200 \r\nContent-Length: 5, 5 ,5\r\n\r\nhello",
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+            "HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length:\r\n 5\r\n\r\nhello",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: , Chunked\r\n\r\n\
+             5;a;b=\"c;\\\"d\"\r\nhello\r\n000;last\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+             00000000000000000002\r\nhe\r\n3\r\nllo\r\n0\r\nA: b\r\nC: d\r\n e\r\n\r\n",
+            &format!("HTTP/1.1 200 OK\r\n{many}Content-Length: 5\r\n\r\nhello"),
+            HELLO,
+        ]
+        .concat();
+        for cut in (1..20).chain([100, 1000, replies.len()]) {
+            assert_eq!(verified(&mut http(200), &replies, cut), [const { None }; 10], "{cut}");
+        }
+        for reply in
+            ["HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n"]
+        {
+            let status = reply[9..12].parse().unwrap();
+            assert_eq!(said_of_last(status, &reply.repeat(2)), None, "{reply}");
+        }
+    }
+
+    #[test]
+    fn a_body_may_end_with_the_connection() {
+        for head in [
+            "HTTP/1.1 200 OK\r\n\r\n",
+            "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+        ] {
+            let mut exchange = http(200);
+            let mut reply = |body: &str, cut: usize| {
+                let mut conn = exchange.open(0);
+                let text = format!("{head}{body}");
+                let mut at = 0;
+                for piece in text.as_bytes().chunks(cut) {
+                    let progress = exchange.verify(&mut conn, 1, at, piece);
+                    assert_eq!((progress.taken, progress.is_complete), (piece.len(), false));
+                    at += piece.len();
+                }
+                assert!(exchange.announced_end(&conn));
+                exchange.end(&mut conn, at)
+            };
+            assert_eq!(reply("hello", 100), Some(Ok(())));
+            assert_eq!(reply("hello", 1), Some(Ok(())));
+            assert!(
+                matches!(reply("hell", 7), Some(Err(Fault::Reply(words))) if words.contains("the first had 5"))
+            );
+        }
+        let mut exchange = http(200);
+        let mut conn = exchange.open(0);
+        let cut_short = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell";
+        exchange.verify(&mut conn, 1, 0, cut_short);
+        assert_eq!(exchange.end(&mut conn, cut_short.len()), None, "it is cut short");
+    }
+
+    #[test]
     fn a_body_that_differs_from_the_first_is_wrong() {
         let another = |length: usize, body: &str| {
             format!("{HELLO}HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}")
@@ -470,15 +431,26 @@ mod tests {
     #[test]
     fn what_has_no_certain_end_leads_astray() {
         for (reply, reason) in [
-            ("HTTP/1.1 200 OK\r\n\r\nhello", "without Content-Length"),
             ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", "two values"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\n", "two values"),
             ("HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\n", "\"+5\""),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5 5\r\n\r\n", "\"5 5\""),
             ("HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n", "\"\""),
+            ("HTTP/1.1 200 OK\r\nContent-Length: ,\r\n\r\n", "\",\""),
             ("HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n", "Content-Length of"),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", "gzip"),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n", "Transfer-Encoding of"),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked;q=1\r\n\r\n", "Transfer-Encoding of"),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding:\r\n\r\n", "empty Transfer-Encoding"),
+            ("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "HTTP/1.0"),
             ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n", "both"),
             ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", "chunk's size"),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\r\n", "chunk's size"),
             ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nhe\r\n", "longer than its size"),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n:x\r\n\r\n", "a trailer"),
+            ("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", "switches protocols"),
+            ("HTTP/1.1 200\r\nContent-Length: 5\r\n\r\nhello", "space"),
+            ("HTTP/1.1 20 OK\r\n\r\n", "not HTTP"),
+            ("HTTP/1.1 200 OK\r\nA : b\r\n\r\n", "not HTTP"),
             ("\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "should be a head"),
             ("+PONG\r\n", "should be a head"),
             ("HTTP/2 200 OK\r\n\r\n", "not HTTP"),
@@ -498,6 +470,12 @@ mod tests {
             (HELLO, false),
             ("HTTP/1.1 200 OK\r\nConnection: a, Close\r\nContent-Length: 0\r\n\r\n", true),
             ("HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", true),
+            ("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n", false),
+            ("HTTP/1.1 200 OK\r\nConnection: close, keep-alive\r\nContent-Length: 0\r\n\r\n", true),
+            (
+                "HTTP/1.1 100 Continue\r\nConnection: close\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+                false,
+            ),
         ] {
             let mut conn = exchange.open(0);
             exchange.verify(&mut conn, 1, 0, reply.as_bytes());

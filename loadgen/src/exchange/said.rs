@@ -81,6 +81,10 @@ impl Exchange for Said {
 
     fn request(&mut self, _conn: &mut SaidConn, _size: usize, _out: &mut Vec<u8>) {}
 
+    fn request_bytes_max(&self, _size: usize) -> usize {
+        0
+    }
+
     fn verify(&mut self, conn: &mut SaidConn, _size: usize, _at: usize, bytes: &[u8]) -> Progress {
         conn.text.extend_from_slice(bytes);
         let wrong = (conn.text.len() > SAID_BYTES_MAX).then(|| {

@@ -48,6 +48,23 @@ impl Exchange for Walk {
         self.request(conn, size * count, out);
     }
 
+    fn request_bytes_max(&self, size: usize) -> usize {
+        size
+    }
+
+    fn request_part(
+        &mut self,
+        conn: &mut WalkConn,
+        size: usize,
+        at: usize,
+        room: usize,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let part = room.min(size - at);
+        self.request(conn, part, out);
+        at + part == size
+    }
+
     fn right_replies(&mut self, conn: &mut WalkConn, size: usize, count: usize, bytes: &[u8]) -> usize {
         let whole = (bytes.len() / size).min(count);
         if self.text.first_wrong(conn.answered, &bytes[..whole * size]).is_some() {

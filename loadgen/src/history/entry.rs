@@ -11,6 +11,7 @@ use serde_json::error::Category;
 
 use crate::Usage;
 use crate::compare::{Compared, Metric};
+use crate::message::message;
 
 /// A line. What else is in it is for others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,19 +78,21 @@ pub fn append(path: &Path, entries: &[Entry]) -> Result<()> {
     let mut file = open(path)?;
     let mut text = String::new();
     if is_cut_short(&mut file).with_context(told)? {
-        eprintln!(
-            "loadgen: {}: its last line has no end, it may have been cut short: a new one is begun",
+        message!(
+            "{}: its last line has no end, it may have been cut short: a new one is begun",
             path.display()
         );
         text.push('\n');
     }
-    for entry in entries {
-        text += &serde_json::to_string(entry)?;
-        text.push('\n');
-    }
+    text += &lines(entries)?;
     let written = file.write(text.as_bytes()).with_context(told)?;
     ensure!(written == text.len(), "{}: only {written} of {} bytes were taken", told(), text.len());
     file.sync_all().with_context(told)
+}
+
+/// A line for each.
+pub fn lines(entries: &[Entry]) -> std::io::Result<String> {
+    entries.iter().map(|entry| Ok(serde_json::to_string(entry)? + "\n")).collect()
 }
 
 /// Whether the last line has no end.

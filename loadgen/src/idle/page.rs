@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::table::Compared;
 use super::{Busy, Idled};
 use crate::report::html::{END, begin, distribution, escape, percent, rows, section};
-use crate::report::plot::{Axis, Line, Scale};
+use crate::report::plot::{self, Axis, Line, Scale};
 use crate::report::{Report, figures};
 use crate::run::Measured;
 use crate::verdict::Verdict;
@@ -18,7 +18,11 @@ pub fn page(idled: &Idled, busy: &Busy) -> Result<String> {
         Verdict::Valid => ("valid", "VALID".to_owned()),
         Verdict::Invalid => ("invalid", idled.complaint()),
     };
-    let _ = writeln!(html, "<div class=\"verdict {class}\"><strong>{}</strong></div>", escape(&words));
+    let _ = write!(html, "<div class=\"verdict {class}\"><strong>{}</strong>", escape(&words));
+    if idled.interrupted {
+        html += "<p><strong>INTERRUPTED</strong> ended by a signal</p>";
+    }
+    html += "</div>\n";
     html += "<table class=words>\n";
     for (name, words) in idled.words() {
         let _ = writeln!(html, "<tr><th>{name}</th><td>{}</td></tr>", escape(&words));
@@ -50,5 +54,6 @@ pub fn page(idled: &Idled, busy: &Busy) -> Result<String> {
     html += "<h2>All figures</h2>\n<div class=wide><table class=words>\n";
     rows(&mut html, "", &serde_json::to_value(idled)?);
     html += "</table></div>\n";
-    Ok(html + END)
+    html += END;
+    Ok(if idled.interrupted { plot::marked(&html, "interrupted") } else { html })
 }

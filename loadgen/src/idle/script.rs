@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cli::{Asked, Idle};
+use crate::cli::{Asked, Idle, Options};
 use crate::exchange::{Custom, Exchange, FirstBody, Http, Walk};
-use crate::load::{Amount, Load, Shape};
+use crate::load::{Amount, Budget, Load, Shape};
 use crate::service::Service;
+use crate::shortage;
 use crate::size::Sizes;
 use crate::sources::Sources;
 use crate::stream::Stream;
@@ -16,15 +17,19 @@ use crate::text::Text;
 /// So many bytes of requests are made once, for all stopped connections.
 const REQUESTS_BYTES_MIN: usize = 16 * 1024;
 
+/// Requests are kept whole here.
+const SIZE_MAX: usize = 16 << 20;
+
 /// The line that an echo is asked for unless another is given.
 const LINE: &str = "hello";
 
-/// Has one exchange on each connection, given the index of the first.
-type Once<'a> = dyn Fn(Vec<Stream>, usize) -> Result<Vec<Stream>> + 'a;
+/// Has one exchange on each connection, given the index of the first, what a reply may take, and what ends it early.
+type Once<'a> = dyn Fn(Vec<Stream>, usize, Duration, &dyn Fn() -> bool) -> Result<Vec<Stream>> + 'a;
 
 /// What is said over any kind of exchange.
 pub struct Script<'a> {
     once: Box<Once<'a>>,
+    timeout: Duration,
     /// Whole requests, one after the other.
     pub requests: Vec<u8>,
     pub unfinished: Unfinished,
@@ -54,6 +59,11 @@ impl<'a> Script<'a> {
             return Err(format!("--line is for echo, not for {}", options.target.service));
         }
         let (sizes, timeout) = (options.size.clone(), options.timeout());
+        if sizes.bounds().0 > SIZE_MAX {
+            return Err(format!(
+                "--size {sizes}: slow and stopped connections have requests of at most {SIZE_MAX} bytes"
+            ));
+        }
         // A line without an end, as long as it may get.
         let line = Unfinished { begin: Vec::new(), endless: Some(b'a') };
         Ok(match *asked {
@@ -107,7 +117,7 @@ impl<'a> Script<'a> {
         while requests.len() < REQUESTS_BYTES_MIN {
             exchange.request(&mut conn, size, &mut requests);
         }
-        let once = move |streams: Vec<Stream>, first| {
+        let once = move |streams: Vec<Stream>, first, timeout, is_over: &dyn Fn() -> bool| {
             let shape = Shape {
                 connections: streams.len(),
                 first,
@@ -116,25 +126,45 @@ impl<'a> Script<'a> {
                 seed: first as u64,
                 // They are open.
                 sources: Sources::default(),
+                budget: Budget::WHOLE,
             };
             let connections = format!("connections {} to {}", first + 1, first + streams.len());
-            exchange_once(streams, shape, make())
+            exchange_once(streams, shape, make(), is_over)
                 .with_context(|| format!("the first exchange of {connections}"))
         };
-        Script { once: Box::new(once), requests, unfinished }
+        Script { once: Box::new(once), timeout, requests, unfinished }
     }
 
     /// Has one exchange on each of the connections, the first of which has this index.
     pub fn once(&self, streams: Vec<Stream>, first: usize) -> Result<Vec<Stream>> {
-        (self.once)(streams, first)
+        (self.once)(streams, first, self.timeout, &|| false)
+    }
+
+    /// Has one exchange on a connection that is not kept.
+    pub fn first_reply(
+        &self,
+        options: &Options,
+        patience: Duration,
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<()> {
+        let source = options.source_ips.clone().unwrap_or_default().of(0);
+        let stream = Stream::connect(&options.target.address.peer, source, patience)
+            .map_err(shortage::explained)
+            .with_context(|| format!("connecting to {}", options.target.address))?;
+        (self.once)(vec![stream], 0, patience, is_over).map(drop)
     }
 }
 
-fn exchange_once<E: Exchange>(streams: Vec<Stream>, shape: Shape, exchange: E) -> Result<Vec<Stream>> {
+fn exchange_once<E: Exchange>(
+    streams: Vec<Stream>,
+    shape: Shape,
+    exchange: E,
+    is_over: &dyn Fn() -> bool,
+) -> Result<Vec<Stream>> {
     let connections = streams.len();
     let mut load = Load::over(streams, shape, exchange)?;
     // From quiet and at depth 1, as many requests as connections are one on each.
-    load.drive(Amount::Requests(connections as u64), 1, &|| false)?;
+    load.drive(Amount::Requests(connections as u64), 1, is_over)?;
     let record = load.take_record();
     if let Some(error) = record.first_error {
         bail!("{error}");

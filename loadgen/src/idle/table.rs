@@ -142,6 +142,10 @@ impl fmt::Display for Idled {
         if let Some(report) = report {
             write!(f, "\n{report}")?;
         }
+        // The report says so of its own measurement.
+        if self.interrupted && report.is_none_or(|report| !report.interrupted) {
+            writeln!(f, "\n  {} ended by a signal", style("INTERRUPTED").yellow().bold())?;
+        }
         match (self.verdict, report) {
             (Verdict::Valid, None) => writeln!(f, "\n  {}", style("VALID").green().bold()),
             (Verdict::Invalid, report) if report.is_none_or(|report| report.verdict == Verdict::Valid) => {

@@ -8,7 +8,7 @@ use super::{Kind, Merged, Row};
 use crate::report::Quantiles;
 use crate::report::figures;
 use crate::report::html::{END, begin, distribution, escape, percent, section, short};
-use crate::report::plot::{Axis, COLOURS, Line, Scale};
+use crate::report::plot::{self, Axis, COLOURS, Line, Scale};
 use crate::verdict::Verdict;
 
 pub fn page(merged: &Merged) -> Result<String> {
@@ -23,6 +23,9 @@ pub fn page(merged: &Merged) -> Result<String> {
     let failed = merged.failed_conditions.iter().map(|failed| format!("--fail-if {failed} held"));
     for line in merged.complaints().chain(merged.warnings.iter().cloned()).chain(failed) {
         let _ = write!(html, "<p>{}</p>", escape(&line));
+    }
+    if let Some(words) = merged.interruption() {
+        let _ = write!(html, "<p><strong>INTERRUPTED</strong> {}</p>", escape(&words));
     }
     html += "</div>\n";
     html += &sums(merged);
@@ -59,7 +62,8 @@ pub fn page(merged: &Merged) -> Result<String> {
         .collect();
     let per_s = Axis { name: "times taken", scale: Scale::Linear, label: figures::rate };
     section(&mut html, "Rates over time", &seconds(), &per_s, &rates)?;
-    Ok(html + END)
+    html += END;
+    Ok(if merged.interrupted { plot::marked(&html, "interrupted") } else { html })
 }
 
 impl Row {
@@ -72,7 +76,7 @@ impl Row {
     }
 
     fn per_s(&self, kind: &Kind) -> f64 {
-        self.times.get(kind).map_or(0.0, |(count, _)| *count as f64) / self.length_s.max(f64::MIN_POSITIVE)
+        figures::per_s(self.times.get(kind).map_or(0.0, |(count, _)| *count as f64), self.length_s)
     }
 }
 

@@ -6,7 +6,7 @@ use console::style;
 use jiff::Timestamp;
 
 use super::{Merged, Part, Times};
-use crate::report::{Quantiles, figures};
+use crate::report::{Quantiles, figures, of_many, replies};
 use crate::verdict::Verdict;
 
 /// Names of kinds of times are as wide as this, if they are not wider.
@@ -39,17 +39,24 @@ impl Merged {
         let Some(counts) = &self.counts else {
             return vec![("requests", "not known: a log does not say how its run came out".into())];
         };
-        let rest: String = [("late", counts.late), ("connections closed by the peer", counts.peer_closed)]
-            .into_iter()
-            .filter(|&(_, count)| count > 0)
-            .map(|(name, count)| format!(", {count} {name}"))
-            .collect();
+        let mut rest = String::new();
+        if counts.late > 0 {
+            rest += &format!(", {} late", counts.late);
+        }
+        if counts.peer_closed > 0 {
+            rest += &format!(", {} closed by the peer", of_many(counts.peer_closed, "connection"));
+        }
         let rate = |per_s: Option<f64>| per_s.map_or("not known".into(), figures::rate);
         let planned = counts.rate_per_s.map(|planned| format!(" of {}", figures::rate(planned)));
         vec![
             (
                 "requests",
-                format!("{}, {} wrong replies, {} lost{rest}", counts.requests, counts.errors, counts.lost),
+                format!(
+                    "{}, {}, {} lost{rest}",
+                    counts.requests,
+                    replies(counts.errors, "wrong"),
+                    counts.lost
+                ),
             ),
             ("offered", rate(self.offered_per_s) + &planned.unwrap_or_default()),
             ("achieved", rate(self.throughput_per_s)),
@@ -140,6 +147,9 @@ impl fmt::Display for Merged {
         writeln!(f)?;
         for condition in &self.failed_conditions {
             writeln!(f, "  {} --fail-if {condition} held", style("FAILED").red().bold())?;
+        }
+        if let Some(words) = self.interruption() {
+            writeln!(f, "  {} {words}", style("INTERRUPTED").yellow().bold())?;
         }
         match self.verdict {
             Some(Verdict::Valid) => writeln!(f, "  {}", style("VALID").green().bold()),

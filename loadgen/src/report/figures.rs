@@ -1,7 +1,12 @@
 //! Figures as people read them: three digits and a unit that suits them.
 
-/// A time: `850 ns`, `45.1 µs`, `1.23 ms`, `12.0 s`.
+use serde::Serializer;
+
+/// A time: `850 ns`, `45.1 µs`, `1.23 ms`, `12.0 s`; `lost` where it is that of a reply that never came.
 pub fn time(us: f64) -> String {
+    if us == f64::INFINITY {
+        return LOST.to_owned();
+    }
     // 999.5 of a unit would be told as 1000 of it.
     let (value, unit) = match us {
         us if us < 0.9995 => (us * 1e3, "ns"),
@@ -10,6 +15,19 @@ pub fn time(us: f64) -> String {
         us => (us / 1e6, "s"),
     };
     format!("{} {unit}", three_digits(value))
+}
+
+/// What stands in place of a time that is longer than any.
+const LOST: &str = "lost";
+
+/// A time for the JSON, in microseconds: a number, or `"lost"`. JSON has no infinity, and null would pass for short.
+pub fn serialize_us<S: Serializer>(us: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    if us.is_finite() { serializer.serialize_f64(*us) } else { serializer.serialize_str(LOST) }
+}
+
+/// A time for a CSV, in microseconds.
+pub fn csv_us(us: f64) -> String {
+    if us.is_finite() { format!("{us:.3}") } else { LOST.to_owned() }
 }
 
 /// So many a second: `950/s`, `49.9 k/s`, `1.25 M/s`.
@@ -22,11 +40,16 @@ pub fn rate(per_s: f64) -> String {
     format!("{}{unit}", three_digits(value))
 }
 
+/// How many of something there are a second; none in no time at all.
+pub fn per_s(count: f64, seconds: f64) -> f64 {
+    if seconds > 0.0 { count / seconds } else { 0.0 }
+}
+
 /// From one figure to another, with one unit if they share it: `44.0–47.2 µs`.
 pub fn range(from: &str, to: &str) -> String {
     let unit = |text: &str| text.find(|character: char| !character.is_ascii_digit() && character != '.');
     match (unit(from), unit(to)) {
-        (Some(at), Some(of)) if from[at..] == to[of..] => format!("{}–{to}", &from[..at]),
+        (Some(at), Some(of)) if at > 0 && from[at..] == to[of..] => format!("{}–{to}", &from[..at]),
         _ => format!("{from}–{to}"),
     }
 }
@@ -72,6 +95,7 @@ mod tests {
             (1234.0, "1.23 ms"),
             (12_000_000.0, "12.0 s"),
             (5_000_000_000.0, "5000 s"),
+            (f64::INFINITY, "lost"),
         ] {
             assert_eq!(time(us), words);
         }
@@ -92,6 +116,8 @@ mod tests {
         }
         assert_eq!(share(0.1234), "12.3 %");
         assert_eq!(range("44.0 µs", "47.2 µs"), "44.0–47.2 µs");
+        assert_eq!(range("44.0 µs", "lost"), "44.0 µs–lost");
+        assert_eq!(range("lost", "lost"), "lost–lost");
         assert_eq!(range("950/s", "1.25 k/s"), "950/s–1.25 k/s");
     }
 }

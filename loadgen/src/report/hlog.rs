@@ -33,6 +33,9 @@ pub struct Outcome {
     pub limiter: Option<String>,
     /// Why it is invalid, in a line.
     pub complaint: Option<String>,
+    /// It, or one of several, was ended before its time.
+    #[serde(default)]
+    pub interrupted: bool,
     /// None if it is the sum of several, of which one is not known.
     pub counts: Option<Counts>,
 }
@@ -61,6 +64,7 @@ impl Outcome {
             verdict: Some(report.verdict),
             limiter: report.limiter.map(|limiter: Limiter| limiter.words().to_owned()),
             complaint: (report.verdict == Verdict::Invalid).then(|| report.complaint()),
+            interrupted: report.interrupted,
             counts: Some(Counts {
                 requests: record.requests,
                 offered: if report.is_open_loop() { record.sent_in_time } else { record.requests },
@@ -129,7 +133,7 @@ impl Lines {
     }
 
     fn words(&self) -> String {
-        format!("writing {}", self.out.path().display())
+        self.out.name().to_owned()
     }
 }
 

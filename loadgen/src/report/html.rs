@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 use serde_json::Value;
 
 use crate::interval::Interval;
+use crate::record::LOST_NS;
 use crate::report::plot::{self, Axis, Line, Scale};
 use crate::report::{Quantiles, Report, figures, quantile_rows};
 use crate::run::Measured;
@@ -54,6 +55,9 @@ pub fn page(report: &Report, measured: &Measured) -> Result<String> {
     if let Some(hint) = report.hint() {
         let _ = write!(html, "<p>{hint}</p>");
     }
+    if let Some(words) = report.interruption() {
+        let _ = write!(html, "<p><strong>INTERRUPTED</strong> {words}</p>");
+    }
     for failed in &report.failed_conditions {
         let _ = write!(html, "<p>--fail-if {} held</p>", escape(failed));
     }
@@ -100,7 +104,8 @@ pub fn page(report: &Report, measured: &Measured) -> Result<String> {
     html += "<h2>All figures</h2>\n<div class=wide><table class=words>\n";
     rows(&mut html, "", &serde_json::to_value(report)?);
     html += "</table></div>\n";
-    Ok(html + END)
+    html += END;
+    Ok(if report.interrupted { plot::marked(&html, "interrupted") } else { html })
 }
 
 /// The head of a page and its heading.
@@ -203,7 +208,7 @@ pub fn distribution(times: &Histogram<u64>) -> Vec<(f64, Option<f64>)> {
     times
         .iter_quantiles(TICKS_PER_HALF_DISTANCE)
         // That nothing took longer than the longest is so far to the right that it has no place.
-        .filter(|step| step.quantile_iterated_to() < 1.0)
+        .filter(|step| step.quantile_iterated_to() < 1.0 && step.value_iterated_to() < LOST_NS)
         .map(|step| (step.quantile_iterated_to(), Some(step.value_iterated_to() as f64 / 1e3)))
         .collect()
 }
@@ -223,7 +228,7 @@ fn points(report: &Report, intervals: &[Interval]) -> (Vec<Point>, &'static str)
     let shared = intervals.len().div_ceil(POINTS_MAX).max(1);
     let points = intervals.chunks(shared).map(|chunk| {
         let sum = |of: fn(&Interval) -> f64| chunk.iter().map(of).sum::<f64>();
-        let length_s = sum(|interval| interval.length_s).max(f64::MIN_POSITIVE);
+        let length_s = sum(|interval| interval.length_s);
         let times = chunk.iter().filter_map(|interval| {
             if report.is_open_loop() {
                 interval.response_time_us.as_ref()
@@ -233,9 +238,9 @@ fn points(report: &Report, intervals: &[Interval]) -> (Vec<Point>, &'static str)
         });
         Point {
             at_s: chunk.first().map_or(0.0, |first| first.start_s + length_s / 2.0),
-            sent_per_s: sum(|interval| interval.requests as f64) / length_s,
-            answered_per_s: sum(|interval| interval.answered as f64) / length_s,
-            failed_per_s: sum(|interval| (interval.errors + interval.lost) as f64) / length_s,
+            sent_per_s: figures::per_s(sum(|interval| interval.requests as f64), length_s),
+            answered_per_s: figures::per_s(sum(|interval| interval.answered as f64), length_s),
+            failed_per_s: figures::per_s(sum(|interval| (interval.errors + interval.lost) as f64), length_s),
             times: times.cloned().reduce(|one, other| one.longest(&other)),
         }
     });

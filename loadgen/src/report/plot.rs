@@ -47,7 +47,7 @@ pub struct Axis {
 
 pub struct Line<'a> {
     pub name: &'a str,
-    /// By x. Where there is no y the line has a gap.
+    /// By x. Where there is no y, or one that is infinite, the line has a gap.
     pub points: Vec<(f64, Option<f64>)>,
 }
 
@@ -197,6 +197,15 @@ pub fn intervals(rows: &[Interval<'_>], marks: &[(f64, String)], label: fn(f64) 
     svg + "</svg>\n"
 }
 
+/// The same page, with a word in a corner of each of its plots: one that is taken out of it still says so.
+pub fn marked(page: &str, word: &str) -> String {
+    let (right, size) = (SIZE.0 - 44, LABEL_SIZE);
+    let mark = format!(
+        "<text x=\"{right}\" y=\"{size}\" text-anchor=\"end\" font-family=\"sans-serif\" font-size=\"{size}\">{word}</text></svg>"
+    );
+    page.replace("</svg>", &mark)
+}
+
 /// The names of the lines beside their colours, as HTML.
 pub fn legend(lines: &[Line<'_>]) -> String {
     let mut html = String::from("<p class=legend>");
@@ -279,7 +288,7 @@ fn draw(svg: &mut String, x: &Axis, y: &Axis, lines: &[Line<'_>]) -> Result<(), 
 /// The line's points in their places, in runs without a gap.
 fn runs(line: &Line<'_>, x: Scale, y: Scale) -> Vec<Vec<(f64, f64)>> {
     line.points
-        .split(|(_, value)| value.is_none_or(|value| y == Scale::Log && value <= 0.0))
+        .split(|(_, value)| value.is_none_or(|value| !value.is_finite() || y == Scale::Log && value <= 0.0))
         .filter(|run| !run.is_empty())
         .map(|run| run.iter().filter_map(|&(at, value)| Some((x.place(at), y.place(value?)))).collect())
         .collect()
@@ -449,11 +458,12 @@ mod tests {
                 vec![],
                 vec![(0.0, None)],
                 vec![(0.5, Some(0.5))],
+                vec![(0.1, Some(0.1)), (0.2, Some(f64::INFINITY))],
                 vec![(0.1, Some(0.0)), (0.2, None), (0.3, Some(0.3)), (0.4, Some(0.9)), (1.0, Some(1.0))],
             ] {
                 let svg = svg(&axis(), &axis(), &[Line { name: "line", points }]).unwrap();
                 assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"), "{svg}");
-                assert!(!svg.contains("NaN"), "{svg}");
+                assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
             }
         }
     }

@@ -29,6 +29,9 @@ impl fmt::Display for Report {
             writeln!(f)?;
         }
         writeln!(f)?;
+        if let Some(words) = self.interruption() {
+            writeln!(f, "  {} {words}", style("INTERRUPTED").yellow().bold())?;
+        }
         for condition in &self.failed_conditions {
             writeln!(f, "  {} --fail-if {condition} held", style("FAILED").red().bold())?;
         }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{COLUMNS, Spread, Step, Swept, Varied};
 use crate::report::figures;
 use crate::report::html::{END, begin, escape, section, short};
-use crate::report::plot::{Axis, Line, Scale};
+use crate::report::plot::{self, Axis, Line, Scale};
 use crate::verdict::Verdict;
 
 /// Steps that are farther apart than this would lie on top of each other on a linear axis.
@@ -24,14 +24,15 @@ pub fn page(swept: &Swept) -> Result<String> {
         let _ = write!(html, "<p>{}: {}</p>", swept.name(step), escape(&step.trouble()));
     }
     if let Some(words) = &swept.ended_early {
-        let _ = write!(html, "<p>{}</p>", escape(words));
+        let _ = write!(html, "<p><strong>INTERRUPTED</strong> {}</p>", escape(words));
     }
     html += "</div>\n";
     if swept.steps.iter().any(|step| step.valid_repeats > 0) {
         curves(&mut html, swept)?;
     }
     html += &table(swept);
-    Ok(html + END)
+    html += END;
+    Ok(if swept.ended_early.is_some() { plot::marked(&html, "interrupted") } else { html })
 }
 
 fn curves(html: &mut String, swept: &Swept) -> Result<()> {

@@ -65,6 +65,9 @@ impl fmt::Display for Swept {
         for step in self.steps.iter().filter(|step| step.valid_repeats < step.repeats.len()) {
             writeln!(f, "  {}: {}", self.name(step), style(step.trouble()).red())?;
         }
+        if let Some(words) = &self.ended_early {
+            writeln!(f, "  {} {words}", style("INTERRUPTED").yellow().bold())?;
+        }
         Ok(())
     }
 }

@@ -18,7 +18,7 @@ use crate::Usage;
 use crate::cli::Asked;
 use crate::exchange::{Exchange, FirstBody, Http, Walk};
 use crate::idle::memory::Count;
-use crate::load::{Amount, Load, Shape};
+use crate::load::{Amount, Budget, Load, Shape};
 use crate::run::Watch;
 use crate::stream::Stream;
 use crate::tree::Tree;
@@ -146,6 +146,7 @@ pub fn memory(
         timeout: run.options.timeout(),
         seed: run.options.seed,
         sources: run.options.source_ips.clone().unwrap_or_default(),
+        budget: Budget::WHOLE,
     };
     let hold = |first, connections| -> Result<Box<dyn Send>> {
         let shape = shape(first, connections);

@@ -15,8 +15,9 @@ use tempfile::TempDir;
 use crate::Usage;
 use crate::address::Address;
 use crate::chat::Dialect;
-use crate::cli::Versus;
-use crate::server::{CommandLine, Server, find_port};
+use crate::cli::{Run, Versus};
+use crate::server::{CommandLine, Ready, Server, find_port};
+use crate::trial::first_reply;
 
 /// What a server may take to listen, under valgrind too.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -133,15 +134,17 @@ impl Peer {
         let service = self.kind.service();
         match &self.start {
             Start::Announced(command, announced) => {
-                let command = command_line(&format!("{prefix}{command}"))?;
-                let (server, said) = Server::start_announced(&command, START_TIMEOUT, stop)?;
+                let command = command.clone().under(prefix).map_err(|words| anyhow!("{prefix}: {words}"))?;
+                let (mut server, said) = Server::start_announced(&command, START_TIMEOUT, stop)?;
                 let (name, transport) = announced;
                 let beginning = format!("listening {name} {transport}://");
                 let address =
                     said.iter().find_map(|line| line.strip_prefix(&beginning)).with_context(|| {
                         format!("{command} did not say `{beginning}...` before it said `ready`, but {said:?}")
                     })?;
-                Ok(Running { server, target: format!("{service}={transport}://{address}"), _folder: None })
+                let target = format!("{service}={transport}://{address}");
+                self.when_ready(&target, stop, |ready| server.await_reply(ready))?;
+                Ok(Running { server, target, _folder: None })
             }
             Start::Told(command) => self.run_told(&format!("{prefix}{command}"), None, find_port(), stop),
             Start::Configured(command) => {
@@ -165,9 +168,23 @@ impl Peer {
     ) -> Result<Running> {
         let command = command_line(&command.replace("PORT", &port.to_string()))?;
         let address: Address = format!("127.0.0.1:{port}").parse().map_err(|words: String| anyhow!(words))?;
-        let server = Server::start(&command, &address, START_TIMEOUT, stop)?;
         let target = format!("{}={address}", self.kind.service());
+        let server = self.when_ready(&target, stop, |ready| Server::start(&command, ready))?;
         Ok(Running { server, target, _folder: folder })
+    }
+
+    /// Does what needs to know when the server at this target is ready.
+    fn when_ready<T>(
+        &self,
+        target: &str,
+        stop: &AtomicBool,
+        start: impl FnOnce(&Ready<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let mut run = Run::of(target)?;
+        run.options.dialect = self.dialect;
+        let first_reply = first_reply(&run);
+        let address = &run.options.target.address;
+        start(&Ready { address, first_reply: &first_reply, timeout: START_TIMEOUT, stop })
     }
 }
 
@@ -312,7 +329,8 @@ impl Workshop {
         let root =
             peers.ancestors().nth(2).context("the folder of the peers is not in a repository")?.to_owned();
         // cargo takes it from where it runs, which is the root.
-        let target = root.join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
+        let target = env::var_os("CARGO_TARGET_DIR").filter(|target| !target.is_empty());
+        let target = root.join(target.unwrap_or_else(|| "target".into()));
         Ok(Workshop { peers, root, target })
     }
 

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::{Compared, Effort, page, table};
 use crate::cli::Versus;
 use crate::machine::{Host, date};
+use crate::message::message;
 use crate::output::Output;
 use crate::placement::Placement;
 use crate::report::json;
@@ -96,6 +97,6 @@ pub fn keep(compared: &Compared, folder: &Path) -> Result<()> {
     Output::open(&path("md"))?.keep_with(|out| table::write_markdown(out, compared))?;
     let chart = page::chart(compared, true);
     Output::open(&path("svg"))?.keep_with(|out| out.write_all(chart.as_bytes()))?;
-    eprintln!("loadgen: kept {}, and the tables and the chart beside it", path("json"));
+    message!("kept {}, and the tables and the chart beside it", path("json"));
     Ok(())
 }

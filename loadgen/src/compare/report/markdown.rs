@@ -7,6 +7,12 @@ use crate::compare::{Compared, Outcome};
 
 pub fn write_markdown(out: &mut impl Write, compared: &Compared) -> io::Result<()> {
     writeln!(out, "**{}**\n\n{}\n", text(&compared.outcome_words()), text(&compared.sides()))?;
+    if let Some(hashes) = compared.hashes() {
+        writeln!(out, "{}\n", text(&hashes))?;
+    }
+    if compared.outcome == Outcome::Identical {
+        return Ok(());
+    }
     writeln!(out, "| case | metric | base | head | change | control | outcome |")?;
     writeln!(out, "|---|---|--:|--:|---|--:|---|")?;
     for case in &compared.cases {
@@ -101,6 +107,21 @@ mod tests {
         assert_eq!(markdown.matches("<details>").count(), 1);
         assert_eq!(markdown.matches("</details>").count(), 1);
         assert!(markdown.contains("  - valgrind is not installed\n"), "{markdown}");
+    }
+
+    #[test]
+    fn binaries_have_their_hashes_and_the_same_one_has_no_table() {
+        let mut compared = compared();
+        let hashes = format!("SHA-256 of the binaries: base {}, head {}\n", "b".repeat(64), "c".repeat(64));
+        assert!(markdown(&compared).contains(&hashes));
+        compared.outcome = Outcome::Identical;
+        let same = markdown(&compared);
+        assert!(
+            same.starts_with("**IDENTICAL: both revisions") && same.contains(&hashes) && !same.contains('|'),
+            "{same}"
+        );
+        compared.base_sha256 = None;
+        assert!(!markdown(&compared).contains("SHA-256"));
     }
 
     #[test]

@@ -19,13 +19,18 @@ const FLAMES_HEIGHT: &str = "600";
 /// The outcome, and for each case its table, its intervals, and what changed.
 pub fn page(compared: &Compared) -> Result<String> {
     let mut html = begin_with_frames("Base and head compared", &compared.sides());
-    let class = if compared.outcome == Outcome::Pass { "valid" } else { "invalid" };
+    let class = if compared.outcome.exit_code() == 0 { "valid" } else { "invalid" };
     let _ = writeln!(
         html,
-        "<div class=\"verdict {class}\"><strong>{}</strong></div>\n<p class=soft>{LEGEND} {}</p>",
-        escape(&compared.outcome_words()),
-        escape(&compared.bounds())
+        "<div class=\"verdict {class}\"><strong>{}</strong></div>",
+        escape(&compared.outcome_words())
     );
+    if compared.outcome != Outcome::Identical {
+        let _ = writeln!(html, "<p class=soft>{LEGEND} {}</p>", escape(&compared.bounds()));
+    }
+    if let Some(hashes) = compared.hashes() {
+        let _ = writeln!(html, "<p class=soft>{}</p>", escape(&hashes));
+    }
     for case in &compared.cases {
         let _ = writeln!(
             html,
@@ -34,7 +39,9 @@ pub fn page(compared: &Compared) -> Result<String> {
             case.outcome,
             escape(&case.effort())
         );
-        table(&mut html, case);
+        if case.outcome != Outcome::Identical {
+            table(&mut html, case);
+        }
         html += &intervals(case, compared);
         lives(&mut html, case)?;
         for remark in case.remarks() {

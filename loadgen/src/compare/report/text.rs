@@ -24,6 +24,9 @@ impl fmt::Display for CaseResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let title = style(format!("{:<TITLE_WIDTH$}", self.name)).bold();
         writeln!(f, "{title}  {}", coloured(self.outcome))?;
+        if self.outcome == Outcome::Identical {
+            return Ok(());
+        }
         writeln!(
             f,
             "  {:<METRIC_WIDTH$}{:<VALUE_WIDTH$}{:<VALUE_WIDTH$}{:<CHANGE_WIDTH$}{:>CONTROL_WIDTH$}  outcome",
@@ -62,7 +65,12 @@ pub struct End<'a>(pub &'a Compared);
 impl fmt::Display for End<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let End(compared) = self;
-        writeln!(f, "{}", style(LEGEND).dim())?;
+        if compared.outcome != Outcome::Identical {
+            writeln!(f, "{}", style(LEGEND).dim())?;
+        }
+        if let Some(hashes) = compared.hashes() {
+            writeln!(f, "{}", style(hashes).dim())?;
+        }
         let words = compared.outcome_words();
         let rest = words.trim_start_matches(&compared.outcome.to_string());
         writeln!(f, "{}{}", coloured(compared.outcome), style(rest).bold())
@@ -72,7 +80,7 @@ impl fmt::Display for End<'_> {
 fn coloured(outcome: Outcome) -> StyledObject<Outcome> {
     let word = style(outcome).bold();
     match outcome {
-        Outcome::Pass => word.green(),
+        Outcome::Identical | Outcome::Pass => word.green(),
         Outcome::Fail => word.red(),
         Outcome::Unreliable | Outcome::Inconclusive => word.yellow(),
     }
@@ -114,7 +122,12 @@ mod tests {
         let title = text.lines().next().unwrap();
         assert!(title.starts_with("echo, 50 connections, 64 B  ") && title.ends_with("FAIL"), "{text}");
         let end = End(&compared).to_string();
-        assert!(end.starts_with(LEGEND) && end.lines().nth(1).unwrap().starts_with("FAIL: "), "{end}");
+        let lines: Vec<_> = end.lines().collect();
+        assert_eq!(lines[0], LEGEND);
+        assert!(
+            lines[1].starts_with("SHA-256 of the binaries: base bbb") && lines[2].starts_with("FAIL: "),
+            "{end}"
+        );
     }
 
     #[test]

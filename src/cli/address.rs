@@ -147,6 +147,9 @@ pub fn location(address: &str, bare: Transport) -> Result<Location, String> {
         if let Some(path) = address.strip_prefix(prefix) {
             return match path.len() {
                 0 => Err(format!("{prefix} is followed by the path of the socket")),
+                _ if path.starts_with('@') => Err(format!(
+                    "abstract sockets cannot be served; for a file of that name write {prefix}./{path}"
+                )),
                 // The announcement is a line.
                 _ if path.chars().any(char::is_control) => {
                     Err("a socket path with control characters cannot be announced".to_owned())
@@ -301,7 +304,9 @@ pub fn look_up_all(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
         .to_socket_addrs()
         .map_err(|error| match host.split_once('%') {
             Some((_, interface)) => {
-                format!("cannot find the host '{host}': {error} (is there an interface '{interface}'?)")
+                format!(
+                    "cannot find the host '{host}': {error} (check the address, and the interface '{interface}')"
+                )
             }
             None => {
                 format!("cannot find the host '{host}': {error} (write an IP address, or check the name)")
@@ -370,7 +375,7 @@ mod tests {
             ("echo=:-1", "number from 0 to 65535"),
             ("echo=::1:7007", "in brackets"),
             ("echo=[::1:7007", "bracket"),
-            ("echo=[fe80::1%no-such-link]:7007", "is there an interface 'no-such-link'?"),
+            ("echo=[fe80::1%no-such-link]:7007", "check the address, and the interface 'no-such-link'"),
             ("echo=http://localhost:80", "'http://' is no transport: write echo=localhost:80"),
             ("http://localhost/", "such as http=localhost:80"),
             ("http://localhost:8080/path?a=b", "such as http=localhost:8080"),

@@ -84,17 +84,18 @@ pub struct LimitOptions {
     #[arg(long, value_name = "SIZE", default_value = "32KiB")]
     pub max_line: Size,
 
-    /// Output waiting on one connection above which it is closed after the soft grace
-    #[arg(long, value_name = "SIZE", default_value = "256KiB")]
-    output_soft_limit: Size,
+    /// Output waiting on one connection above which it is closed after the soft grace [default: 256KiB, at most the hard
+    /// limit]
+    #[arg(long, value_name = "SIZE")]
+    output_soft_limit: Option<Size>,
 
     /// How long a connection may stay above its soft limit
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     output_soft_grace: Time,
 
-    /// Output waiting on one connection above which it is closed at once
-    #[arg(long, value_name = "SIZE", default_value = "1MiB")]
-    output_hard_limit: Size,
+    /// Output waiting on one connection above which it is closed at once [default: 1MiB, at most --max-memory]
+    #[arg(long, value_name = "SIZE")]
+    output_hard_limit: Option<Size>,
 
     /// Memory held for waiting output and unconsumed input of all connections; above it those that hold the most are
     /// closed. Never more than half of the cgroup's memory limit, unless 0
@@ -122,7 +123,8 @@ impl LimitOptions {
         descriptors: &Descriptors,
         cgroup_bytes: Option<u64>,
     ) -> Result<Vec<Limits>, String> {
-        self.check(reactors)?;
+        let (soft, hard) = self.output_limits();
+        self.check(reactors, soft, hard)?;
         let memory = self.memory(reactors, cgroup_bytes);
         let defaults = Limits::default();
         let spare = descriptors.spare(reactors)?;
@@ -153,7 +155,7 @@ impl LimitOptions {
 
         // Reading from a peer pauses well below the limits at which it would be closed: what one piece of input
         // adds to its output may be twice the mark.
-        let lowest = [self.output_soft_limit.limit(), self.output_hard_limit.limit(), memory]
+        let lowest = [soft.limit(), hard.limit(), memory]
             .into_iter()
             .flatten()
             .min()
@@ -170,9 +172,9 @@ impl LimitOptions {
             input_bytes_max: self.max_line.0 + 2,
             output_high_water_bytes: high_water,
             output_low_water_bytes: defaults.output_low_water_bytes.min(high_water / 4),
-            output_soft_bytes: self.output_soft_limit.limit(),
+            output_soft_bytes: soft.limit(),
             output_soft_grace: self.output_soft_grace.0,
-            output_hard_bytes: self.output_hard_limit.limit(),
+            output_hard_bytes: hard.limit(),
             memory_bytes_max: memory,
             udp_replies_per_prefix: (self.udp_replies_per_prefix > 0).then_some(self.udp_replies_per_prefix),
             ..defaults
@@ -199,7 +201,18 @@ impl LimitOptions {
         Some(asked.min(half) / reactors)
     }
 
-    fn check(&self, reactors: usize) -> Result<(), String> {
+    /// The limits of one connection's output, soft and hard. Those that nobody has set stay within the larger ones.
+    fn output_limits(&self) -> (Size, Size) {
+        let at_most = |default: Option<usize>, most: Size| {
+            Size(default.unwrap_or(0).min(most.limit().unwrap_or(usize::MAX)))
+        };
+        let Limits { output_soft_bytes, output_hard_bytes, .. } = Limits::default();
+        let hard = self.output_hard_limit.unwrap_or_else(|| at_most(output_hard_bytes, self.max_memory));
+        let above = if hard.0 > 0 { hard } else { self.max_memory };
+        (self.output_soft_limit.unwrap_or_else(|| at_most(output_soft_bytes, above)), hard)
+    }
+
+    fn check(&self, reactors: usize, soft: Size, hard: Size) -> Result<(), String> {
         if self.max_line.0 == 0 || self.max_line.0 > LINE_BYTES_MAX {
             return Err(format!("--max-line {} is out of range: choose 1 byte to 1GiB", self.max_line));
         }
@@ -209,14 +222,14 @@ impl LimitOptions {
                 self.max_connections
             ));
         }
-        if self.output_soft_limit.0 > 0 && self.output_soft_grace.0.is_zero() {
+        if soft.0 > 0 && self.output_soft_grace.0.is_zero() {
             return Err(
                 "--output-soft-grace 0 is no limit: to have none, say --output-soft-limit 0".to_owned()
             );
         }
         let outputs = [
-            ("--output-soft-limit", self.output_soft_limit),
-            ("--output-hard-limit", self.output_hard_limit),
+            ("--output-soft-limit", soft),
+            ("--output-hard-limit", hard),
             ("--max-memory", self.max_memory),
         ];
         for (name, size) in outputs {
@@ -231,9 +244,7 @@ impl LimitOptions {
             if let Some((above, most)) = limited.peek()
                 && size > most
             {
-                return Err(format!(
-                    "{name} {size} is more than {above} {most}: raise the one or lower the other"
-                ));
+                return Err(format!("{name} {size} is more than {above} {most}: lower {name}, or raise {above}"));
             }
         }
         Ok(())
@@ -298,6 +309,20 @@ mod tests {
         assert_eq!(limits.memory_bytes_max, None);
         assert_eq!(limits.udp_replies_per_prefix, None);
         assert_eq!(limits.output_high_water_bytes, Limits::default().output_high_water_bytes);
+    }
+
+    #[test]
+    fn limits_of_output_that_nobody_has_set_stay_within_those_that_somebody_has() {
+        let outputs = |options: &str| {
+            let limits = parse(options).unwrap_or_else(|error| panic!("{options}: {error}")).remove(0);
+            (limits.output_soft_bytes, limits.output_hard_bytes, limits.memory_bytes_max)
+        };
+        let kib = |kib: usize| Some(kib << 10);
+        assert_eq!(outputs("--max-memory 64KiB"), (kib(64), kib(64), kib(64)));
+        assert_eq!(outputs("--max-memory 512KiB"), (kib(256), kib(512), kib(512)));
+        assert_eq!(outputs("--output-hard-limit 8KiB"), (kib(8), kib(8), kib(256 << 10)));
+        assert_eq!(outputs("--output-hard-limit 0 --max-memory 4KiB"), (kib(4), None, kib(4)));
+        assert_eq!(outputs("--max-memory 0"), (kib(256), kib(1024), None));
     }
 
     #[test]

@@ -120,6 +120,9 @@ fn is_stale(path: &Path, address: &SockAddr) -> io::Result<bool> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
+        Ok(found) if found.is_symlink() => {
+            return Err(in_use("it is a symbolic link (choose another path, or remove it)"));
+        }
         Ok(found) if !found.file_type().is_socket() => {
             return Err(in_use("there is a file that is no socket (choose another path, or remove it)"));
         }

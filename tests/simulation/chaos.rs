@@ -236,7 +236,16 @@ impl Service for Chaos {
     }
 }
 
-fn chaos(seed: u64, faults: Faults, rounds: usize) -> (u64, sim::Trace) {
+/// How a scenario ends.
+#[derive(Clone, Copy)]
+enum End {
+    /// The services close everything and ask for nothing more.
+    Closed,
+    /// The reactor shuts down gracefully, while the services go on asking.
+    Drained,
+}
+
+fn chaos(seed: u64, faults: Faults, rounds: usize, end: End) -> (u64, sim::Trace) {
     let limits = Limits {
         connections_max: Some(60),
         connections_per_ip_max: Some(50),
@@ -309,9 +318,18 @@ fn chaos(seed: u64, faults: Faults, rounds: usize) -> (u64, sim::Trace) {
             sim.faults().descriptors_max = if random.chance(0.5) { 10 } else { 1000 };
         }
     }
+    sim.faults().descriptors_max = 1000;
+    if let End::Drained = end {
+        sim.reactor().drain(Duration::from_secs(2)).unwrap();
+        let world = world.borrow();
+        // What a service asked for at the very end was not begun, and so does not end either.
+        let open: Vec<_> = world.lives.iter().filter(|(_, life)| life.opened).map(|(conn, _)| conn).collect();
+        assert!(open.is_empty(), "never told to be closed: {open:?}");
+        assert_eq!(sim.reactor().connections(), 0);
+        return (world.deeds, sim.trace().clone());
+    }
     // Everybody goes home.
     world.borrow_mut().quiet = true;
-    sim.faults().descriptors_max = 1000;
     for listener in listeners {
         sim.reactor().with(listener.service, |chaos: &mut Chaos, cx| {
             let mut world = chaos.world.borrow_mut();
@@ -336,8 +354,17 @@ fn whatever_services_ask_for_what_they_hear_makes_sense() {
     sim::check(0..40, |seed| {
         let stopped = Faults { stall: 0.02, stall_max: Duration::from_secs(1), ..Faults::lossy() };
         for faults in [Faults::hostile(), Faults::lossy(), stopped] {
-            let (deeds, _) = chaos(seed, faults, 120);
+            let (deeds, _) = chaos(seed, faults, 120, End::Closed);
             assert!(deeds > 20, "next to nothing was asked for");
+        }
+    });
+}
+
+#[test]
+fn whatever_services_ask_for_while_it_shuts_down_each_connection_ends_once() {
+    sim::check(0..40, |seed| {
+        for faults in [Faults::none(), Faults::hostile(), Faults::lossy()] {
+            chaos(seed, faults, 120, End::Drained);
         }
     });
 }
@@ -345,7 +372,7 @@ fn whatever_services_ask_for_what_they_hear_makes_sense() {
 #[test]
 fn chaos_is_the_same_for_the_same_seed() {
     sim::check(0..3, |seed| {
-        let [one, other] = [(), ()].map(|()| chaos(seed, Faults::lossy(), 100));
+        let [one, other] = [(), ()].map(|()| chaos(seed, Faults::lossy(), 100, End::Closed));
         assert_eq!(one.1, other.1);
     });
 }
@@ -354,6 +381,7 @@ fn chaos_is_the_same_for_the_same_seed() {
 #[ignore = "a longer run of the tests above"]
 fn a_day_of_chaos() {
     sim::check(1_000..3_000, |seed| {
-        chaos(seed, Faults::lossy(), 600);
+        chaos(seed, Faults::lossy(), 600, End::Closed);
+        chaos(seed, Faults::lossy(), 600, End::Drained);
     });
 }

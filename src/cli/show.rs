@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use tidewheel::net::os;
-use tidewheel::{ConnMap, Observer, Peer, Reactor, Report};
+use tidewheel::{CloseReason, ConnMap, Observer, Peer, Reactor, Report};
 use tracing::{Level, debug, error, warn};
 
 use super::outlet::Outlet;
@@ -23,6 +23,7 @@ pub fn watch(reactor: &mut Reactor, show: Option<Outlet>, listeners: Arc<OpenLis
         names: ConnMap::new(),
         unnamed: 0,
         datagram_service: String::new(),
+        evicted: 0,
         listeners,
     };
     let observer: Observer = Box::new(move |report| watcher.tell(report));
@@ -39,11 +40,23 @@ struct Watcher {
     unnamed: u64,
     /// The service that the last datagram went to. Answers follow their datagrams at once.
     datagram_service: String,
+    /// Connections closed for the memory limit so far.
+    evicted: u64,
     listeners: Arc<OpenListeners>,
 }
 
 impl Watcher {
     fn tell(&mut self, report: &Report<'_>) {
+        if let Report::Closed { reason: CloseReason::MemoryLimit, .. } = report {
+            self.evicted += 1;
+            // At each doubling, so that a flood of them is a few lines.
+            if self.evicted.is_power_of_two() {
+                warn!(
+                    "the memory limit is reached (--max-memory): closed the connections that hold the most, {} so far",
+                    self.evicted
+                );
+            }
+        }
         match report {
             Report::ListenerPaused { address, error } if os::is_exhausted(error) => {
                 warn!(

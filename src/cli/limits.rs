@@ -155,11 +155,7 @@ impl LimitOptions {
 
         // Reading from a peer pauses well below the limits at which it would be closed: what one piece of input
         // adds to its output may be twice the mark.
-        let lowest = [soft.limit(), hard.limit(), memory]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(usize::MAX);
+        let lowest = [soft.limit(), hard.limit(), memory].into_iter().flatten().min().unwrap_or(usize::MAX);
         let high_water = defaults.output_high_water_bytes.min(lowest / 4);
         let count = |count: usize| (count > 0).then_some(count);
         let common = Limits {
@@ -227,12 +223,9 @@ impl LimitOptions {
                 "--output-soft-grace 0 is no limit: to have none, say --output-soft-limit 0".to_owned()
             );
         }
-        let outputs = [
-            ("--output-soft-limit", soft),
-            ("--output-hard-limit", hard),
-            ("--max-memory", self.max_memory),
-        ];
-        for (name, size) in outputs {
+        let outputs =
+            [("--output-soft-limit", soft), ("--output-hard-limit", hard), ("--max-memory", self.max_memory)];
+        for (name, size) in outputs.iter().rev() {
             if size.limit().is_some_and(|bytes| bytes < OUTPUT_BYTES_MIN) {
                 return Err(format!(
                     "{name} {size} leaves no room for replies: choose 1KiB or more, or 0 for no limit"
@@ -244,7 +237,9 @@ impl LimitOptions {
             if let Some((above, most)) = limited.peek()
                 && size > most
             {
-                return Err(format!("{name} {size} is more than {above} {most}: lower {name}, or raise {above}"));
+                return Err(format!(
+                    "{name} {size} is more than {above} {most}: lower {name}, or raise {above}"
+                ));
             }
         }
         Ok(())

@@ -135,7 +135,8 @@ fn serve_on(options: &ServeOptions, streams: &Streams) -> Result<(), Failure> {
     let mut wanted = resolve(options).map_err(Failure::usage)?;
     if options.unix_mode.is_some() && wanted.iter().all(|listener| is_inet(&listener.address)) {
         return Err(Failure::usage(
-            "--unix-mode is for unix sockets, and none is served: add one, such as echo=unix:/tmp/echo.sock".to_owned(),
+            "--unix-mode is for unix sockets, and none is served: add one, such as echo=unix:/tmp/echo.sock"
+                .to_owned(),
         ));
     }
     let reactors = usize::from(options.reactors);

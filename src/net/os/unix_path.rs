@@ -8,9 +8,9 @@
 //! Whoever holds the lock may replace what is at PATH, so of programs that start at the same time one serves. A program
 //! that knows nothing of the lock keeps its socket as long as it has it open.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -168,15 +168,15 @@ fn lock(path: &Path) -> io::Result<File> {
         if !ours.is_file() {
             return Err(named(io::Error::new(io::ErrorKind::InvalidInput, "it is no plain file")));
         }
-        match try_lock(&file) {
+        match file.try_lock() {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(TryLockError::WouldBlock) => {
                 return Err(in_use(&format!(
                     "another instance serves it, which has locked {} (stop that one, or choose another path)",
                     path.display()
                 )));
             }
-            Err(error) => return Err(named(error)),
+            Err(TryLockError::Error(error)) => return Err(named(error)),
         }
         // A lock counts if it is that of the file which others find under this name.
         if fs::symlink_metadata(path).is_ok_and(|found| identity(&found) == identity(&ours)) {
@@ -184,15 +184,6 @@ fn lock(path: &Path) -> io::Result<File> {
         }
     }
     Err(named(io::Error::other("it is replaced again and again")))
-}
-
-/// Locks a file for as long as it is open. (The standard library does it from Rust 1.89 on.)
-fn try_lock(file: &File) -> io::Result<()> {
-    // SAFETY: the descriptor is open as long as `file` is borrowed; the call takes numbers alone.
-    match unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 /// Binds so that the file has this mode from the moment that it is there. Without one the umask decides.

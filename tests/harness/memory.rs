@@ -19,6 +19,8 @@ thread_local! {
     static SCOPE: Cell<Scope> = const { Cell::new(Scope::Test) };
     /// Bytes that each has allocated and nobody has freed; what another thread frees is missing there.
     static HELD: [Cell<isize>; 4] = const { [const { Cell::new(0) }; 4] };
+    /// The most that each has held.
+    static PEAK: [Cell<isize>; 4] = const { [const { Cell::new(0) }; 4] };
 }
 
 /// The system's allocator, with a note in front of each block: who allocated it.
@@ -39,7 +41,11 @@ fn noted(layout: Layout) -> Option<Layout> {
 
 fn count(scope: usize, bytes: isize) {
     // A thread that ends may allocate when its numbers are gone already.
-    let _ = HELD.try_with(|held| held[scope].set(held[scope].get() + bytes));
+    let _ = HELD.try_with(|held| {
+        let sum = held[scope].get() + bytes;
+        held[scope].set(sum);
+        PEAK.try_with(|peak| peak[scope].set(peak[scope].get().max(sum)))
+    });
 }
 
 // SAFETY: every block is one of the system's, which is longer by `room` bytes and at least as aligned; what is handed out
@@ -100,6 +106,13 @@ pub fn service<R>(call: impl FnOnce() -> R) -> R {
 /// Bytes that the engine holds, of those that were allocated on this thread.
 pub fn held_by_engine() -> isize {
     HELD.with(|held| held[Scope::Engine as usize].get())
+}
+
+/// The most bytes that the engine has held at once while `call` ran.
+pub fn peak_of_engine(call: impl FnOnce()) -> isize {
+    PEAK.with(|peak| peak[Scope::Engine as usize].set(held_by_engine()));
+    call();
+    PEAK.with(|peak| peak[Scope::Engine as usize].get())
 }
 
 #[test]

@@ -159,7 +159,15 @@ pub use state::{Observer, Report};
 pub use timer::Instant;
 pub use topic::TopicId;
 
-/// The README's examples, compiled and run with the tests.
+/// The examples of the documents, compiled and run with the tests.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod documents {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+
+    #[doc = include_str!("../docs/guide.md")]
+    struct Guide;
+
+    #[doc = include_str!("../docs/simulation.md")]
+    struct Simulation;
+}

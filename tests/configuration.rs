@@ -100,9 +100,10 @@ fn the_environment_counts_more() {
 }
 
 #[test]
-fn the_example_of_the_readme_serves() {
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("it is there");
-    let (_, example) = readme.split_once("```toml\n").expect("the README has an example");
+fn the_example_of_the_documents_serves() {
+    let page =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/options.md")).expect("it is there");
+    let (_, example) = page.split_once("```toml\n").expect("the page has an example");
     let (example, _) = example.split_once("```").expect("the example ends");
     let folder = Folder::new();
     let server = start(&folder, &example.replace("127.0.0.1", &lonely_ip(6).to_string()), &[]);

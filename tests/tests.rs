@@ -10,6 +10,8 @@ mod command_line;
 #[cfg(feature = "cli")]
 mod configuration;
 mod datagrams;
+#[cfg(feature = "cli")]
+mod docs;
 mod faults;
 mod fuzz;
 mod harness;

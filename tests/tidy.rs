@@ -6,16 +6,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What stands at the top. Dot-files of editors, and what .gitignore names, are nobody's business.
-const TOP_LEVEL: [&str; 13] = [
+const TOP_LEVEL: [&str; 16] = [
     "Cargo.toml",
     "Cargo.lock",
     "src",
     "benches",
+    "docs",
     "examples",
     "loadgen",
     "tests",
     "README.md",
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
     "LICENSE-MIT",
     "LICENSE-APACHE",
     "rustfmt.toml",
@@ -334,125 +337,17 @@ fn the_top_level_is_the_one_that_newcomers_expect() {
 }
 
 #[test]
-fn the_readme_names_the_oldest_compiler_that_will_do() {
+fn the_pages_name_the_oldest_compiler_that_will_do() {
     let manifest = read("Cargo.toml");
     let version = manifest
         .lines()
         .find_map(|line| line.strip_prefix("rust-version = \""))
         .and_then(|rest| rest.strip_suffix('"'))
         .expect("Cargo.toml states a rust-version for the workspace");
-    let wanted = format!("Rust {version} or later");
-    assert!(read("README.md").contains(&wanted), "README.md does not say `{wanted}`, as Cargo.toml does");
-}
-
-#[test]
-fn the_readme_has_every_module_on_its_map() {
-    let readme = read("README.md");
-    let found: Vec<_> = rust_files()
-        .into_iter()
-        .filter_map(|file| file.path.strip_prefix("src/")?.strip_suffix(".rs").map(str::to_owned))
-        .filter(|module| !module.contains('/'))
-        .filter(|module| {
-            let is_named = |path: String| readme.contains(&path);
-            !is_named(format!("src/{module}.rs")) && !is_named(format!("src/{module}/"))
-        })
-        .collect();
-    assert_none(&found, "README.md has a map of src: put these modules on it.");
-}
-
-#[test]
-fn the_readme_names_every_limit_of_the_library() {
-    // By option or by name: the defaults of these are those of the options, which is tested in src/cli/limits.rs.
-    let options = [
-        ("connections_max", "--max-connections"),
-        ("connections_per_ip_max", "--max-connections-per-ip"),
-        ("idle_timeout", "--idle-timeout"),
-        ("read_deadline", "--read-deadline"),
-        ("progress_timeout", "--progress-timeout"),
-        ("input_bytes_max", "--max-line"),
-        ("output_soft_bytes", "--output-soft-limit"),
-        ("output_soft_grace", "--output-soft-grace"),
-        ("output_hard_bytes", "--output-hard-limit"),
-        ("memory_bytes_max", "--max-memory"),
-        ("udp_replies_per_prefix", "--udp-replies-per-prefix"),
-        ("busy_poll", "--busy-poll"),
-        ("io_uring", "--io-uring"),
-        ("catch_panics", "--panic"),
-    ];
-    let readme = read("README.md");
-    let limits = read("src/limits.rs");
-    let fields: Vec<_> = limits
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("pub ")?.split_once(": "))
-        .map(|(field, _)| field)
-        .collect();
-    assert!(fields.contains(&"idle_timeout"), "the fields of Limits are not where they were");
-    let found: Vec<_> = fields
-        .into_iter()
-        .filter(|field| {
-            let option = options.iter().find(|(name, _)| name == field).map(|(_, option)| *option);
-            !readme.contains(&format!("`{}", option.unwrap_or(field)))
-        })
-        .map(str::to_owned)
-        .collect();
-    assert_none(&found, "README.md names every limit, its default and what it does: add these.");
-}
-
-#[cfg(feature = "cli")]
-#[test]
-fn the_readme_names_every_option_and_its_default() {
-    let help = std::process::Command::new(env!("CARGO_BIN_EXE_tidewheel"))
-        .args(["serve", "--help"])
-        .env_remove("TIDEWHEEL_LOG")
-        .output()
-        .expect("the program was built with the tests");
-    let help = String::from_utf8(help.stdout).expect("the help is UTF-8");
-    // An option stands alone on a line, indented by six; the lines up to the next one are about it.
-    let mut options: Vec<(String, String)> = Vec::new();
-    for line in help.lines() {
-        if let Some(name) = line.strip_prefix("      --") {
-            options.push((format!("--{name}"), String::new()));
-        } else if let Some((_, text)) = options.last_mut() {
-            text.push_str(line.trim());
-            text.push(' ');
-        }
+    for (page, wanted) in [
+        ("README.md", format!("Rust {version} or later")),
+        ("docs/tutorials.zh.md", format!("Rust {version} 或更新")),
+    ] {
+        assert!(read(page).contains(&wanted), "{page} does not say `{wanted}`, as Cargo.toml does");
     }
-    assert!(options.len() > 10, "the help is not laid out as it was: {options:?}");
-
-    let readme = read("README.md");
-    let found: Vec<_> = options
-        .iter()
-        .filter_map(|(option, text)| {
-            let (_, default) = text.split_once("[default: ").unwrap_or_default();
-            let (default, _) = default.split_once(']').unwrap_or_default();
-            let option = option.replace(['<', '>'], "");
-            let row = readme.lines().find(|line| line.starts_with(&format!("| `{option}` |")));
-            match row {
-                None => Some(format!("| `{option}` | is not in the table of options")),
-                Some(row) if row.contains(default) => None,
-                Some(_) => Some(format!("{option}: the default is {default}")),
-            }
-        })
-        .collect();
-    assert_none(&found, "README.md and `tidewheel serve --help` disagree: repair whichever is wrong.");
-}
-
-/// README.md claims nothing that was not measured: its tables of figures stand, line by line, in the record that they name.
-#[test]
-fn figures_are_those_of_a_record() {
-    let readme = read("README.md");
-    let mut found = Vec::new();
-    let mut records = 0;
-    for part in readme.split("<!-- from ").skip(1) {
-        let (record, rest) = part.split_once(" -->").expect("a record is named in a comment that ends");
-        let (quoted, _) = rest.split_once("<!-- end -->").expect("what is quoted from a record has an end");
-        let text = read(record);
-        let rows = quoted.lines().filter(|line| line.starts_with('|'));
-        found.extend(
-            rows.filter(|row| !text.lines().any(|line| line == *row)).map(|row| format!("{record}: {row}")),
-        );
-        records += 1;
-    }
-    assert!(records > 0, "README.md quotes no record");
-    assert_none(&found, "README.md has figures that are not in the record that it names.");
 }

@@ -230,10 +230,10 @@ fn the_page_needs_nothing_else_and_has_every_figure() {
 }
 
 #[test]
-fn the_readme_names_every_field_of_the_json_and_no_other() {
+fn the_documents_name_every_field_of_the_json_and_no_other() {
     let (folder, _) = run_with_files(&["-n", "10"]);
-    let readme = include_str!("../README.md");
-    let (_, schema) = readme.split_once("## The JSON").unwrap();
+    let page = include_str!("../../docs/loadgen-files.md");
+    let (_, schema) = page.split_once("## The JSON").unwrap();
     let (schema, _) = schema.split_once("\n## ").unwrap();
     let documented: BTreeSet<String> = schema
         .lines()

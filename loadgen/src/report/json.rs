@@ -1,4 +1,4 @@
-//! The report for scripts. README.md of this crate says what each field is.
+//! The report for scripts. docs/loadgen-files.md says what each field is.
 
 use std::io::{self, Write};
 

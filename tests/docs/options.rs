@@ -1,0 +1,99 @@
+//! docs/options.md names every option of `tidewheel serve` and every limit of the library, and docs/architecture.md every
+//! module.
+
+use super::{assert_none, files_in, read};
+
+#[test]
+fn the_map_of_the_source_has_every_module() {
+    let map = read("docs/architecture.md");
+    let found: Vec<_> = files_in("src", ".rs")
+        .into_iter()
+        .filter(|path| !map.contains(path) && !map.contains(&path.replace(".rs", "/")))
+        .collect();
+    assert_none(&found, "docs/architecture.md has a map of src: put these modules on it.");
+}
+
+#[test]
+fn every_limit_of_the_library_is_named() {
+    // By option or by name: the defaults of these are those of the options, which is tested in src/cli/limits.rs.
+    let options = [
+        ("connections_max", "--max-connections"),
+        ("connections_per_ip_max", "--max-connections-per-ip"),
+        ("idle_timeout", "--idle-timeout"),
+        ("read_deadline", "--read-deadline"),
+        ("progress_timeout", "--progress-timeout"),
+        ("input_bytes_max", "--max-line"),
+        ("output_soft_bytes", "--output-soft-limit"),
+        ("output_soft_grace", "--output-soft-grace"),
+        ("output_hard_bytes", "--output-hard-limit"),
+        ("memory_bytes_max", "--max-memory"),
+        ("udp_replies_per_prefix", "--udp-replies-per-prefix"),
+        ("busy_poll", "--busy-poll"),
+        ("io_uring", "--io-uring"),
+        ("catch_panics", "--panic"),
+    ];
+    let page = read("docs/options.md");
+    let limits = read("src/limits.rs");
+    let fields: Vec<_> = limits
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("pub ")?.split_once(": "))
+        .map(|(field, _)| field)
+        .collect();
+    assert!(fields.contains(&"idle_timeout"), "the fields of Limits are not where they were");
+    let found: Vec<_> = fields
+        .into_iter()
+        .filter(|field| {
+            let option = options.iter().find(|(name, _)| name == field).map(|(_, option)| *option);
+            !page.contains(&format!("`{}", option.unwrap_or(field)))
+        })
+        .map(str::to_owned)
+        .collect();
+    assert_none(&found, "docs/options.md names every limit, its default and what it does: add these.");
+}
+
+#[test]
+fn every_option_of_serve_is_in_the_table_with_its_default() {
+    let help = std::process::Command::new(env!("CARGO_BIN_EXE_tidewheel"))
+        .args(["serve", "--help"])
+        .env_remove("TIDEWHEEL_LOG")
+        .output()
+        .expect("the program was built with the tests");
+    let help = String::from_utf8(help.stdout).expect("the help is UTF-8");
+    // An option stands alone on a line, indented by six; the lines up to the next one are about it.
+    let mut options: Vec<(String, String)> = Vec::new();
+    for line in help.lines() {
+        if let Some(name) = line.strip_prefix("      --") {
+            options.push((format!("--{name}"), String::new()));
+        } else if let Some((_, text)) = options.last_mut() {
+            text.push_str(line.trim());
+            text.push(' ');
+        }
+    }
+    assert!(options.len() > 10, "the help is not laid out as it was: {options:?}");
+
+    let page = read("docs/options.md");
+    let found: Vec<_> = options
+        .iter()
+        .filter_map(|(option, text)| {
+            let (_, default) = text.split_once("[default: ").unwrap_or_default();
+            let (default, _) = default.split_once(']').unwrap_or_default();
+            let option = option.replace(['<', '>'], "");
+            let row = page.lines().find(|line| line.starts_with(&format!("| `{option}` |")));
+            match row {
+                None => Some(format!("| `{option}` | is not in the table of options")),
+                Some(row) if row.contains(default) => None,
+                Some(_) => Some(format!("{option}: the default is {default}")),
+            }
+        })
+        .collect();
+    assert_none(&found, "docs/options.md and `tidewheel serve --help` disagree: repair whichever is wrong.");
+
+    let known: Vec<_> = options.iter().map(|(option, _)| option.replace(['<', '>'], "")).collect();
+    let gone: Vec<_> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `--")?.split_once('`'))
+        .map(|(option, _)| format!("--{option}"))
+        .filter(|option| !known.contains(option))
+        .collect();
+    assert_none(&gone, "docs/options.md has options that `tidewheel serve --help` does not have.");
+}

@@ -1,7 +1,12 @@
 //! The pages that users read are tried: their commands run, their links resolve, their figures are in a record, and they
 //! name every option and limit.
 
+mod commands;
+mod figures;
+mod lengths;
+mod links;
 mod options;
+mod pages;
 
 use std::fs;
 use std::path::Path;

@@ -2,6 +2,7 @@
 //! module.
 
 use super::{assert_none, files_in, read};
+use crate::harness::program::Server;
 
 #[test]
 fn the_map_of_the_source_has_every_module() {
@@ -96,4 +97,27 @@ fn every_option_of_serve_is_in_the_table_with_its_default() {
         .filter(|option| !known.contains(option))
         .collect();
     assert_none(&gone, "docs/options.md has options that `tidewheel serve --help` does not have.");
+}
+
+#[test]
+fn every_counter_is_explained() {
+    let page = read("docs/operations.md");
+    // In the first cells of the tables.
+    let explained: Vec<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once(" |"))
+        .flat_map(|(names, _)| names.split("`, `"))
+        .map(|name| name.trim_end_matches('`'))
+        .collect();
+    let mut server = Server::start(["echo=127.0.0.1:0"]);
+    let found: Vec<_> = server
+        .counters()
+        .into_keys()
+        .filter(|name| {
+            let kind = ["closed_", "datagrams_dropped_"].iter().find_map(|kind| name.strip_prefix(kind));
+            !explained.contains(&kind.unwrap_or(name))
+        })
+        .collect();
+    assert_none(&found, "docs/operations.md explains every counter of SIGUSR1: add these.");
+    server.stop();
 }

@@ -1,8 +1,13 @@
 //! docs/options.md names every option of `tidewheel serve` and every limit of the library, and docs/architecture.md every
 //! module.
 
+use std::path::Path;
+use std::process::Command;
+
+use super::pages::prose;
 use super::{assert_none, files_in, read};
 use crate::harness::program::Server;
+use crate::harness::skipped::skip;
 
 #[test]
 fn the_map_of_the_source_has_every_module() {
@@ -54,7 +59,7 @@ fn every_limit_of_the_library_is_named() {
 
 #[test]
 fn every_option_of_serve_is_in_the_table_with_its_default() {
-    let help = std::process::Command::new(env!("CARGO_BIN_EXE_tidewheel"))
+    let help = Command::new(env!("CARGO_BIN_EXE_tidewheel"))
         .args(["serve", "--help"])
         .env_remove("TIDEWHEEL_LOG")
         .output()
@@ -120,4 +125,53 @@ fn every_counter_is_explained() {
         .collect();
     assert_none(&found, "docs/operations.md explains every counter of SIGUSR1: add these.");
     server.stop();
+}
+
+/// What a program says of itself and its commands.
+fn help(program: &Path, command: &[&str]) -> String {
+    let output = Command::new(program).args(command).arg("--help").output();
+    let output = output.unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+    String::from_utf8(output.stdout).expect("the help is UTF-8")
+}
+
+#[test]
+fn options_that_pages_name_exist() {
+    let tidewheel = Path::new(env!("CARGO_BIN_EXE_tidewheel"));
+    let loadgen = tidewheel.with_file_name("loadgen");
+    if !loadgen.exists() {
+        return skip("needs loadgen: cargo build -p loadgen");
+    }
+    let mut helps = help(tidewheel, &["serve"]) + &help(&loadgen, &[]);
+    let commands = help(&loadgen, &[]);
+    let (_, commands) = commands.split_once("Commands:").expect("loadgen has commands");
+    let (commands, _) = commands.split_once("\n\n").expect("there is something behind them");
+    for command in commands.lines().filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next()) {
+        helps += &help(&loadgen, &[command]);
+    }
+    if cfg!(feature = "clients") {
+        for command in [&["talk"][..], &["chat"], &["get"], &["ftp"], &["ftp", "put"]] {
+            helps += &help(tidewheel, command);
+        }
+    }
+    let mut found = Vec::new();
+    for page in files_in("docs", ".md").iter().map(String::as_str).chain(["README.md", "SECURITY.md"]) {
+        if page == "docs/clients.md" && !cfg!(feature = "clients") {
+            continue;
+        }
+        let text = read(page);
+        for (number, line) in prose(&text) {
+            let code = line.split('`').skip(1).step_by(2).filter(|code| code.starts_with("--"));
+            for code in code {
+                let is_of_name = |letter: char| letter.is_ascii_lowercase() || letter == '-';
+                let name = &code[..code.find(|letter| !is_of_name(letter)).unwrap_or(code.len())];
+                let is_there = helps
+                    .match_indices(name)
+                    .any(|(at, _)| !helps[at + name.len()..].starts_with(is_of_name));
+                if !is_there {
+                    found.push(format!("{page}:{number}: {name}"));
+                }
+            }
+        }
+    }
+    assert_none(&found, "No command has such an option.");
 }

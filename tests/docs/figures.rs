@@ -39,8 +39,12 @@ fn figures_in_sentences_are_in_a_record_that_the_page_names() {
         let text = read(&page);
         let named: String =
             records.iter().filter(|record| text.contains(*record)).map(|record| read(record)).collect();
-        for (line, text) in prose(&text) {
-            for figure in figures_of(&without_code(text)) {
+        let lines = prose(&text);
+        for (index, (line, text)) in lines.iter().enumerate() {
+            // A unit may stand in the next line.
+            let next =
+                lines.get(index + 1).and_then(|(_, next)| next.split_whitespace().next()).unwrap_or_default();
+            for figure in figures_of(&format!("{} {next}", without_code(text))) {
                 count += 1;
                 if !is_in(&named, &figure) {
                     found.push(format!("{page}:{line}: {figure}"));

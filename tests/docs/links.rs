@@ -29,9 +29,10 @@ fn pages() -> Vec<String> {
 fn links(line: &str) -> Vec<(&str, &str)> {
     let mut links = Vec::new();
     for (at, _) in line.match_indices("](") {
-        let Some(begin) = line[..at].rfind('[') else { continue };
+        // It may have begun in the line before.
+        let begin = line[..at].rfind('[').map_or(0, |begin| begin + 1);
         let Some((target, _)) = line[at + 2..].split_once(')') else { continue };
-        links.push((&line[begin + 1..at], target));
+        links.push((&line[begin..at], target));
     }
     links
 }

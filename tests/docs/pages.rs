@@ -104,7 +104,8 @@ pub fn steps(text: &str) -> Vec<Step> {
 /// What the comment behind a command or a statement says that it prints.
 fn printed(line: &str) -> Option<String> {
     let (_, comment) = line.split_once("# ")?;
-    comment.strip_prefix("prints ").map(|text| text.trim_end().to_owned())
+    let text = ["prints ", "输出 "].iter().find_map(|says| comment.strip_prefix(says));
+    text.map(|text| text.trim_end().to_owned())
 }
 
 /// The commands of a block: one a line, unless the line ends with a backslash.

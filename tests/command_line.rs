@@ -366,6 +366,19 @@ fn variables_that_are_set_to_nothing_count_as_unset() {
     server.stop();
 }
 
+#[test]
+fn the_log_names_the_process_and_the_page() {
+    for (host, shown) in [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1")] {
+        let mut server = Server::spawn(tidewheel(["serve", &format!("http={host}:0"), "echo=:0"])).ready();
+        let line = server.await_err(" INFO serving 2 addresses");
+        assert!(line.contains(&format!(" as process {} ", server.id())), "{line}");
+        let port = server.address("http", "tcp://").rsplit_once(':').expect("HOST:PORT").1.to_owned();
+        let line = server.await_err("open http://");
+        assert!(line.ends_with(&format!(" open http://{shown}:{port}/")), "{line:?}");
+        server.stop();
+    }
+}
+
 /// The largest that a duration can be.
 const FOR_EVER: &str = "100000h";
 

@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::panic;
 use std::process::ExitCode;
@@ -187,8 +188,9 @@ fn serve_on(options: &ServeOptions, streams: &Streams) -> Result<(), Failure> {
         listeners.are(bound.len() + others.len() * shared.len(), remotes.clone());
         announce(&bound, &streams.out);
         info!(
-            "serving {} with {}, at most {}, texts in {}, writes {}",
+            "serving {} as process {} with {}, at most {}, texts in {}, writes {}",
             counted(bound.len(), "address", "addresses"),
+            std::process::id(),
             counted(remotes.len(), "reactor", "reactors"),
             counted(connections_max, "connection", "connections"),
             match settings.language {
@@ -197,6 +199,11 @@ fn serve_on(options: &ServeOptions, streams: &Streams) -> Result<(), Failure> {
             },
             if reactor.uses_io_uring() { "through io_uring" } else { "one by one" }
         );
+        for listener in bound.iter().filter(|listener| listener.service.name == "http") {
+            if let Address::Tcp(at) = &listener.address {
+                info!("open http://{}/", for_a_browser(*at));
+            }
+        }
         streams.out.detach();
         streams.err.detach();
         for other in &others {
@@ -442,6 +449,16 @@ fn refused(error: Error) -> Failure {
 }
 
 /// Whether several sockets can share an address; a unix path belongs to one.
+/// The address that a browser on this machine is given: where all addresses are served, that of loopback.
+fn for_a_browser(mut at: SocketAddr) -> SocketAddr {
+    match at.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => at.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => at.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    at
+}
+
 fn is_inet(address: &Address) -> bool {
     matches!(address, Address::Tcp(_) | Address::Udp(_))
 }

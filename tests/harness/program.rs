@@ -159,6 +159,11 @@ impl Server {
         move_into_link_name_space(link.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may");
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }

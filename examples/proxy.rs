@@ -2,9 +2,8 @@
 //!
 //!     cargo run --example proxy -- 127.0.0.1:8000 127.0.0.1:7007
 
-use tidewheel::net::Net;
 use tidewheel::{
-    Address, Arrival, CloseReason, ConnId, ConnMap, Context, Error, Limits, Options, Reactor, Service,
+    Address, Arrival, CloseReason, ConnId, ConnMap, Context, Error, Limits, Net, Options, Reactor, Service,
     ServiceId,
 };
 
@@ -22,7 +21,7 @@ impl Proxy {
     pub fn add_to<N: Net>(reactor: &mut Reactor<N>, backend: Address) -> ServiceId {
         let proxy = Proxy { backend, me: None, others: ConnMap::new() };
         // While one side does not take what it is sent, it may still be heard. Bytes are no messages here.
-        let options = Options { messages: false, output_pauses_input: false, ..Options::new("proxy") };
+        let options = Options::new("proxy").messages(false).output_pauses_input(false);
         let me = reactor.add_service(proxy, options);
         reactor.with(me, |proxy: &mut Proxy, _| proxy.me = Some(me));
         me

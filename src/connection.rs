@@ -21,6 +21,7 @@ use crate::timer::Instant;
 
 /// Why a connection ended. Every connection ends for one of these reasons and is counted under it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum CloseReason {
     /// The peer closed, and everything it had asked for was sent.
     PeerClosed,
@@ -67,11 +68,10 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
-    /// How many reasons there are.
-    pub const COUNT: usize = CloseReason::ALL.len();
+    pub(crate) const COUNT: usize = CloseReason::ALL.len();
 
     /// All reasons, in the order of the counters.
-    pub const ALL: [CloseReason; 21] = [
+    pub const ALL: &[CloseReason] = &[
         CloseReason::PeerClosed,
         CloseReason::Service,
         CloseReason::BadInput,

@@ -6,6 +6,7 @@ use crate::timer::Instant;
 
 /// How the connections ended that there were when [`Reactor::drain`](crate::Reactor::drain) began, or that it accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Drained {
     /// All that the peer had sent was answered, if there was anything, and the answers were handed to the system.
     pub answered: usize,

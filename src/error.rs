@@ -10,6 +10,7 @@ use crate::net::Address;
 ///
 /// It is printed as one sentence with its cause, also by `{:?}`, which is what a `main` that returns it prints. So
 /// [`source`](std::error::Error::source) is what is behind that cause: whoever prints the whole chain prints nothing twice.
+#[non_exhaustive]
 pub enum Error {
     /// The system gave no event queue or no waker.
     Setup(io::Error),

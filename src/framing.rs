@@ -66,6 +66,7 @@ pub struct TooLong;
 
 /// What the framing of all connections of a service goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Rules {
     /// How long bytes stay unterminated until they are a message; `None`: only newlines end messages. Default: 50 ms.
     pub message_pause: Option<Duration>,
@@ -142,6 +143,7 @@ fn unended<'a>(text: &'a [u8], rules: &Rules) -> Result<Option<Message<'a>>, Too
 
 /// What becomes of a connection after a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Next {
     /// Its next message.
     Message,

@@ -116,44 +116,45 @@ compile_error!(
 );
 
 mod arrears;
-pub mod connection;
-pub mod datagram;
+mod connection;
+mod datagram;
 mod drain;
 mod drive;
-pub mod error;
+mod error;
 pub mod framing;
-pub mod limits;
+mod limits;
 mod log;
-pub mod mailbox;
+mod mailbox;
 mod memory;
-pub mod metrics;
-pub mod net;
-pub mod output;
+mod metrics;
+mod net;
+mod output;
 #[cfg(feature = "bench-parts")]
 #[doc(hidden)]
 pub mod parts;
 mod prefix;
 mod progress;
-pub mod reactor;
-pub mod service;
+mod reactor;
+mod service;
 #[cfg(feature = "services")]
 pub mod services;
 mod shared;
 mod slots;
 mod state;
-pub mod timer;
-pub mod topic;
+mod timer;
+mod topic;
 
 pub use connection::CloseReason;
-pub use datagram::Datagram;
+pub use datagram::{DATAGRAM_BYTES_MAX, Datagram};
+pub use drain::Drained;
 pub use error::Error;
 pub use limits::Limits;
-pub use mailbox::Mailbox;
-pub use metrics::Metrics;
-pub use net::{Address, Peer, sim};
-pub use output::Shared;
-pub use reactor::{ListenerId, Reactor, Remote};
+pub use mailbox::{Mailbox, SendError};
+pub use metrics::{DropCause, Metrics};
+pub use net::{Address, Net, ParseAddressError, Peer, os, sim};
+pub use reactor::{Config, ListenerId, Reactor, Remote};
 pub use service::{Arrival, Context, Options, Receive, Service, ServiceId};
+pub use shared::Shared;
 pub use slots::{ConnId, ConnMap};
 pub use state::{Observer, Report};
 pub use timer::Instant;

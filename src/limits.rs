@@ -6,6 +6,7 @@ use std::time::Duration;
 ///
 /// The sizes count bytes of user-space memory; what the system buffers in its sockets comes on top.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// Connections open at once. A connection above the limit is told so with a line and closed.
     /// By default what the descriptor limit allows, less a reserve.
@@ -69,16 +70,6 @@ pub struct Limits {
     /// Connections that are begun, handed over, closed because of `memory_bytes_max`, reported closed to their service, and freed in
     /// one turn: so many of each, and at least one. Default: 256.
     pub effects_per_turn: usize,
-    /// How long the real system is asked again and again for something to do before the thread sleeps: lower response
-    /// times for a core that is never at rest, and nothing gained where the peers need that core. Default: 0.
-    pub busy_poll: Duration,
-    /// Whether the writes of a turn may be made through io_uring, many with one system call, where the kernel (Linux 5.17 or later) and its
-    /// administrator let this program use it. What is sent, and when, does not depend on it. Default: true.
-    pub io_uring: bool,
-    /// Whether a panic in a call of a service closes the connection that it was called for, and nothing else
-    /// ([`CloseReason::ServicePanic`](crate::CloseReason::ServicePanic)). If not, or in a program built with `panic = "abort"`, it
-    /// ends the loop. Default: true.
-    pub catch_panics: bool,
     /// Failures in a row of accepting, of receiving datagrams or of the wait after which it is tried only now and then. Accepting
     /// without descriptors or memory is so from the first one on. Default: 64.
     pub failures_max: u32,
@@ -119,9 +110,6 @@ impl Default for Limits {
             messages_per_turn: 256,
             deadlines_per_turn: 256,
             effects_per_turn: 256,
-            busy_poll: Duration::ZERO,
-            io_uring: true,
-            catch_panics: true,
             failures_max: 64,
             failure_pause: Duration::from_millis(50),
             failure_timeout: Duration::from_secs(60),

@@ -7,6 +7,7 @@ use crate::connection::CloseReason;
 
 /// Why a datagram, or the answer to one, was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DropCause {
     /// The source is a port that we listen on, or one below 1024: answering might begin a loop.
     Loop,
@@ -30,7 +31,7 @@ pub enum DropCause {
 
 impl DropCause {
     /// All causes, in the order of the counters.
-    pub const ALL: [DropCause; 9] = [
+    pub const ALL: &[DropCause] = &[
         DropCause::Loop,
         DropCause::ToMany,
         DropCause::PrefixBudget,
@@ -60,6 +61,7 @@ impl DropCause {
 
 /// What a reactor has counted since it was made.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Metrics {
     /// Connections open now, those that linger included.
     pub connections_open: u64,
@@ -75,8 +77,8 @@ pub struct Metrics {
     pub accepts_aborted: u64,
     /// Listeners and datagram sockets that were closed because they failed again and again.
     pub listeners_closed: u64,
-    /// Connections closed, by [`CloseReason`].
-    pub closed: [u64; CloseReason::COUNT],
+    /// By [`CloseReason`].
+    pub(crate) closed: [u64; CloseReason::COUNT],
     /// Bytes read from stream connections.
     pub bytes_in: u64,
     /// Bytes written to stream connections.
@@ -89,8 +91,8 @@ pub struct Metrics {
     pub datagrams_in: u64,
     /// Datagrams sent.
     pub datagrams_out: u64,
-    /// Datagrams not answered, or answers not sent, by [`DropCause`].
-    pub datagrams_dropped: [u64; DropCause::ALL.len()],
+    /// By [`DropCause`].
+    pub(crate) datagrams_dropped: [u64; DropCause::ALL.len()],
     /// Errors that datagram sockets reported, of earlier datagrams included.
     pub datagram_errors: u64,
     /// Waits for readiness that failed.
@@ -157,7 +159,12 @@ impl Metrics {
         self.datagrams_dropped[cause as usize] += 1;
     }
 
-    /// How often connections were closed for this reason.
+    /// How many connections were closed, refused ones included.
+    pub fn connections_closed(&self) -> u64 {
+        self.closed.iter().sum()
+    }
+
+    /// How many connections were closed for this reason.
     pub fn closed_for(&self, reason: CloseReason) -> u64 {
         self.closed[reason as usize]
     }
@@ -214,7 +221,7 @@ impl Metrics {
         put("accepts_exhausted", self.accepts_exhausted);
         put("accepts_aborted", self.accepts_aborted);
         put("listeners_closed", self.listeners_closed);
-        for reason in CloseReason::ALL {
+        for &reason in CloseReason::ALL {
             put(&format!("closed_{}", reason.name()), self.closed_for(reason));
         }
         put("bytes_in", self.bytes_in);
@@ -223,7 +230,7 @@ impl Metrics {
         put("messages_out", self.messages_out);
         put("datagrams_in", self.datagrams_in);
         put("datagrams_out", self.datagrams_out);
-        for cause in DropCause::ALL {
+        for &cause in DropCause::ALL {
             put(&format!("datagrams_dropped_{}", cause.name()), self.dropped_for(cause));
         }
         put("datagram_errors", self.datagram_errors);

@@ -9,8 +9,6 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -19,85 +17,11 @@ use crate::limits::Limits;
 use crate::slots::ConnId;
 use crate::timer::Instant;
 
+mod address;
 pub mod os;
 pub mod sim;
 
-/// Where to listen or to connect.
-///
-/// It is printed in the form that the command line takes: `tcp://127.0.0.1:7007`, `unix:/run/echo.sock`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Address {
-    /// A TCP socket address.
-    Tcp(SocketAddr),
-    /// A UDP socket address.
-    Udp(SocketAddr),
-    /// The path of a unix stream socket.
-    Unix(PathBuf),
-    /// The path of a unix datagram socket.
-    UnixDatagram(PathBuf),
-}
-
-impl Address {
-    /// Whether this is a stream transport, that is: has connections.
-    pub fn is_stream(&self) -> bool {
-        matches!(self, Address::Tcp(_) | Address::Unix(_))
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Address::Tcp(address) => write!(f, "tcp://{address}"),
-            Address::Udp(address) => write!(f, "udp://{address}"),
-            Address::Unix(path) => write!(f, "unix:{}", path.display()),
-            Address::UnixDatagram(path) => write!(f, "unix-dgram:{}", path.display()),
-        }
-    }
-}
-
-/// Who is at the other end.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub enum Peer {
-    /// An address of the internet families. IPv4 peers of a dual-stack socket appear as IPv4.
-    Inet(SocketAddr),
-    /// A unix socket, with its path if it has one. A path that begins with a NUL is a name of Linux's own kind, which
-    /// is no file.
-    Unix(Option<PathBuf>),
-}
-
-/// As derived, but for `inline`: it is made for every datagram that is answered.
-impl Clone for Peer {
-    #[inline(always)]
-    fn clone(&self) -> Peer {
-        match self {
-            Peer::Inet(address) => Peer::Inet(*address),
-            Peer::Unix(path) => Peer::Unix(path.clone()),
-        }
-    }
-}
-
-impl Peer {
-    /// The address without the port; `None` for unix sockets.
-    pub fn ip(&self) -> Option<IpAddr> {
-        match self {
-            Peer::Inet(address) => Some(address.ip()),
-            Peer::Unix(_) => None,
-        }
-    }
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Peer::Inet(address) => address.fmt(f),
-            Peer::Unix(Some(path)) => match path.to_string_lossy().strip_prefix('\0') {
-                Some(name) => write!(f, "unix:@{name}"),
-                None => write!(f, "unix:{}", path.display()),
-            },
-            Peer::Unix(None) => f.write_str("unix peer"),
-        }
-    }
-}
+pub use self::address::{Address, ParseAddressError, Peer};
 
 /// What the reactor wants to hear of a connection, or has just heard: a set of flags.
 ///

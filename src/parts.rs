@@ -5,12 +5,23 @@
 
 use std::time::Duration;
 
+pub use crate::datagram::{BATCH_MAX, Inbound, Outbound, Received};
+pub use crate::net::{Delivery, Flags, ListenOptions, Readiness, Wake, Wire, source_token};
+
+use crate::limits::Limits;
 use crate::log::Logs;
+use crate::net::Net;
 use crate::output::{Outbox, Output};
+use crate::reactor::Reactor;
 use crate::slots::ConnId;
 use crate::timer::Instant;
 use crate::topic::TopicId;
 use crate::{slots, timer, topic};
+
+/// A reactor on a system of the benchmarks' own.
+pub fn reactor<N: Net>(net: N, limits: Limits) -> Reactor<N> {
+    Reactor::with_net(net, limits, usize::MAX)
+}
 
 /// The ids of so many connections.
 fn ids(count: usize) -> Vec<ConnId> {

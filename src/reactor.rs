@@ -22,7 +22,7 @@ use std::io;
 use std::ops::Range;
 use std::time::Duration;
 
-pub use self::drain::Drained;
+pub use self::config::Config;
 pub use self::remote::Remote;
 pub use self::sources::ListenerId;
 
@@ -44,6 +44,7 @@ use crate::slots::ConnId;
 use crate::state::{READ_BYTES, Report, State, reason_of};
 use crate::timer::Instant;
 
+mod config;
 mod drain;
 mod failures;
 mod fanout;
@@ -107,6 +108,8 @@ pub struct Reactor<N: Net = Os> {
     release_at: Instant,
     /// Another thread has woken us, or has left more than one turn takes.
     mail: bool,
+    /// A panic in a call of a service ends the connection that it was called for, not the loop.
+    catch_panics: bool,
 }
 
 /// What a wait returned, and how far the turn is with it.
@@ -132,7 +135,7 @@ impl<N: Net> Reactor<N> {
     /// [`Limits::failure_timeout`](crate::Limits::failure_timeout).
     ///
     /// # Panics
-    /// When a call of a service panics and [`Limits::catch_panics`](crate::Limits::catch_panics) is off.
+    /// When a call of a service panics and [`Config::catch_panics`] is false.
     pub fn run(&mut self) -> Result<(), Error> {
         while !self.remote.is_stopped() {
             self.catch_panics(|reactor, batch| {

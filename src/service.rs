@@ -23,6 +23,7 @@ use crate::topic::TopicId;
 
 /// How a connection came to a service.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Arrival {
     /// A peer connected to one of the service's listeners.
     Accepted(Peer),
@@ -112,28 +113,52 @@ pub trait Receive<M: Send + 'static>: Service {
     fn message(&mut self, message: M, cx: &mut Context<'_>);
 }
 
-/// How the engine treats the connections of a service.
+/// How the reactor treats the connections of a service.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidewheel::Options;
+///
+/// let options = Options::new("proxy").messages(false).idle_timeout(Duration::from_secs(60));
+/// # let _ = options;
+/// ```
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The name in reports.
-    pub name: String,
-    /// Overrides [`Limits::idle_timeout`](crate::Limits::idle_timeout) for this service.
-    pub idle_timeout: Option<Duration>,
-    /// Whether input that is left unconsumed is a message that has begun, to which
-    /// [`Limits::read_deadline`](crate::Limits::read_deadline) applies.
-    pub messages: bool,
-    /// Whether a connection is not read from while its output is at
-    /// [`Limits::output_high_water_bytes`](crate::Limits::output_high_water_bytes) or above, until it is below the low-water
-    /// mark. So it should be where output answers input, and so it is by default. Where output comes from elsewhere, as with
-    /// a proxy, the two directions would stop each other: there it is false, and the service pauses what its input comes
-    /// from ([`Context::pause`], [`Context::notify_writable`]).
-    pub output_pauses_input: bool,
+    pub(crate) name: String,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) messages: bool,
+    pub(crate) output_pauses_input: bool,
 }
 
 impl Options {
-    /// The options of a service that reads messages, with this name.
+    /// The options of a service that reads messages. The name is for reports.
     pub fn new(name: impl Into<String>) -> Options {
         Options { name: name.into(), idle_timeout: None, messages: true, output_pauses_input: true }
+    }
+
+    /// Sets the idle timeout of this service's connections; `None` stands for
+    /// [`Limits::idle_timeout`](crate::Limits::idle_timeout), which is the default.
+    pub fn idle_timeout(mut self, idle_timeout: impl Into<Option<Duration>>) -> Options {
+        self.idle_timeout = idle_timeout.into();
+        self
+    }
+
+    /// Sets whether input that is left unconsumed is an incomplete message, to which
+    /// [`Limits::read_deadline`](crate::Limits::read_deadline) applies. Default: true.
+    pub fn messages(mut self, messages: bool) -> Options {
+        self.messages = messages;
+        self
+    }
+
+    /// Sets whether reading from a connection is suspended from the moment its pending output reaches
+    /// [`Limits::output_high_water_bytes`](crate::Limits::output_high_water_bytes) until it is below
+    /// [`Limits::output_low_water_bytes`](crate::Limits::output_low_water_bytes). Default: true, for services whose output
+    /// answers their input. In a proxy, whose output comes from another connection, the two directions would stop each
+    /// other: set it to false, and suspend the connection that the output comes from ([`Context::pause`],
+    /// [`Context::notify_writable`]).
+    pub fn output_pauses_input(mut self, output_pauses_input: bool) -> Options {
+        self.output_pauses_input = output_pauses_input;
+        self
     }
 }
 

@@ -10,7 +10,7 @@ use crate::memory::block_bytes;
 /// Bytes that several connections send. Copies refer to the same memory.
 ///
 /// ```
-/// # use tidewheel::output::Shared;
+/// # use tidewheel::Shared;
 /// let bytes = Shared::from(&b"to everybody"[..]);
 /// assert_eq!(bytes.clone().as_ptr(), bytes.as_ptr());
 /// ```

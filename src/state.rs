@@ -35,8 +35,10 @@ const DIRECT_BYTES_MIN: usize = 4 << 10;
 /// Something that happened, for logs and for showing traffic. Bytes are as they came: whoever prints them must
 /// escape them.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Report<'a> {
     /// A connection was accepted, or an outgoing one is established.
+    #[non_exhaustive]
     Opened {
         /// Which.
         conn: ConnId,
@@ -46,6 +48,7 @@ pub enum Report<'a> {
         peer: &'a Peer,
     },
     /// A connection was refused because of a limit.
+    #[non_exhaustive]
     Refused {
         /// The name of the service it wanted.
         service: &'a str,
@@ -55,6 +58,7 @@ pub enum Report<'a> {
         reason: CloseReason,
     },
     /// Bytes came.
+    #[non_exhaustive]
     Input {
         /// From where.
         conn: ConnId,
@@ -62,6 +66,7 @@ pub enum Report<'a> {
         bytes: &'a [u8],
     },
     /// A service sent bytes.
+    #[non_exhaustive]
     Output {
         /// To where.
         conn: ConnId,
@@ -69,6 +74,7 @@ pub enum Report<'a> {
         bytes: &'a [u8],
     },
     /// A connection ended.
+    #[non_exhaustive]
     Closed {
         /// Which.
         conn: ConnId,
@@ -76,6 +82,7 @@ pub enum Report<'a> {
         reason: CloseReason,
     },
     /// A datagram came.
+    #[non_exhaustive]
     DatagramIn {
         /// The name of its service.
         service: &'a str,
@@ -85,6 +92,7 @@ pub enum Report<'a> {
         bytes: &'a [u8],
     },
     /// A service answered a datagram.
+    #[non_exhaustive]
     DatagramOut {
         /// To whom.
         to: &'a Peer,
@@ -94,6 +102,7 @@ pub enum Report<'a> {
     /// A listener or datagram socket is tried only now and then, because the system has no descriptor or memory for another
     /// connection, or because accepting or receiving failed [`Limits::failures_max`] times in a row. It is reported once, however
     /// often it is tried in vain.
+    #[non_exhaustive]
     ListenerPaused {
         /// Where it listens.
         address: &'a Address,
@@ -101,11 +110,13 @@ pub enum Report<'a> {
         error: &'a std::io::Error,
     },
     /// A listener accepts again, a datagram socket receives again.
+    #[non_exhaustive]
     ListenerResumed {
         /// Where it listens.
         address: &'a Address,
     },
     /// A listener or datagram socket has failed for [`Limits::failure_timeout`] and was closed.
+    #[non_exhaustive]
     ListenerClosed {
         /// Where it listened.
         address: &'a Address,
@@ -113,6 +124,7 @@ pub enum Report<'a> {
         error: &'a std::io::Error,
     },
     /// Waiting for readiness failed [`Limits::failures_max`] times in a row and is tried only now and then. It is reported once.
+    #[non_exhaustive]
     WaitPaused {
         /// What the system said.
         error: &'a std::io::Error,
@@ -120,6 +132,7 @@ pub enum Report<'a> {
     /// Waiting for readiness works again.
     WaitResumed,
     /// A call of a service panicked. If it was for a connection, that one is closed; everybody else is served on.
+    #[non_exhaustive]
     Panicked {
         /// The name of the service.
         service: &'a str,

@@ -12,7 +12,7 @@ use tidewheel::sim::{self, Random};
 use tidewheel::{CloseReason, Limits, Options};
 
 use crate::fuzz::checks::chat::check;
-use crate::harness::{Folder, Served, any_tcp, ask, expect, listen_with, read_to_end, tcp, unix};
+use crate::harness::{Folder, Served, any_tcp, ask, expect, listen_with, read_to_end, tcp, unix, with};
 
 /// Chat on TCP.
 fn serve(language: Language, limits: ChatLimits) -> Served {
@@ -24,7 +24,7 @@ fn serve(language: Language, limits: ChatLimits) -> Served {
 
 /// In English, for people who type as fast as tests do.
 fn serve_english() -> Served {
-    serve(Language::English, ChatLimits { rate: 0, ..ChatLimits::default() })
+    serve(Language::English, with!(ChatLimits::default(), rate = 0))
 }
 
 /// Somebody whose every line is awaited.
@@ -210,7 +210,7 @@ fn rooms_are_made_left_and_gone() {
 
 #[test]
 fn the_number_of_rooms_is_exact() {
-    let limits = ChatLimits { rooms_max: 2, rate: 0, ..ChatLimits::default() };
+    let limits = with!(ChatLimits::default(), rooms_max = 2, rate = 0);
     let served = serve(Language::English, limits);
     let [mut alice, mut bob, mut carol] = three(&served);
     alice.is_told("/join one", "* you are in one: 1 person here");
@@ -233,7 +233,7 @@ fn the_number_of_rooms_is_exact() {
 
 #[test]
 fn large_rooms_do_not_tell_who_comes_and_goes() {
-    let limits = ChatLimits { announce_max: 2, ..ChatLimits::default() };
+    let limits = with!(ChatLimits::default(), announce_max = 2);
     let served = serve(Language::English, limits);
     let mut alice = Person::enter(&served, "alice", 1);
     let mut bob = Person::enter(&served, "bob", 2);
@@ -250,7 +250,7 @@ fn large_rooms_do_not_tell_who_comes_and_goes() {
 
 #[test]
 fn long_lists_are_cut_short() {
-    let limits = ChatLimits { announce_max: 0, rate: 0, ..ChatLimits::default() };
+    let limits = with!(ChatLimits::default(), announce_max = 0, rate = 0);
     let served = serve(Language::English, limits);
     let mut people: Vec<_> =
         (0..105).map(|number| Person::enter(&served, &format!("p{number}"), number + 1)).collect();
@@ -337,7 +337,7 @@ fn help_lists_every_command_and_unix_sockets_do_as_well() {
 #[test]
 fn a_flood_is_slowed_and_nothing_of_it_is_lost() {
     // One message a millisecond after the first two: all come, later than they were sent.
-    let limits = ChatLimits { burst: 2, rate: 1000, ..ChatLimits::default() };
+    let limits = with!(ChatLimits::default(), burst = 2, rate = 1000);
     let served = serve(Language::English, limits);
     let mut alice = Person::enter(&served, "alice", 1);
     let mut bob = Person::enter(&served, "bob", 2);

@@ -317,7 +317,7 @@ fn a_mistake_is_one_line_that_names_it() {
         (&["serve", "ecco=:0"], "did you mean 'echo'?"),
         (&["serve", "time=tcp://:0"], "time cannot be served on tcp"),
         (&["serve", "echo=:70000"], "0 to 65535"),
-        (&["serve", "echo=:0", "echo=ftp://:0"], "'ftp://' is no transport"),
+        (&["serve", "echo=:0", "echo=ftp://:0"], "unknown transport 'ftp'"),
         (&["serve", "echo=no-such-host.invalid:7007"], "no-such-host.invalid"),
         (&["serve", "--bind", "no-such-host.invalid"], "no-such-host.invalid"),
         (&["serve", "--bind", "::1", "echo=:0"], "--bind"),

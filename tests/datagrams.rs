@@ -18,13 +18,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tidewheel::datagram::{BATCH_MAX, DATAGRAM_BYTES_MAX, Datagram};
-use tidewheel::metrics::{DropCause, Metrics};
-use tidewheel::reactor::Remote;
 use tidewheel::services::echo::Echo;
 use tidewheel::services::time::Time;
 use tidewheel::services::uppercase::Uppercase;
-use tidewheel::{Address, Context, Limits, Options, Reactor, Service};
+use tidewheel::{
+    Address, Context, DATAGRAM_BYTES_MAX, Datagram, DropCause, Limits, Metrics, Options, Reactor, Remote,
+    Service,
+};
+
+use crate::harness::with;
 
 /// How long something may take that must happen. On a machine at rest it takes no time at all.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -54,7 +56,7 @@ pub fn serve(limits: Limits, wanted: impl IntoIterator<Item = (&'static str, Add
 }
 
 fn listen(reactor: &mut Reactor, name: &str, address: &Address) -> Address {
-    let options = Options { messages: false, ..Options::new(name) };
+    let options = Options::new(name).messages(false);
     let service = match name {
         "echo" => reactor.add_service(Echo, options),
         "uppercase" => reactor.add_service(Uppercase::default(), options),
@@ -129,7 +131,11 @@ fn assert_nothing_came(client: &UdpSocket) {
 fn counted(metrics: &Metrics) -> (u64, u64, Vec<(&'static str, u64)>) {
     let dropped =
         |cause: DropCause| Some((cause.name(), metrics.dropped_for(cause))).filter(|&(_, count)| count > 0);
-    (metrics.datagrams_in, metrics.datagrams_out, DropCause::ALL.into_iter().filter_map(dropped).collect())
+    (
+        metrics.datagrams_in,
+        metrics.datagrams_out,
+        DropCause::ALL.iter().copied().filter_map(dropped).collect(),
+    )
 }
 
 /// Whether this machine has IPv6; skips that part of the calling test if it has not.
@@ -431,8 +437,10 @@ fn answers_in_a_row_to_one_peer_are_a_datagram_each_whatever_their_sizes() {
 
 #[test]
 fn what_came_at_once_is_taken_in_batches_up_to_the_turns_budget() {
+    /// A receive call brings at most so many.
+    const BATCH_MAX: usize = 64;
     let budget = 4 * BATCH_MAX;
-    let mut reactor = Reactor::new(Limits { datagrams_per_turn: budget, ..Limits::default() }).unwrap();
+    let mut reactor = Reactor::new(with!(Limits::default(), datagrams_per_turn = budget)).unwrap();
     let Address::Udp(address) = listen(&mut reactor, "echo", &udp("127.0.0.1:0")) else { unreachable!() };
     let clients: Vec<_> = (0..4).map(|_| client("127.0.0.1:0")).collect();
     for (sent, turns) in [(1, 1), (BATCH_MAX - 1, 1), (BATCH_MAX + 1, 1), (budget - 1, 1), (budget + 40, 2)] {
@@ -630,7 +638,7 @@ fn a_prefix_without_budget_is_not_answered_but_loopback_is() {
     let Some(own) = chosen.ok().filter(|own| !own.ip().is_loopback() && !own.ip().is_unspecified()) else {
         return skip("needs a network beside loopback");
     };
-    let limits = Limits { udp_replies_per_prefix: Some(0), ..Limits::default() };
+    let limits = with!(Limits::default(), udp_replies_per_prefix = Some(0));
     let served = serve(limits, [("echo", udp("0.0.0.0:0"))]);
     let (elsewhere, here) = (client(&format!("{}:0", own.ip())), client("127.0.0.1:0"));
     let port = served.udp(0).port();

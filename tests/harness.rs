@@ -16,10 +16,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
-use tidewheel::metrics::Metrics;
-use tidewheel::reactor::Remote;
 use tidewheel::services::echo::Echo;
-use tidewheel::{Address, Limits, Options, Reactor, Service};
+use tidewheel::{Address, Limits, Metrics, Options, Reactor, Remote, Service};
 
 pub mod load;
 pub mod memory;
@@ -33,11 +31,21 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a test rests before it looks again, where nothing tells it when to.
 const PAUSE: Duration = Duration::from_millis(2);
 
+/// A value with some of its fields changed: `with!(Limits::default(), refusals_max = 1)`.
+macro_rules! with {
+    ($base:expr, $($field:ident = $value:expr),+ $(,)?) => {{
+        let mut value = $base;
+        $(value.$field = $value;)+
+        value
+    }};
+}
+pub(crate) use with;
+
 // ---- reactors ----
 
 /// A service that knows no messages, only bytes, on a reactor.
 pub fn listen(reactor: &mut Reactor, service: impl Service, address: &Address) -> Address {
-    listen_with(reactor, service, Options { messages: false, ..Options::new("bytes") }, address)
+    listen_with(reactor, service, Options::new("bytes").messages(false), address)
 }
 
 /// A service on a reactor.
@@ -440,7 +448,7 @@ impl Drop for Folder {
 /// Whether this process may open so many descriptors; skips the calling test if not.
 #[track_caller]
 pub fn has_descriptors(count: u64) -> io::Result<bool> {
-    let has = tidewheel::net::os::raise_descriptor_limit()? >= count;
+    let has = tidewheel::os::raise_descriptor_limit()? >= count;
     if !has {
         skipped::skip(&format!("needs {count} descriptors: ulimit -n"));
     }

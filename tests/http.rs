@@ -12,21 +12,21 @@ use tidewheel::services::http::Http;
 use tidewheel::{CloseReason, Limits, Options};
 
 use crate::fuzz::responses::Response;
-use crate::harness::{PATIENCE, Served, any_tcp, listen_with, read_to_end, reset, send_what_goes, tcp};
+use crate::harness::{PATIENCE, Served, any_tcp, listen_with, read_to_end, reset, send_what_goes, tcp, with};
 
 const PAGE: &[u8] = b"<h1>Hello world!</h1>";
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: me\r\n\r\n";
 
 fn serve(limits: Limits) -> Served {
     Served::start(limits, |reactor| {
-        let options = Options { idle_timeout: Some(PATIENCE), ..Options::new("http") };
+        let options = Options::new("http").idle_timeout(PATIENCE);
         vec![listen_with(reactor, Http::default(), options, &any_tcp())]
     })
 }
 
 /// Limits under which time is no matter.
 fn patient() -> Limits {
-    Limits { linger_timeout: PATIENCE, ..Limits::default() }
+    with!(Limits::default(), linger_timeout = PATIENCE)
 }
 
 struct Peer {
@@ -233,7 +233,7 @@ fn a_head_without_end_is_refused_at_the_limit() {
 
 #[test]
 fn what_is_no_http_is_told_so_at_once() {
-    let served = serve(Limits { read_deadline: None, ..Limits::default() });
+    let served = serve(with!(Limits::default(), read_deadline = None));
     // The beginning of TLS, and a line that ends as on a unix terminal: neither is a complete head.
     for said in [&b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03"[..], b"GET / HTTP/1.1\n"] {
         let mut peer = Peer::new(&served);
@@ -245,7 +245,7 @@ fn what_is_no_http_is_told_so_at_once() {
 
 #[test]
 fn a_head_that_stops_runs_into_the_read_deadline_and_a_pause_between_requests_does_not() {
-    let served = serve(Limits { read_deadline: Some(Duration::from_millis(20)), ..Limits::default() });
+    let served = serve(with!(Limits::default(), read_deadline = Some(Duration::from_millis(20))));
     let mut patient = Peer::new(&served);
     patient.get();
     let mut slow = Peer::new(&served);
@@ -259,7 +259,7 @@ fn a_head_that_stops_runs_into_the_read_deadline_and_a_pause_between_requests_do
 
 #[test]
 fn above_the_connection_limit_the_refusal_is_a_response() {
-    let served = serve(Limits { connections_max: Some(1), ..patient() });
+    let served = serve(with!(patient(), connections_max = Some(1)));
     let mut live = Peer::new(&served);
     live.get();
     let mut refused = Peer::new(&served);

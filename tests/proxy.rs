@@ -11,8 +11,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
 
-use tidewheel::metrics::Metrics;
-use tidewheel::{Address, CloseReason, Limits};
+use tidewheel::{Address, CloseReason, Limits, Metrics};
 
 use self::example::Proxy;
 use crate::harness::{PATIENCE, Served, any_tcp, ask, pattern, read_to_end, reset, send_what_goes, tcp};

@@ -77,8 +77,7 @@ fn compare<L: Load + 'static>(
     cases: impl Iterator<Item = Case>,
     connect: impl Fn(&Server, &Case) -> L,
 ) {
-    let has_descriptors =
-        tidewheel::net::os::raise_descriptor_limit().is_ok_and(|limit| limit >= DESCRIPTORS);
+    let has_descriptors = tidewheel::os::raise_descriptor_limit().is_ok_and(|limit| limit >= DESCRIPTORS);
     let mut group = criterion.benchmark_group(name);
     // Short, as there are many: some hundred exchanges of everything at least.
     group.sampling_mode(SamplingMode::Flat).sample_size(10).nresamples(10_000);

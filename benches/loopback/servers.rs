@@ -102,7 +102,7 @@ fn any_port() -> SocketAddr {
 
 fn run_tidewheel(job: Job, started: &Sender<(SocketAddr, Stop)>) -> io::Result<()> {
     let mut reactor = Reactor::new(Limits::default()).map_err(io::Error::other)?;
-    let bytes = |name| Options { messages: false, ..Options::new(name) };
+    let bytes = |name| Options::new(name).messages(false);
     let (service, address) = match job {
         Job::Echo => (reactor.add_service(Echo, bytes("echo")), Address::Tcp(any_port())),
         Job::Uppercase => {
@@ -111,7 +111,8 @@ fn run_tidewheel(job: Job, started: &Sender<(SocketAddr, Stop)>) -> io::Result<(
         Job::Time => (reactor.add_service(Time::local(), bytes("time")), Address::Udp(any_port())),
         Job::Chat => {
             // Nobody is slowed, and nobody is told who comes and goes: these are no messages of the load.
-            let limits = ChatLimits { rate: 0, announce_max: 0, ..ChatLimits::default() };
+            let mut limits = ChatLimits::default();
+            (limits.rate, limits.announce_max) = (0, 0);
             let chat = Framed::new(Chat::new(Language::English, limits), Rules::default());
             (reactor.add_service(chat, Options::new("chat")), Address::Tcp(any_port()))
         }

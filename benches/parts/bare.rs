@@ -9,10 +9,10 @@ use std::slice;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tidewheel::datagram::{Inbound, Outbound, Received};
-use tidewheel::net::{Delivery, Flags, ListenOptions, Net, Readiness, Wake, Wire, source_token};
-use tidewheel::timer::Instant;
-use tidewheel::{Address, ConnId, Peer, Reactor, Service};
+use tidewheel::parts::{
+    self, Delivery, Flags, Inbound, ListenOptions, Outbound, Readiness, Received, Wake, Wire, source_token,
+};
+use tidewheel::{Address, ConnId, Instant, Limits, Net, Options, Peer, Reactor, Service};
 
 /// What comes.
 #[derive(Clone)]
@@ -62,9 +62,8 @@ pub fn with_datagrams(service: impl Service, bytes: &[u8]) -> Reactor<Bare> {
 }
 
 fn reactor(bare: Bare, service: impl Service, address: &Address) -> Reactor<Bare> {
-    let mut reactor = Reactor::with_net(bare, tidewheel::Limits::default(), usize::MAX);
-    let options = tidewheel::Options { messages: false, ..tidewheel::Options::new("bench") };
-    let service = reactor.add_service(service, options);
+    let mut reactor = parts::reactor(bare, Limits::default());
+    let service = reactor.add_service(service, Options::new("bench").messages(false));
     reactor.listen(address, service).expect("this system refuses nothing");
     reactor
 }

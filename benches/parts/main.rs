@@ -68,7 +68,8 @@ fn bare_turns(criterion: &mut Criterion) {
     // One speaks, all others hear it: as many deliveries.
     for hearers in [1, 100, 1000] {
         let line = [&MESSAGE[..63], b"\n"].concat();
-        let limits = ChatLimits { rate: 0, announce_max: 0, ..ChatLimits::default() };
+        let mut limits = ChatLimits::default();
+        (limits.rate, limits.announce_max) = (0, 0);
         let chat = Framed::new(Chat::new(Language::English, limits), Rules::default());
         let reactor =
             bare::with_connections(chat, hearers + 1, 1, Input { bytes: line.clone(), names: true });
@@ -104,7 +105,7 @@ fn datagrams(criterion: &mut Criterion) {
 fn measure_batches(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, service: impl Service) {
     let mut reactor = bare::with_datagrams(service, &MESSAGE);
     bare::turn(&mut reactor);
-    let (sent, batch) = (reactor.metrics().datagrams_out, tidewheel::datagram::BATCH_MAX);
+    let (sent, batch) = (reactor.metrics().datagrams_out, parts::BATCH_MAX);
     assert_eq!(sent, batch as u64, "every turn answers a batch");
     group.throughput(elements(batch));
     group.bench_function(name, |bencher| bencher.iter(|| bare::turn(&mut reactor)));
@@ -133,7 +134,7 @@ struct Peers {
 impl Peers {
     fn connect(count: usize) -> Peers {
         let mut reactor = Reactor::new(Limits::default()).expect("the system has room for an event queue");
-        let echo = reactor.add_service(Echo, Options { messages: false, ..Options::new("echo") });
+        let echo = reactor.add_service(Echo, Options::new("echo").messages(false));
         let loopback = Address::Tcp(([127, 0, 0, 1], 0).into());
         let (_, address) = reactor.listen(&loopback, echo).expect("the system chooses a free port");
         let Address::Tcp(address) = address else { unreachable!("it was asked for a TCP address") };

@@ -101,9 +101,10 @@ pub fn serve() -> ExitCode {
 fn serve_whoever_started_it() -> Result<()> {
     let mut reactor = Reactor::new(Limits::default())?;
     // No message ends in a stream of bytes, so no deadline applies to one.
-    let bytes = |name| Options { messages: false, ..Options::new(name) };
+    let bytes = |name| Options::new(name).messages(false);
     // Whoever measures it says much.
-    let chat_limits = ChatLimits { rate: 0, ..ChatLimits::default() };
+    let mut chat_limits = ChatLimits::default();
+    chat_limits.rate = 0;
     let chat = Framed::new(Chat::new(Language::English, chat_limits), Rules::default());
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let services = [
@@ -131,8 +132,7 @@ fn serve_slowly(port: &str, counts: &str) -> Result<()> {
     let port: u16 = port.parse().context("the port")?;
     let counts: u64 = counts.parse().context("how far to count")?;
     let mut reactor = Reactor::new(Limits::default())?;
-    let options = Options { messages: false, ..Options::new("echo") };
-    let echo = reactor.add_service(Slowed { echo: Echo, counts }, options);
+    let echo = reactor.add_service(Slowed { echo: Echo, counts }, Options::new("echo").messages(false));
     reactor.listen(&Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port))), echo)?;
     Ok(reactor.run()?)
 }

@@ -6,12 +6,9 @@ use std::net::Ipv6Addr;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
-use tidewheel::Address;
+use tidewheel::{Address, ParseAddressError};
 
 use super::services::{self, Entry, TABLE};
-
-/// The longest path of a unix socket, in bytes: the system's `sun_path` less its final NUL.
-const UNIX_PATH_BYTES_MAX: usize = 107;
 
 /// What bytes travel on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +93,7 @@ pub fn request(text: &str) -> Result<Request, String> {
     };
     let service = services::find(name)?;
     let location = location(address, service.transports[0]).map_err(|error| match foreign(address) {
-        Some((scheme, place)) => format!("'{scheme}://' is no transport: write {name}={place}"),
+        Some((scheme, place)) => format!("unknown transport '{scheme}': write {name}={place}"),
         None => error,
     })?;
     if !service.transports.contains(&location.transport) {
@@ -142,24 +139,17 @@ fn example(entry: &Entry) -> String {
 /// # Errors
 /// What is wrong with it.
 pub fn location(address: &str, bare: Transport) -> Result<Location, String> {
-    // `unix-dgram:` first: `unix:` is no prefix of it, but a reader may think so.
-    for (prefix, transport) in [("unix-dgram:", Transport::UnixDatagram), ("unix:", Transport::Unix)] {
-        if let Some(path) = address.strip_prefix(prefix) {
-            return match path.len() {
-                0 => Err(format!("{prefix} is followed by the path of the socket")),
-                _ if path.starts_with('@') => Err(format!(
-                    "abstract sockets cannot be served; for a file of that name write {prefix}./{path}"
-                )),
-                // The announcement is a line.
-                _ if path.chars().any(char::is_control) => {
-                    Err("a socket path with control characters cannot be announced".to_owned())
-                }
-                1..=UNIX_PATH_BYTES_MAX => {
-                    Ok(Location { transport, place: Place::Path(PathBuf::from(path)) })
-                }
-                _ => Err(format!("the system takes socket paths of at most {UNIX_PATH_BYTES_MAX} bytes")),
-            };
+    if address.starts_with("unix:") || address.starts_with("unix-dgram:") {
+        // The announcement is a line.
+        if address.chars().any(char::is_control) {
+            return Err("a socket path with control characters cannot be announced".to_owned());
         }
+        let (transport, path) = match address.parse().map_err(|error: ParseAddressError| error.to_string())? {
+            Address::UnixDatagram(path) => (Transport::UnixDatagram, path),
+            Address::Unix(path) => (Transport::Unix, path),
+            _ => unreachable!("the prefix says that it is a unix socket"),
+        };
+        return Ok(Location { transport, place: Place::Path(path) });
     }
     let (transport, host_and_port) = match address.split_once("://") {
         Some(("tcp", rest)) => (Transport::Tcp, rest),
@@ -167,7 +157,7 @@ pub fn location(address: &str, bare: Transport) -> Result<Location, String> {
         Some((other, _)) => {
             let place = foreign(address).map_or("HOST:PORT".to_owned(), |(_, place)| place);
             return Err(format!(
-                "'{other}://' is no transport: write tcp://{place} (there are tcp://HOST:PORT, udp://HOST:PORT, unix:PATH \
+                "unknown transport '{other}': write tcp://{place} (there are tcp://HOST:PORT, udp://HOST:PORT, unix:PATH \
                  and unix-dgram:PATH)"
             ));
         }
@@ -376,7 +366,7 @@ mod tests {
             ("echo=::1:7007", "in brackets"),
             ("echo=[::1:7007", "bracket"),
             ("echo=[fe80::1%no-such-link]:7007", "check the address, and the interface 'no-such-link'"),
-            ("echo=http://localhost:80", "'http://' is no transport: write echo=localhost:80"),
+            ("echo=http://localhost:80", "unknown transport 'http': write echo=localhost:80"),
             ("http://localhost/", "such as http=localhost:80"),
             ("http://localhost:8080/path?a=b", "such as http=localhost:8080"),
             ("http=http://[::1]:8080/", "write http=[::1]:8080"),

@@ -158,29 +158,28 @@ impl LimitOptions {
         let lowest = [soft.limit(), hard.limit(), memory].into_iter().flatten().min().unwrap_or(usize::MAX);
         let high_water = defaults.output_high_water_bytes.min(lowest / 4);
         let count = |count: usize| (count > 0).then_some(count);
-        let common = Limits {
-            refusals_max,
-            connections_per_ip_max: count(self.max_connections_per_ip),
-            idle_timeout: self.idle_timeout.and_then(Time::limit),
-            read_deadline: self.read_deadline.limit(),
-            progress_timeout: self.progress_timeout.limit(),
-            // A carriage return and a line feed come on top.
-            input_bytes_max: self.max_line.0 + 2,
-            output_high_water_bytes: high_water,
-            output_low_water_bytes: defaults.output_low_water_bytes.min(high_water / 4),
-            output_soft_bytes: soft.limit(),
-            output_soft_grace: self.output_soft_grace.0,
-            output_hard_bytes: hard.limit(),
-            memory_bytes_max: memory,
-            udp_replies_per_prefix: (self.udp_replies_per_prefix > 0).then_some(self.udp_replies_per_prefix),
-            ..defaults
-        };
-        Ok((0..reactors)
-            .map(|index| Limits {
-                connections_max: Some(connections / reactors + usize::from(index < connections % reactors)),
-                ..common.clone()
-            })
-            .collect())
+        let mut limits = defaults;
+        limits.refusals_max = refusals_max;
+        limits.connections_per_ip_max = count(self.max_connections_per_ip);
+        limits.idle_timeout = self.idle_timeout.and_then(Time::limit);
+        limits.read_deadline = self.read_deadline.limit();
+        limits.progress_timeout = self.progress_timeout.limit();
+        // A carriage return and a line feed come on top.
+        limits.input_bytes_max = self.max_line.0 + 2;
+        limits.output_high_water_bytes = high_water;
+        limits.output_low_water_bytes = limits.output_low_water_bytes.min(high_water / 4);
+        limits.output_soft_bytes = soft.limit();
+        limits.output_soft_grace = self.output_soft_grace.0;
+        limits.output_hard_bytes = hard.limit();
+        limits.memory_bytes_max = memory;
+        limits.udp_replies_per_prefix =
+            (self.udp_replies_per_prefix > 0).then_some(self.udp_replies_per_prefix);
+        let mut all = vec![limits; reactors];
+        for (index, limits) in all.iter_mut().enumerate() {
+            let share = connections / reactors + usize::from(index < connections % reactors);
+            limits.connections_max = Some(share);
+        }
+        Ok(all)
     }
 
     /// The memory limit of each reactor.
@@ -277,13 +276,11 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_library() {
         let limits = parse("").expect("the defaults do not contradict each other").remove(0);
-        let engine_defaults = Limits::default();
-        let differences = Limits {
-            connections_max: limits.connections_max,
-            input_bytes_max: (32 << 10) + 2, // lines, where the library means any input
-            ..engine_defaults
-        };
-        assert_eq!(limits, differences);
+        let mut expected = Limits::default();
+        expected.connections_max = limits.connections_max;
+        // Lines, where the library means any input.
+        expected.input_bytes_max = (32 << 10) + 2;
+        assert_eq!(limits, expected);
     }
 
     #[test]

@@ -19,11 +19,12 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::{flag, low_level};
-use tidewheel::metrics::Metrics;
-use tidewheel::net::os;
-use tidewheel::reactor::{Drained, ListenerId, Remote};
+use tidewheel::os;
 use tidewheel::services::Language;
-use tidewheel::{Address, ConnId, Context, Error, Limits, Options, Reactor, Service, ServiceId};
+use tidewheel::{
+    Address, Config, ConnId, Context, Drained, Error, Limits, ListenerId, Metrics, Options, Reactor, Remote,
+    Service, ServiceId,
+};
 use tracing::{error, info, warn};
 
 use super::address::{self, Listener};
@@ -142,33 +143,29 @@ fn serve_on(options: &ServeOptions, streams: &Streams) -> Result<(), Failure> {
     }
     let reactors = usize::from(options.reactors);
     let descriptors = descriptors(&wanted, reactors)?;
-    let mut limits =
+    let limits =
         options.limits.limits(reactors, &descriptors, cgroup::memory_limit()).map_err(Failure::usage)?;
-    for limits in &mut limits {
-        limits.busy_poll = options.busy_poll.0;
-        limits.io_uring = options.io_uring;
-        limits.catch_panics = options.panic == PanicPolicy::Close;
-    }
     let connections_max = limits.iter().filter_map(|limits| limits.connections_max).sum();
+    let configs: Vec<_> = limits.into_iter().map(|limits| config(options, limits)).collect();
     let settings = options.services.settings(&options.limits).map_err(Failure::usage)?;
     // From here on a signal waits for the reactor instead of ending the program with its socket files in place.
     let signals =
         Signals::catch().map_err(|error| Failure::usage(format!("cannot receive signals: {error}")))?;
 
     let listeners = Arc::<OpenListeners>::default();
-    let several = limits.len() > 1;
+    let several = configs.len() > 1;
     if several {
         wanted = for_several_reactors(wanted, streams)?;
     }
-    let mut first = Opening::new(&limits[0], &settings, options.unix_mode, streams, &listeners)?;
+    let mut first = Opening::new(&configs[0], &settings, options.unix_mode, streams, &listeners)?;
     let taken = first.bind(wanted)?;
     // No deadline at all is one that never comes.
     let deadline = options.limits.drain_deadline.limit().unwrap_or(Duration::MAX);
     thread::scope(|scope| {
         let mut others = Vec::new();
-        for limits in &limits[1..] {
+        for config in &configs[1..] {
             let listeners = listeners.clone();
-            others.push(start_other(scope, limits, &settings, deadline, streams, listeners)?);
+            others.push(start_other(scope, config, &settings, deadline, streams, listeners)?);
         }
         let remotes: Vec<Remote> = std::iter::once(first.reactor.remote())
             .chain(others.iter().map(|other| other.remote.clone()))
@@ -234,6 +231,15 @@ fn serve_on(options: &ServeOptions, streams: &Streams) -> Result<(), Failure> {
     })
 }
 
+/// What a reactor with these limits is made with.
+fn config(options: &ServeOptions, limits: Limits) -> Config {
+    let mut config = Config::from(limits);
+    config.busy_poll = options.busy_poll.0;
+    config.io_uring = options.io_uring;
+    config.catch_panics = options.panic == PanicPolicy::Close;
+    config
+}
+
 /// A reactor in a thread of its own: it is made there and stays there. When this is dropped before it turns, because the
 /// start failed elsewhere, it is dropped too.
 struct Other<'scope> {
@@ -261,7 +267,7 @@ fn ended_early() -> Failure {
 /// Makes another reactor, beside the first.
 fn start_other<'scope>(
     scope: &'scope Scope<'scope, '_>,
-    limits: &'scope Limits,
+    config: &'scope Config,
     settings: &'scope Settings,
     deadline: Duration,
     streams: &'scope Streams,
@@ -272,7 +278,7 @@ fn start_other<'scope>(
     let (listens, listening) = mpsc::channel();
     let (start, started) = mpsc::channel();
     let work = move || {
-        let mut opening = match Opening::new(limits, settings, None, streams, &listeners) {
+        let mut opening = match Opening::new(config, settings, None, streams, &listeners) {
             Ok(opening) => opening,
             Err(failure) => {
                 // Whoever waits for it reports it.
@@ -355,13 +361,13 @@ struct Opening<'a> {
 
 impl<'a> Opening<'a> {
     fn new(
-        limits: &Limits,
+        config: &Config,
         settings: &'a Settings,
         unix_mode: Option<UnixMode>,
         streams: &'a Streams,
         listeners: &Arc<OpenListeners>,
     ) -> Result<Opening<'a>, Failure> {
-        let mut reactor = Reactor::new(limits.clone()).map_err(refused)?;
+        let mut reactor = Reactor::new(config.clone()).map_err(refused)?;
         reactor.set_unix_mode(unix_mode.map(|mode| mode.0));
         show::watch(&mut reactor, streams.show.then(|| streams.out.clone()), listeners.clone());
         Ok(Opening { reactor, settings, streams, services: Vec::new() })
@@ -532,7 +538,7 @@ impl Signals {
     ) -> io::Result<()> {
         let bytes = self.bytes.try_clone()?;
         let answers = SignalAnswers { signals: self, remotes, streams, drain_deadline, stopping: false };
-        let service = reactor.add_service(answers, Options { messages: false, ..Options::new("signals") });
+        let service = reactor.add_service(answers, Options::new("signals").messages(false));
         reactor.watch(bytes, service).map(drop)
     }
 }

@@ -113,7 +113,7 @@ pub static TABLE: &[Entry] = &[
         transports: &[TCP],
         defaults: &[(TCP, 8080)],
         add: Add::ForAll(|reactor, settings| {
-            let options = Options { idle_timeout: settings.http_idle_timeout, ..Options::new("http") };
+            let options = Options::new("http").idle_timeout(settings.http_idle_timeout);
             reactor.add_service(Http::new(settings.rules.line_bytes_max), options)
         }),
     },
@@ -140,7 +140,7 @@ pub static TABLE: &[Entry] = &[
 
 /// The options of a service that knows no messages, only bytes: no read deadline applies to what has no end.
 fn bytes(name: &str) -> Options {
-    Options { messages: false, ..Options::new(name) }
+    Options::new(name).messages(false)
 }
 
 /// What reply answers by default: it stands for three servers, each with a text of its own.
@@ -150,7 +150,7 @@ fn reply_text(language: Language, address: &Address) -> &'static str {
         (Address::Tcp(_) | Address::Unix(_), Language::Chinese) => "已经成功接收您发送的消息",
         (Address::Udp(at), Language::English) if at.port() == 8888 => "my name is server",
         (Address::Udp(at), Language::Chinese) if at.port() == 8888 => "my name is server, 服务器",
-        (Address::Udp(_) | Address::UnixDatagram(_), _) => "hello, my name is server",
+        _ => "hello, my name is server",
     }
 }
 

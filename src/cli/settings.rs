@@ -72,18 +72,21 @@ impl ServiceOptions {
                 "--message-pause {pause} would never be over: --read-deadline {deadline} closes the connection before"
             ));
         }
+        let mut rules = Rules::default();
+        rules.message_pause = self.message_pause.limit();
+        rules.line_bytes_max = limits.max_line.0;
+        let mut chat_limits = ChatLimits::default();
+        chat_limits.burst = if self.chat_burst == 0 { u32::MAX } else { self.chat_burst };
+        chat_limits.rate = self.chat_rate;
+        chat_limits.announce_max =
+            if self.chat_announce_max == 0 { usize::MAX } else { self.chat_announce_max };
         Ok(Settings {
             language: language(self.lang),
-            rules: Rules { message_pause: self.message_pause.limit(), line_bytes_max: limits.max_line.0 },
+            rules,
             http_idle_timeout: limits.idle_timeout.is_none().then_some(HTTP_IDLE_TIMEOUT),
             banner_text: self.banner_text.clone(),
             reply_text: self.reply_text.clone(),
-            chat_limits: ChatLimits {
-                burst: if self.chat_burst == 0 { u32::MAX } else { self.chat_burst },
-                rate: self.chat_rate,
-                announce_max: if self.chat_announce_max == 0 { usize::MAX } else { self.chat_announce_max },
-                ..ChatLimits::default()
-            },
+            chat_limits,
         })
     }
 }

@@ -4,8 +4,7 @@ use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use tidewheel::net::os;
-use tidewheel::{CloseReason, ConnMap, Observer, Peer, Reactor, Report};
+use tidewheel::{CloseReason, ConnMap, Observer, Peer, Reactor, Report, os};
 use tracing::{Level, debug, error, warn};
 
 use super::outlet::Outlet;
@@ -58,22 +57,22 @@ impl Watcher {
             }
         }
         match report {
-            Report::ListenerPaused { address, error } if os::is_exhausted(error) => {
+            Report::ListenerPaused { address, error, .. } if os::is_exhausted(error) => {
                 warn!(
                     "{address} is paused: {error} (the system is short of descriptors or memory; what comes waits)"
                 );
             }
-            Report::ListenerPaused { address, error } => {
+            Report::ListenerPaused { address, error, .. } => {
                 warn!(
                     "{address} is paused: it fails again and again: {error} (it is closed if that goes on)"
                 );
             }
-            Report::ListenerResumed { address } => warn!("{address} works again"),
-            Report::ListenerClosed { address, error } => {
+            Report::ListenerResumed { address, .. } => warn!("{address} works again"),
+            Report::ListenerClosed { address, error, .. } => {
                 error!("{address} is closed: it has failed for too long: {error}");
                 self.listeners.one_is_closed();
             }
-            Report::WaitPaused { error } => {
+            Report::WaitPaused { error, .. } => {
                 error!("waiting for readiness fails again and again: {error} (it is tried for a while)");
             }
             Report::WaitResumed => warn!("waiting for readiness works again"),
@@ -84,33 +83,34 @@ impl Watcher {
                 error!("a call of the service {service} panicked");
             }
             _ if !self.names_wanted => {}
-            Report::Opened { conn, service, peer } => {
+            Report::Opened { conn, service, peer, .. } => {
                 let name = self.name(service, peer);
                 self.event(&name, "connected");
                 self.names.insert(*conn, name);
             }
-            Report::Refused { service, peer, reason } => {
+            Report::Refused { service, peer, reason, .. } => {
                 let name = self.name(service, peer);
                 self.event(&name, &format!("refused: {}", reason.name()));
             }
-            Report::Closed { conn, reason } => {
+            Report::Closed { conn, reason, .. } => {
                 // One that was refused has been told of.
                 if let Some(name) = self.names.remove(*conn) {
                     self.event(&name, &format!("closed: {}", reason.name()));
                 }
             }
-            Report::Input { conn, bytes } => self.bytes(self.names.get(*conn), "->", bytes),
-            Report::Output { conn, bytes } => self.bytes(self.names.get(*conn), "<-", bytes),
-            Report::DatagramIn { service, from, bytes } => {
+            Report::Input { conn, bytes, .. } => self.bytes(self.names.get(*conn), "->", bytes),
+            Report::Output { conn, bytes, .. } => self.bytes(self.names.get(*conn), "<-", bytes),
+            Report::DatagramIn { service, from, bytes, .. } => {
                 self.datagram_service.clear();
                 self.datagram_service.push_str(service);
                 let name = self.name(service, from);
                 self.bytes(Some(&name), "->", bytes);
             }
-            Report::DatagramOut { to, bytes } => {
+            Report::DatagramOut { to, bytes, .. } => {
                 let name = format!("{} {}", self.datagram_service, peer_name(to).unwrap_or_default());
                 self.bytes(Some(&name), "<-", bytes);
             }
+            _ => {}
         }
     }
 
@@ -141,9 +141,8 @@ impl Watcher {
 fn peer_name(peer: &Peer) -> Option<String> {
     match peer {
         Peer::Inet(address) => Some(address.to_string()),
-        Peer::Unix(path) => {
-            path.as_ref().map(|path| format!("unix:{}", escaped(path.as_os_str().as_bytes())))
-        }
+        Peer::Unix(Some(path)) => Some(format!("unix:{}", escaped(path.as_os_str().as_bytes()))),
+        _ => None,
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use tidewheel::Address;
-use tidewheel::net::os::unix_path::{self, UnixPath};
+use tidewheel::os::unix_path::{self, UnixPath};
 
 use super::Failure;
 use crate::cli::address::{Location, Place, Transport, look_up_all, loopback};

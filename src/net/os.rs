@@ -32,6 +32,7 @@ mod batch;
 mod datagram;
 mod paths;
 mod queues;
+#[doc(hidden)]
 pub mod unix_path;
 
 /// Events taken from the system in one turn.
@@ -78,7 +79,7 @@ impl Os {
     /// # Errors
     /// When the system has no descriptor or memory for them.
     #[allow(clippy::disallowed_methods, reason = "this is the one place that owns the clock")]
-    pub fn new(busy_poll: Duration, io_uring: bool) -> io::Result<Os> {
+    pub(crate) fn new(busy_poll: Duration, io_uring: bool) -> io::Result<Os> {
         let poll = mio::Poll::new()?;
         let waker = Arc::new(mio::Waker::new(poll.registry(), Token(WAKER as usize))?);
         let start = std::time::Instant::now();
@@ -488,6 +489,7 @@ fn as_stream(stream: UnixStream) -> TcpStream {
 }
 
 /// What mio's events say.
+#[doc(hidden)]
 pub struct OsReadiness<'a>(mio::event::Iter<'a>);
 
 impl Iterator for OsReadiness<'_> {
@@ -545,6 +547,7 @@ fn inet_socket(at: &SocketAddr, kind: Type, protocol: Protocol, reuse_port: bool
 
 /// Whether an accept failed because the system had no descriptor or memory for the connection, so that it makes no
 /// sense to try again at once.
+#[doc(hidden)]
 pub fn is_exhausted(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -585,6 +588,7 @@ fn descriptor_limits() -> io::Result<libc::rlimit> {
 ///
 /// # Errors
 /// When there is no such signal.
+#[doc(hidden)]
 pub fn ignores_signal(signal: i32) -> io::Result<bool> {
     let mut now = MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: without a new action the call changes nothing, and fills the one that the pointer is to.

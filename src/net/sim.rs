@@ -31,7 +31,7 @@
 //! });
 //! ```
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -55,6 +55,7 @@ pub use trace::Trace;
 
 use super::{Address, Checks, Peer};
 use crate::limits::Limits;
+use crate::metrics::Metrics;
 use crate::reactor::{ListenerId, Reactor};
 use crate::service::{Options, Service, ServiceId};
 use crate::timer::Instant;
@@ -94,10 +95,10 @@ impl Sim {
     /// A reactor with these limits on a simulated system. Where they name no `connections_max` it is unlimited,
     /// so that [`Faults::descriptors_max`] can be reached.
     ///
-    /// A panic in a service is a failed scenario, whatever [`Limits::catch_panics`] says: see [`Sim::catch_panics`].
+    /// A panic in a service is a failed scenario, unless [`Sim::catch_panics`] is called.
     pub fn with_limits(seed: u64, faults: Faults, limits: Limits) -> Sim {
-        let limits = Limits { catch_panics: false, ..limits };
-        let reactor = Reactor::with_net(SimNet::new(seed, faults), limits, usize::MAX);
+        let mut reactor = Reactor::with_net(SimNet::new(seed, faults), limits, usize::MAX);
+        reactor.set_catch_panics(false);
         Sim { reactor, seed, sources: 0 }
     }
 
@@ -137,7 +138,12 @@ impl Sim {
         }
     }
 
-    /// The reactor: its metrics, its services, its mailboxes.
+    /// The counters of the reactor.
+    pub fn metrics(&self) -> &Metrics {
+        self.reactor.metrics()
+    }
+
+    /// The reactor: its services, its mailboxes, its observer.
     ///
     /// Listen with [`Sim::listen`], not with the reactor, for peers to be able to connect.
     pub fn reactor(&mut self) -> &mut Reactor<SimNet> {
@@ -145,40 +151,45 @@ impl Sim {
     }
 
     /// Bytes of memory that the reactor counts against its limits.
-    pub fn accounted_bytes(&mut self) -> usize {
+    pub fn accounted_bytes(&self) -> usize {
         self.reactor.accounted_bytes()
     }
 
     /// From here on a panic in a service closes the connection that it was called for, as with
-    /// [`Limits::catch_panics`]. Else it ends the scenario, so that assertions in services of tests count.
+    /// [`Config::catch_panics`](crate::Config::catch_panics). Otherwise it ends the scenario, so that assertions in services of
+    /// tests count.
     pub fn catch_panics(&mut self) {
-        self.reactor.set_catch_panics();
+        self.reactor.set_catch_panics(true);
     }
 
     /// Descriptors that are open: listeners, datagram sockets and connections.
-    pub fn descriptors(&mut self) -> usize {
+    pub fn descriptors(&self) -> usize {
         self.net().descriptors()
     }
 
     /// What goes wrong from here on.
     pub fn faults(&mut self) -> &mut Faults {
-        &mut self.net().faults
+        &mut self.net_mut().faults
     }
 
     /// Accepting from a listener, or receiving from a datagram socket, fails so many times from here on, or until that is said
     /// anew, with this error of the system (a number, as in [`std::io::Error::from_raw_os_error`]). The first failure is there to be
     /// met at once.
     pub fn fail_source(&mut self, listener: Listener, error: i32, times: u64) {
-        self.net().fail_source(listener.source, error, times);
+        self.net_mut().fail_source(listener.source, error, times);
     }
 
     /// Waiting for readiness fails so many times from here on, or until that is said anew, with this error of the system. What
     /// is ready meanwhile is told later.
     pub fn fail_waits(&mut self, error: i32, times: u64) {
-        self.net().failing_waits = Failing { error, times };
+        self.net_mut().failing_waits = Failing { error, times };
     }
 
-    fn net(&mut self) -> &mut SimNet {
+    fn net(&self) -> &SimNet {
+        self.reactor.net()
+    }
+
+    fn net_mut(&mut self) -> &mut SimNet {
         self.reactor.net_mut()
     }
 
@@ -189,7 +200,7 @@ impl Sim {
     /// # Panics
     /// If it is not a stream listener, or not open.
     pub fn connect(&mut self, listener: Listener) -> PeerId {
-        self.net().connect_peer(listener.source, None)
+        self.net_mut().connect_peer(listener.source, None)
     }
 
     /// A peer that connects to a TCP listener from this IP address.
@@ -197,7 +208,7 @@ impl Sim {
     /// # Panics
     /// As [`Sim::connect`].
     pub fn connect_from(&mut self, listener: Listener, from: IpAddr) -> PeerId {
-        self.net().connect_peer(listener.source, Some(from))
+        self.net_mut().connect_peer(listener.source, Some(from))
     }
 
     /// Says what is at an address that services connect to. Where nothing is said, connections are refused,
@@ -207,7 +218,7 @@ impl Sim {
     /// If the text is not an address.
     pub fn remote(&mut self, address: &str, reach: Reach) {
         let address = parse(address);
-        let remotes = &mut self.net().remotes;
+        let remotes = &mut self.net_mut().remotes;
         match remotes.iter_mut().find(|remote| remote.address == address) {
             Some(remote) => remote.reach = reach,
             None => remotes.push(system::Remote { address, reach, callers: Vec::new() }),
@@ -218,7 +229,7 @@ impl Sim {
     ///
     /// # Panics
     /// If the text is not an address.
-    pub fn callers(&mut self, address: &str) -> Vec<PeerId> {
+    pub fn callers(&self, address: &str) -> Vec<PeerId> {
         let address = parse(address);
         let found = self.net().remotes.iter().find(|remote| remote.address == address);
         found.map_or(Vec::new(), |remote| remote.callers.clone())
@@ -232,8 +243,8 @@ impl Sim {
     #[track_caller]
     pub fn send(&mut self, peer: PeerId, bytes: &[u8]) {
         self.assert_can_send(peer, "cannot send");
-        self.net().peers[peer.0].to_send.extend(bytes);
-        self.net().attend_soon(peer);
+        self.net_mut().peers[peer.0].to_send.extend(bytes);
+        self.net_mut().attend_soon(peer);
     }
 
     /// Like [`Sim::send`], where the peer may have ended its side or its connection may have broken. Returns whether it sends.
@@ -248,7 +259,7 @@ impl Sim {
     /// Whether a peer may still send: its connection is established or on its way there, and it has not ended its side.
     ///
     /// What it does not know yet does not count: as in life, bytes may be lost in a connection that has just broken.
-    pub fn can_send(&mut self, peer: PeerId) -> bool {
+    pub fn can_send(&self, peer: PeerId) -> bool {
         self.net().sends_no_more(peer).is_none()
     }
 
@@ -261,7 +272,7 @@ impl Sim {
     #[track_caller]
     pub fn send_urgent(&mut self, peer: PeerId) -> bool {
         self.assert_can_send(peer, "cannot send an urgent byte");
-        self.net().urge(peer)
+        self.net_mut().urge(peer)
     }
 
     /// A peer ends its side once everything it has to send is sent, and goes on reading (a half-close).
@@ -271,8 +282,8 @@ impl Sim {
     pub fn finish(&mut self, peer: PeerId) -> bool {
         let can = self.can_send(peer);
         if can {
-            self.net().peers[peer.0].finishes = true;
-            self.net().attend_soon(peer);
+            self.net_mut().peers[peer.0].finishes = true;
+            self.net_mut().attend_soon(peer);
         }
         can
     }
@@ -284,18 +295,18 @@ impl Sim {
     #[track_caller]
     pub fn stay(&mut self, peer: PeerId) {
         self.assert_can_send(peer, "cannot stay");
-        self.net().peers[peer.0].stays = true;
+        self.net_mut().peers[peer.0].stays = true;
     }
 
     #[track_caller]
-    fn assert_can_send(&mut self, peer: PeerId, what: &str) {
+    fn assert_can_send(&self, peer: PeerId, what: &str) {
         if let Some(why) = self.net().sends_no_more(peer) {
             panic!("{peer:?} {what}: {why}");
         }
     }
 
     #[track_caller]
-    fn assert_connected(&mut self, peer: PeerId, what: &str) {
+    fn assert_connected(&self, peer: PeerId, what: &str) {
         if let Some(why) = self.net().is_gone(peer) {
             panic!("{peer:?} {what}: {why}");
         }
@@ -304,12 +315,12 @@ impl Sim {
     /// A peer closes both sides, as programs do that exit: what comes later is answered with a reset. Returns whether it had
     /// a connection to close.
     pub fn close(&mut self, peer: PeerId) -> bool {
-        self.net().close_peer(peer, false)
+        self.net_mut().close_peer(peer, false)
     }
 
     /// A peer resets its connection: what it has not sent yet is lost. Returns whether it had a connection to reset.
     pub fn reset(&mut self, peer: PeerId) -> bool {
-        self.net().close_peer(peer, true)
+        self.net_mut().close_peer(peer, true)
     }
 
     /// A peer vanishes without a word: nothing reaches it any more, and nothing comes from it.
@@ -319,32 +330,32 @@ impl Sim {
     #[track_caller]
     pub fn cut_off(&mut self, peer: PeerId) {
         self.assert_connected(peer, "cannot be cut off");
-        self.net().cut_off(peer);
+        self.net_mut().cut_off(peer);
     }
 
     /// A peer stops reading: what is sent to it piles up.
     pub fn stop_reading(&mut self, peer: PeerId) {
-        self.net().peers[peer.0].reads = false;
+        self.net_mut().peers[peer.0].reads = false;
     }
 
     /// A peer reads again. Does nothing if it does already; a connection that broke meanwhile it sees broken.
     pub fn resume_reading(&mut self, peer: PeerId) {
-        self.net().peers[peer.0].reads = true;
-        self.net().attend_soon(peer);
+        self.net_mut().peers[peer.0].reads = true;
+        self.net_mut().attend_soon(peer);
     }
 
     /// A peer reads at most so many bytes at a time and then rests for so long.
     pub fn read_slowly(&mut self, peer: PeerId, bytes: usize, rest: Duration) {
-        self.net().peers[peer.0].pace = Some((bytes, rest));
+        self.net_mut().peers[peer.0].pace = Some((bytes, rest));
     }
 
     /// Everything that a peer has read.
-    pub fn received(&mut self, peer: PeerId) -> &[u8] {
+    pub fn received(&self, peer: PeerId) -> &[u8] {
         &self.net().peers[peer.0].received
     }
 
     /// How a peer sees its connection.
-    pub fn state(&mut self, peer: PeerId) -> PeerState {
+    pub fn state(&self, peer: PeerId) -> PeerState {
         self.net().peers[peer.0].state
     }
 
@@ -356,7 +367,7 @@ impl Sim {
     /// # Panics
     /// If the text is not an address.
     pub fn send_datagram(&mut self, socket: Listener, from: &str, bytes: &[u8]) {
-        self.net().send_datagram(socket.source, parse_peer(from), false, bytes);
+        self.net_mut().send_datagram(socket.source, parse_peer(from), false, bytes);
     }
 
     /// Sends a datagram that arrives by broadcast or multicast.
@@ -364,38 +375,38 @@ impl Sim {
     /// # Panics
     /// If the text is not an address.
     pub fn broadcast(&mut self, socket: Listener, from: &str, bytes: &[u8]) {
-        self.net().send_datagram(socket.source, parse_peer(from), true, bytes);
+        self.net_mut().send_datagram(socket.source, parse_peer(from), true, bytes);
     }
 
     /// The datagrams that have come to an address, in order.
     ///
     /// # Panics
     /// If the text is not an address.
-    pub fn replies(&mut self, to: &str) -> &[Vec<u8>] {
+    pub fn replies(&self, to: &str) -> &[Vec<u8>] {
         self.net().replies.get(&parse_peer(to)).map_or(&[], Vec::as_slice)
     }
 
     // ---- time ----
 
     /// The virtual monotonic time.
-    pub fn now(&mut self) -> Instant {
+    pub fn now(&self) -> Instant {
         self.net().time()
     }
 
     /// The virtual wall clock.
-    pub fn wall(&mut self) -> SystemTime {
+    pub fn wall(&self) -> SystemTime {
         self.net().wall_time()
     }
 
     /// Steps the wall clock; the monotonic clock does not notice.
     pub fn step_wall(&mut self, seconds: i64) {
-        self.net().step_wall(seconds);
+        self.net_mut().step_wall(seconds);
     }
 
     /// Lets time pass on the network while the reactor does not turn, as when its machine or its process is
     /// stopped.
     pub fn sleep(&mut self, duration: Duration) {
-        self.net().sleep(duration);
+        self.net_mut().sleep(duration);
     }
 
     /// Runs until nothing can happen any more, deadlines included, but no longer than an hour of virtual time.
@@ -465,11 +476,11 @@ impl Sim {
 
     /// Keeps every step of the trace from here on, not only the last ones.
     pub fn keep_trace(&mut self) {
-        self.net().trace.keep_all();
+        self.net_mut().trace.keep_all();
     }
 
     /// What has happened: a fingerprint to compare, and the steps to read.
-    pub fn trace(&mut self) -> &Trace {
+    pub fn trace(&self) -> &Trace {
         &self.net().trace
     }
 }
@@ -483,21 +494,8 @@ impl Drop for Sim {
     }
 }
 
-/// An address in the form that it is printed in; without a transport it is TCP.
 fn parse(text: &str) -> Address {
-    let inet = |text: &str| text.parse::<SocketAddr>().ok();
-    let address = if let Some(path) = text.strip_prefix("unix:") {
-        Some(Address::Unix(PathBuf::from(path)))
-    } else if let Some(path) = text.strip_prefix("unix-dgram:") {
-        Some(Address::UnixDatagram(PathBuf::from(path)))
-    } else if let Some(at) = text.strip_prefix("udp://") {
-        inet(at).map(Address::Udp)
-    } else {
-        inet(text.strip_prefix("tcp://").unwrap_or(text)).map(Address::Tcp)
-    };
-    address.unwrap_or_else(|| {
-        panic!("{text:?} is no address: write 127.0.0.1:7, udp://127.0.0.1:7, unix:/path or unix-dgram:/path")
-    })
+    text.parse().unwrap_or_else(|error| panic!("{text:?}: {error}"))
 }
 
 fn parse_peer(text: &str) -> Peer {
@@ -505,6 +503,8 @@ fn parse_peer(text: &str) -> Peer {
         Ok(address) => Peer::Inet(address),
         Err(_) if text.is_empty() => Peer::Unix(None),
         Err(_) if text.starts_with('/') => Peer::Unix(Some(PathBuf::from(text))),
-        Err(_) => panic!("{text:?} is no address of a datagram's sender: write 10.0.0.1:5000, or a path"),
+        Err(_) => panic!(
+            "{text:?} is not the address of a sender: write 10.0.0.1:5000, or a path that begins with /"
+        ),
     }
 }

@@ -9,11 +9,9 @@
 
 use std::time::Duration;
 
-pub use crate::drain::Drained;
-
 use super::{ListenerId, Reactor};
 use crate::connection::{CloseReason, Marks, Phase};
-use crate::drain::{Draining, Stage};
+use crate::drain::{Drained, Draining, Stage};
 use crate::error::Error;
 use crate::net::Net;
 use crate::slots::ConnId;

@@ -40,8 +40,8 @@ impl Drop for Unshown<'_> {
 }
 
 impl<N: Net> Reactor<N> {
-    pub(crate) fn set_catch_panics(&mut self) {
-        self.state.limits.catch_panics = true;
+    pub(crate) fn set_catch_panics(&mut self, catch_panics: bool) {
+        self.catch_panics = catch_panics;
     }
 
     /// Does something that takes turns, and, when a service panics in it, what is left of that turn.
@@ -88,7 +88,7 @@ impl<N: Net> Reactor<N> {
         };
         let noted = self.state.calling.take();
         let on_fast_path = || self.input_of(batch, left.and(taken.checked_sub(1))?);
-        let called = noted.or_else(on_fast_path).filter(|_| self.state.limits.catch_panics);
+        let called = noted.or_else(on_fast_path).filter(|_| self.catch_panics);
         let Some((service, conn)) = called else { resume_unwind(panic) };
         let message = panic
             .downcast_ref::<&str>()

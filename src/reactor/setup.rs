@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::config::Config;
 use super::failures::Failures;
 use super::remote::Remote;
 use super::sharing::Sharing;
@@ -28,18 +29,23 @@ use crate::timer::Instant;
 const DESCRIPTOR_RESERVE: usize = 64;
 
 impl Reactor<Os> {
-    /// A reactor on the real system.
+    /// A reactor on the real system, from [`Limits`] or a whole [`Config`]. Where [`Limits::connections_max`] is `None`, it is
+    /// what the limit of open descriptors allows, less a reserve: see
+    /// [`raise_descriptor_limit`](crate::os::raise_descriptor_limit).
     ///
     /// # Errors
     /// [`Error::Setup`] when the system has no descriptor or memory for an event queue.
-    pub fn new(limits: Limits) -> Result<Reactor<Os>, Error> {
+    pub fn new(config: impl Into<Config>) -> Result<Reactor<Os>, Error> {
+        let Config { limits, busy_poll, io_uring, catch_panics } = config.into();
         let descriptors = os::descriptor_limit().map_err(Error::Setup)?;
         let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
         // Where there are few, refusals and all else are left with a part of them.
         let limits = Limits { refusals_max: limits.refusals_max.min(descriptors / 8), ..limits };
         let reserve = (DESCRIPTOR_RESERVE + limits.refusals_max).min(descriptors / 2);
-        let net = Os::new(limits.busy_poll, limits.io_uring).map_err(Error::Setup)?;
-        Ok(Reactor::with_net(net, limits, (descriptors - reserve).max(1)))
+        let net = Os::new(busy_poll, io_uring).map_err(Error::Setup)?;
+        let mut reactor = Reactor::with_net(net, limits, (descriptors - reserve).max(1));
+        reactor.set_catch_panics(catch_panics);
+        Ok(reactor)
     }
 }
 
@@ -73,7 +79,7 @@ impl Reactor<Os> {
         self.net.set_unix_mode(mode);
     }
 
-    /// Whether the writes of a turn are made through io_uring: see [`Limits::io_uring`].
+    /// Whether the writes of a turn are made through io_uring: see [`Config::io_uring`].
     pub fn uses_io_uring(&self) -> bool {
         self.net.uses_io_uring()
     }
@@ -106,7 +112,7 @@ impl Reactor<Os> {
 
 impl<N: Net> Reactor<N> {
     /// A reactor on any system. `connections_max` applies where the limits name none.
-    pub fn with_net(net: N, limits: Limits, connections_max: usize) -> Reactor<N> {
+    pub(crate) fn with_net(net: N, limits: Limits, connections_max: usize) -> Reactor<N> {
         let remote = Remote::new(net.waker());
         let connections_max = limits.connections_max.unwrap_or(connections_max);
         // Whoever begins to read below TURN_BYTES has room for kept input, as far as it is copied there, and for two reads behind it.
@@ -133,6 +139,7 @@ impl<N: Net> Reactor<N> {
             wait_failures: Failures::default(),
             release_at: Instant::default(),
             mail: false,
+            catch_panics: true,
         }
     }
 
@@ -267,8 +274,11 @@ impl<N: Net> Reactor<N> {
         &self.state.metrics
     }
 
-    /// The system underneath.
-    pub fn net_mut(&mut self) -> &mut N {
+    pub(crate) fn net(&self) -> &N {
+        &self.net
+    }
+
+    pub(crate) fn net_mut(&mut self) -> &mut N {
         &mut self.net
     }
 

@@ -36,6 +36,7 @@ const LISTED_MAX: usize = 100;
 
 /// What may grow in chat, and how far.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ChatLimits {
     /// Messages that one connection may send at once; at least 1. Default: 20.
     pub burst: u32,

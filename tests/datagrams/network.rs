@@ -9,12 +9,11 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, Protocol, Socket, Type};
-use tidewheel::metrics::DropCause;
-use tidewheel::{Address, Limits, Reactor};
+use tidewheel::{Address, DropCause, Limits, Reactor};
 
 use super::{Served, ask, client, counted, forge, listen, serve, udp};
-use crate::harness::now;
 use crate::harness::skipped::skip;
+use crate::harness::{now, with};
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 /// Its end of the cable is the first address of this network, which is all its own.
@@ -208,7 +207,7 @@ fn flood(network: &Network, prefix: u8, questions: u32, len: usize) -> (u64, f64
 #[test]
 fn a_prefix_has_its_budget_however_many_its_addresses_and_no_other_pays_for_it() {
     const BUDGET: u32 = 50;
-    let limits = Limits { udp_replies_per_prefix: Some(BUDGET), ..Limits::default() };
+    let limits = with!(Limits::default(), udp_replies_per_prefix = Some(BUDGET));
     let Some(network) = Network::new(limits) else { return };
     let (answered, seconds) = flood(&network, 1, 1024, 20);
     let begun = seconds.ceil() as u64 + 1;
@@ -234,7 +233,7 @@ fn a_prefix_has_its_budget_however_many_its_addresses_and_no_other_pays_for_it()
 #[test]
 fn more_prefixes_than_are_counted_share_a_budget_and_those_who_were_there_keep_theirs() {
     const BUDGET: u32 = 100;
-    let limits = Limits { udp_prefixes_max: 3, udp_replies_per_prefix: Some(BUDGET), ..Limits::default() };
+    let limits = with!(Limits::default(), udp_prefixes_max = 3, udp_replies_per_prefix = Some(BUDGET));
     let Some(network) = Network::new(limits) else { return };
     network.ask_honestly();
     let mut forged = 0;
@@ -257,7 +256,7 @@ fn more_prefixes_than_are_counted_share_a_budget_and_those_who_were_there_keep_t
 #[test]
 fn a_newcomer_is_answered_in_the_middle_of_a_storm_of_forged_prefixes() {
     // Three rows, of which none gets as many in all as it may answer in one second.
-    let limits = Limits { udp_prefixes_max: 8, ..Limits::default() };
+    let limits = with!(Limits::default(), udp_prefixes_max = 8);
     let Some(network) = Network::new(limits) else { return };
     for newcomer in 200..205_u8 {
         for prefix in 0..200 {
@@ -290,11 +289,11 @@ fn the_addresses_of_one_ipv6_network_have_one_budget_and_one_limit() {
             UdpSocket::bind((*host, 0)).and_then(|socket| socket.connect((neighbour, 9))).ok()
         });
     }
-    let limits = Limits {
-        udp_replies_per_prefix: Some(MAX as u32),
-        connections_per_ip_max: Some(MAX),
-        ..Limits::default()
-    };
+    let limits = with!(
+        Limits::default(),
+        udp_replies_per_prefix = Some(MAX as u32),
+        connections_per_ip_max = Some(MAX)
+    );
     let any = |address: &str| address.parse().unwrap();
     let wanted = [("echo", Address::Udp(any("[::]:0"))), ("echo", Address::Tcp(any("[::]:0")))];
     let served = serve(limits, wanted);
@@ -346,7 +345,7 @@ impl Paths {
         let [inside, outside] = cable()?;
         inside.run(&format!("ip route change {ELSEWHERE} via {EVERYBODY} mtu {elsewhere_bytes_max}"));
         inside.enter();
-        let limits = Limits { udp_replies_per_prefix: None, ..Limits::default() };
+        let limits = with!(Limits::default(), udp_replies_per_prefix = None);
         let mut reactor = Reactor::new(limits).unwrap();
         let Address::Udp(SocketAddr::V4(at)) = listen(&mut reactor, "echo", &udp("0.0.0.0:0")) else {
             unreachable!()

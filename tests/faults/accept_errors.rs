@@ -8,6 +8,8 @@ use std::time::Duration;
 use tidewheel::services::echo::Echo;
 use tidewheel::{Address, Limits, Report};
 
+use crate::harness::with;
+
 use super::{PAUSE_MS, assert_served, has_strace, under_strace};
 use crate::harness::program::Server;
 use crate::harness::{PATIENCE, Served, any_tcp, listen, now, tcp};
@@ -80,9 +82,13 @@ fn observed(limits: Limits) -> (Served, mpsc::Receiver<(Address, Told)>) {
     let served = Served::start(limits, move |reactor| {
         reactor.observe_events(Box::new(move |report| {
             let (address, what) = match report {
-                Report::ListenerPaused { address, error } => (*address, Told::Paused(error.raw_os_error())),
-                Report::ListenerResumed { address } => (*address, Told::Resumed),
-                Report::ListenerClosed { address, error } => (*address, Told::Closed(error.raw_os_error())),
+                Report::ListenerPaused { address, error, .. } => {
+                    (*address, Told::Paused(error.raw_os_error()))
+                }
+                Report::ListenerResumed { address, .. } => (*address, Told::Resumed),
+                Report::ListenerClosed { address, error, .. } => {
+                    (*address, Told::Closed(error.raw_os_error()))
+                }
                 _ => return,
             };
             // The test may have failed and be gone.
@@ -113,7 +119,7 @@ fn destroy(listener: &Address) -> bool {
 fn a_listener_that_was_destroyed_is_tried_now_and_then_and_closed_in_the_end() {
     let pause = Duration::from_millis(20);
     let limits =
-        Limits { failure_pause: pause, failure_timeout: Duration::from_millis(500), ..Limits::default() };
+        with!(Limits::default(), failure_pause = pause, failure_timeout = Duration::from_millis(500));
     let (served, told) = observed(limits);
     let address = served.addresses[0].clone();
     let mut before = tcp(&address);

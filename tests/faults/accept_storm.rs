@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use tidewheel::services::echo::Echo;
 use tidewheel::{CloseReason, Limits};
 
-use crate::harness::{PATIENCE, Turned, ask, read_to_end, tcp};
+use crate::harness::{PATIENCE, Turned, ask, read_to_end, tcp, with};
 
 /// More than are accepted in one turn.
 const COUNT: usize = 300;
@@ -25,12 +25,8 @@ fn nobody_is_left_in_the_queue() {
 
 #[test]
 fn nobody_is_left_in_the_queue_when_the_limit_is_passed() {
-    let limits = Limits {
-        connections_max: Some(100),
-        refusals_max: 150,
-        linger_timeout: PATIENCE,
-        ..Limits::default()
-    };
+    let limits =
+        with!(Limits::default(), connections_max = Some(100), refusals_max = 150, linger_timeout = PATIENCE);
     let mut turned = Turned::new(limits, Echo);
     let mut streams: Vec<_> = (0..COUNT).map(|_| tcp(&turned.address)).collect();
     turned.turn_until("all are decided", |metrics| {

@@ -6,14 +6,14 @@ use std::net::{Ipv4Addr, TcpStream};
 use tidewheel::{CloseReason, Limits};
 
 use super::assert_served;
-use crate::harness::{PATIENCE, Served, read_to_end, tcp, tcp_from};
+use crate::harness::{PATIENCE, Served, read_to_end, tcp, tcp_from, with};
 
 const FULL: &[u8] = b"too many connections, try again later\n";
 const OF_ONE_ADDRESS: &[u8] = b"too many connections from your address, try again later\n";
 
 /// Limits under which a slow machine is no matter.
 fn patient() -> Limits {
-    Limits { linger_timeout: PATIENCE, ..Limits::default() }
+    with!(Limits::default(), linger_timeout = PATIENCE)
 }
 
 /// A refused peer that was not asked and talks all the same: closing with unread input would destroy the line on its
@@ -26,7 +26,7 @@ fn assert_refused(mut stream: TcpStream, line: &[u8]) {
 
 #[test]
 fn above_the_limit_each_one_is_told_so_and_the_others_go_on() {
-    let served = Served::echo(Limits { connections_max: Some(8), ..patient() });
+    let served = Served::echo(with!(patient(), connections_max = Some(8)));
     let address = &served.addresses[0];
     let mut live: Vec<_> = (0..8).map(|_| tcp(address)).collect();
     live.iter_mut().for_each(|stream| assert_served(stream));
@@ -52,7 +52,7 @@ fn above_the_limit_each_one_is_told_so_and_the_others_go_on() {
 
 #[test]
 fn the_share_of_one_address_is_exact_and_no_affair_of_others() {
-    let served = Served::echo(Limits { connections_per_ip_max: Some(3), ..patient() });
+    let served = Served::echo(with!(patient(), connections_per_ip_max = Some(3)));
     let address = &served.addresses[0];
     let hosts = [2, 3, 4].map(|host| Ipv4Addr::new(127, 0, 0, host));
     let mut live: Vec<Vec<_>> =

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidewheel::{Limits, services::echo::Echo};
 
 use super::{Burst, assert_served};
-use crate::harness::{Served, any_tcp, ask, listen, read_to_end, tcp};
+use crate::harness::{Served, any_tcp, ask, listen, read_to_end, tcp, with};
 
 #[test]
 fn they_never_come() {
@@ -15,18 +15,18 @@ fn they_never_come() {
         Duration::from_millis(u64::MAX),
         Duration::from_secs(1 << 32),
     ] {
-        let limits = Limits {
-            idle_timeout: Some(ever),
-            read_deadline: Some(ever),
-            progress_timeout: Some(ever),
-            connect_timeout: Some(ever),
-            linger_timeout: ever,
-            output_soft_grace: ever,
-            linger_time_max: ever,
-            failure_pause: ever,
-            failure_timeout: ever,
-            ..Limits::default()
-        };
+        let limits = with!(
+            Limits::default(),
+            idle_timeout = Some(ever),
+            read_deadline = Some(ever),
+            progress_timeout = Some(ever),
+            connect_timeout = Some(ever),
+            linger_timeout = ever,
+            output_soft_grace = ever,
+            linger_time_max = ever,
+            failure_pause = ever,
+            failure_timeout = ever
+        );
         let served = Served::start_to_drain(limits, |reactor| {
             let burst = Burst { bytes: b"goodbye".to_vec(), closes: true };
             vec![listen(reactor, Echo, &any_tcp()), listen(reactor, burst, &any_tcp())]

@@ -10,6 +10,7 @@ use tidewheel::{CloseReason, Limits};
 use super::{Burst, assert_served, read_slowly};
 use crate::harness::{
     Folder, PATIENCE, Served, any_tcp, listen, pattern, read_to_end, reset, send_what_goes, stuff, tcp, unix,
+    with,
 };
 
 /// What one read brings, of which the service may have consumed nothing when the output is full.
@@ -17,13 +18,13 @@ const HELD_MAX: usize = 64 << 10;
 
 /// Limits under which time is no matter.
 fn patient() -> Limits {
-    Limits {
-        linger_timeout: PATIENCE,
-        output_soft_bytes: None,
-        output_hard_bytes: None,
-        memory_bytes_max: None,
-        ..Limits::default()
-    }
+    with!(
+        Limits::default(),
+        linger_timeout = PATIENCE,
+        output_soft_bytes = None,
+        output_hard_bytes = None,
+        memory_bytes_max = None
+    )
 }
 
 #[test]
@@ -43,7 +44,7 @@ fn a_last_reply_arrives_although_megabytes_of_input_are_left_unread() {
 
 #[test]
 fn a_refusal_arrives_although_megabytes_were_sent_already() {
-    let served = Served::echo(Limits { connections_max: Some(1), ..patient() });
+    let served = Served::echo(with!(patient(), connections_max = Some(1)));
     let mut live = tcp(&served.addresses[0]);
     assert_served(&mut live);
     for _ in 0..10 {
@@ -80,7 +81,7 @@ fn a_drain_delivers_what_was_answered_although_megabytes_are_left_unread() {
 fn nobody_lingers_for_ever() {
     let folder = Folder::new();
     let path = folder.unix("burst");
-    let limits = Limits { linger_timeout: Duration::from_millis(20), ..Limits::default() };
+    let limits = with!(Limits::default(), linger_timeout = Duration::from_millis(20));
     let served = Served::start(limits, move |reactor| {
         let burst = || Burst { bytes: b"goodbye".to_vec(), closes: true };
         vec![listen(reactor, burst(), &any_tcp()), listen(reactor, burst(), &path)]

@@ -9,7 +9,7 @@ use tidewheel::services::Language;
 use tidewheel::services::chat::{Chat, ChatLimits};
 use tidewheel::{Limits, Options};
 
-use crate::harness::{Served, any_tcp, ask, expect, listen_with, tcp};
+use crate::harness::{Served, any_tcp, ask, expect, listen_with, tcp, with};
 
 /// Takes new nicknames and goes to new rooms, hundreds of each at once.
 fn make_up(stream: &mut TcpStream, from: u32, to: u32) {
@@ -26,7 +26,7 @@ fn make_up(stream: &mut TcpStream, from: u32, to: u32) {
 
 fn serve() -> Served {
     Served::start(Limits::default(), |reactor| {
-        let limits = ChatLimits { rate: 0, ..ChatLimits::default() };
+        let limits = with!(ChatLimits::default(), rate = 0);
         let chat = Framed::new(Chat::new(Language::English, limits), Rules::default());
         vec![listen_with(reactor, chat, Options::new("chat"), &any_tcp())]
     })

@@ -5,13 +5,13 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
-use tidewheel::metrics::Metrics;
 use tidewheel::services::echo::Echo;
-use tidewheel::{Address, CloseReason, Limits};
+use tidewheel::{Address, CloseReason, Limits, Metrics};
 
 use super::assert_served;
 use crate::harness::{
     Folder, PATIENCE, Served, any_tcp, await_that, expect, listen, pattern, socket_address, stuff, tcp, unix,
+    with,
 };
 
 /// A connection whose kernel buffers little.
@@ -34,7 +34,7 @@ fn held(metrics: &Metrics) -> u64 {
 fn reading_from_it_pauses_and_resumes_where_it_was() {
     let folder = Folder::new();
     let path = folder.unix("echo");
-    let limits = Limits { progress_timeout: None, ..Limits::default() };
+    let limits = with!(Limits::default(), progress_timeout = None);
     // What one read brings may come on top of the mark.
     let bound = (limits.output_high_water_bytes + limits.read_bytes_per_turn) as u64;
     let served = Served::start(limits, move |reactor| {
@@ -66,7 +66,7 @@ fn it_is_closed_at_the_progress_deadline_and_the_others_go_on() {
     const COUNT: u64 = 10;
     let folder = Folder::new();
     let path = folder.unix("echo");
-    let limits = Limits { progress_timeout: Some(Duration::from_millis(200)), ..Limits::default() };
+    let limits = with!(Limits::default(), progress_timeout = Some(Duration::from_millis(200)));
     let served = Served::start(limits, move |reactor| {
         vec![listen(reactor, Echo, &any_tcp()), listen(reactor, Echo, &path)]
     });

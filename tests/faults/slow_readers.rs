@@ -8,7 +8,7 @@ use std::time::Duration;
 use socket2::{Domain, Socket, Type};
 use tidewheel::Limits;
 
-use crate::harness::{Served, now, pattern, socket_address};
+use crate::harness::{Served, now, pattern, socket_address, with};
 
 /// A peer with so large a receive buffer; the system's choice for `None`.
 fn connect(served: &Served, receive_buffer_bytes: Option<usize>) -> TcpStream {
@@ -40,7 +40,7 @@ fn read_steadily(mut stream: TcpStream, bytes: usize, piece: usize, pause: Durat
 }
 
 fn at_once(progress_timeout: Duration, piece: usize, pause: Duration, during: Duration) {
-    let served = Served::echo(Limits { progress_timeout: Some(progress_timeout), ..Limits::default() });
+    let served = Served::echo(with!(Limits::default(), progress_timeout = Some(progress_timeout)));
     thread::scope(|scope| {
         for receive_buffer_bytes in [Some(16 << 10), Some(64 << 10), None] {
             let stream = connect(&served, receive_buffer_bytes);

@@ -10,6 +10,8 @@ use tidewheel::services::Language;
 use tidewheel::services::chat::{Chat, ChatLimits};
 use tidewheel::{Address, CloseReason, Limits, Options};
 
+use crate::harness::with;
+
 use crate::harness::load::stay_on;
 use crate::harness::{PATIENCE, Served, any_tcp, ask, expect, listen_with, now, socket_address, tcp};
 
@@ -19,7 +21,7 @@ fn serve(limits: Limits, processor: Option<usize>) -> Served {
         if let Some(processor) = processor {
             stay_on(processor);
         }
-        let limits = ChatLimits { rate: 0, announce_max: 0, ..ChatLimits::default() };
+        let limits = with!(ChatLimits::default(), rate = 0, announce_max = 0);
         let chat = Framed::new(Chat::new(Language::English, limits), Rules::default());
         vec![listen_with(reactor, chat, Options::new("chat"), &any_tcp())]
     })
@@ -50,7 +52,7 @@ fn introduce(mut stream: TcpStream, nick: &str, people: usize) -> TcpStream {
 #[test]
 fn whoever_does_not_read_is_evicted_and_the_others_hear_everything() {
     const STOPPED: u64 = 3;
-    let limits = Limits { output_hard_bytes: Some(128 << 10), ..Limits::default() };
+    let limits = with!(Limits::default(), output_hard_bytes = Some(128 << 10));
     let served = serve(limits.clone(), None);
     let mut talker = enter(&served.addresses[0], "talker", 1);
     let mut healthy: Vec<_> =
@@ -83,12 +85,12 @@ fn whoever_does_not_read_is_evicted_and_the_others_hear_everything() {
 fn when_all_together_hold_too_much_the_largest_goes_first_and_what_they_share_counts_once() {
     const TOTAL: usize = 256 << 10;
     const LATE: usize = 3;
-    let limits = Limits {
-        output_soft_bytes: None,
-        output_hard_bytes: None,
-        memory_bytes_max: Some(TOTAL),
-        ..Limits::default()
-    };
+    let limits = with!(
+        Limits::default(),
+        output_soft_bytes = None,
+        output_hard_bytes = None,
+        memory_bytes_max = Some(TOTAL)
+    );
     let served = serve(limits, None);
     let address = &served.addresses[0];
     let mut talker = enter(address, "talker", 1);

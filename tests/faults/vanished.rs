@@ -9,7 +9,7 @@ use socket2::{SockFilter, SockRef};
 use tidewheel::{CloseReason, Limits};
 
 use super::{Burst, assert_served};
-use crate::harness::{Served, any_tcp, listen, socket_address, tcp, tcp_states};
+use crate::harness::{Served, any_tcp, listen, socket_address, tcp, tcp_states, with};
 
 /// From now on nothing reaches this peer.
 fn vanish(stream: &TcpStream) {
@@ -28,12 +28,12 @@ fn ask_and_vanish(served: &Served) -> TcpStream {
 
 /// Echo, and a long answer.
 fn serve(progress_timeout: Duration) -> Served {
-    let limits = Limits {
-        progress_timeout: Some(progress_timeout),
-        output_soft_bytes: None,
-        output_hard_bytes: None,
-        ..Limits::default()
-    };
+    let limits = with!(
+        Limits::default(),
+        progress_timeout = Some(progress_timeout),
+        output_soft_bytes = None,
+        output_hard_bytes = None
+    );
     Served::start(limits, |reactor| {
         let burst = Burst { bytes: vec![b'b'; 16 << 20], closes: false };
         vec![listen(reactor, tidewheel::services::echo::Echo, &any_tcp()), listen(reactor, burst, &any_tcp())]
@@ -86,7 +86,7 @@ fn how_long_peers_that_vanished_are_kept() {
     let mut ends = Vec::new();
     while begun.elapsed() < Duration::from_secs(180) && ends.len() < 3 {
         let metrics = served.metrics();
-        if metrics.closed.iter().sum::<u64>() > ends.len() as u64 {
+        if metrics.connections_closed() > ends.len() as u64 {
             ends.push(begun.elapsed().as_secs_f64());
         }
         std::thread::sleep(Duration::from_millis(50));

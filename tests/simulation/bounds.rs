@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use tidewheel::sim::{Faults, Sim};
-use tidewheel::topic::TopicId;
-use tidewheel::{Address, Arrival, CloseReason, ConnId, Context, Limits, Options, Service, ServiceId};
+use tidewheel::{
+    Address, Arrival, CloseReason, ConnId, Context, Limits, Options, Service, ServiceId, TopicId,
+};
+
+use crate::harness::with;
 
 use super::assert_nothing_leaks;
 
 const MS: Duration = Duration::from_millis(1);
 
 fn limits() -> Limits {
-    Limits { deadlines_per_turn: 50, effects_per_turn: 40, ..Limits::default() }
+    with!(Limits::default(), deadlines_per_turn = 50, effects_per_turn = 40)
 }
 
 /// Turns until nothing is left to do at once, and returns the largest step of what is counted.
@@ -30,7 +33,7 @@ fn largest_step(sim: &mut Sim, count: impl Fn(&mut Sim) -> u64) -> u64 {
 
 #[test]
 fn idle_connections_whose_time_is_up_together_are_closed_in_several_turns() {
-    let mut sim = Sim::with_limits(0, Faults::none(), Limits { idle_timeout: Some(1000 * MS), ..limits() });
+    let mut sim = Sim::with_limits(0, Faults::none(), with!(limits(), idle_timeout = Some(1000 * MS)));
     let crowd = sim.listen("127.0.0.1:7", Crowd::default());
     for _ in 0..1000 {
         sim.connect(crowd);

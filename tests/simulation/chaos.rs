@@ -5,12 +5,13 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tidewheel::net::Address;
-use tidewheel::output::Shared;
 use tidewheel::sim::{self, Faults, Random, Reach, Sim};
-use tidewheel::timer::Instant;
-use tidewheel::topic::TopicId;
-use tidewheel::{Arrival, CloseReason, ConnId, ConnMap, Context, Limits, Options, Service, ServiceId};
+use tidewheel::{
+    Address, Arrival, CloseReason, ConnId, ConnMap, Context, Instant, Limits, Options, Service, ServiceId,
+    Shared, TopicId,
+};
+
+use crate::harness::with;
 
 use super::assert_nothing_leaks;
 
@@ -246,23 +247,23 @@ enum End {
 }
 
 fn chaos(seed: u64, faults: Faults, rounds: usize, end: End) -> (u64, sim::Trace) {
-    let limits = Limits {
-        connections_max: Some(60),
-        connections_per_ip_max: Some(50),
-        progress_timeout: Some(Duration::from_millis(300)),
-        idle_timeout: Some(Duration::from_millis(500)),
-        read_deadline: Some(Duration::from_millis(200)),
-        connect_timeout: Some(Duration::from_millis(100)),
-        output_soft_bytes: Some(60_000),
-        output_soft_grace: Duration::from_millis(50),
-        output_hard_bytes: Some(300_000),
-        memory_bytes_max: Some(900_000),
-        output_high_water_bytes: 20_000,
-        output_low_water_bytes: 5_000,
-        input_bytes_max: 4_000,
-        read_bytes_per_turn: 3_000,
-        ..Limits::default()
-    };
+    let limits = with!(
+        Limits::default(),
+        connections_max = Some(60),
+        connections_per_ip_max = Some(50),
+        progress_timeout = Some(Duration::from_millis(300)),
+        idle_timeout = Some(Duration::from_millis(500)),
+        read_deadline = Some(Duration::from_millis(200)),
+        connect_timeout = Some(Duration::from_millis(100)),
+        output_soft_bytes = Some(60_000),
+        output_soft_grace = Duration::from_millis(50),
+        output_hard_bytes = Some(300_000),
+        memory_bytes_max = Some(900_000),
+        output_high_water_bytes = 20_000,
+        output_low_water_bytes = 5_000,
+        input_bytes_max = 4_000,
+        read_bytes_per_turn = 3_000
+    );
     let mut sim = Sim::with_limits(seed, faults, limits);
     sim.remote("192.0.2.1:80", Reach::Answers);
     sim.remote("192.0.2.2:80", Reach::Silent);
@@ -278,7 +279,7 @@ fn chaos(seed: u64, faults: Faults, rounds: usize, end: End) -> (u64, sim::Trace
     let addresses = ["127.0.0.1:7", "unix:/chaos"];
     let listeners = [0, 1].map(|me| {
         let chaos = Chaos { me, world: world.clone() };
-        sim.listen_with(addresses[me], chaos, Options { messages: me == 0, ..Options::new("chaos") })
+        sim.listen_with(addresses[me], chaos, Options::new("chaos").messages(me == 0))
     });
     world.borrow_mut().services.extend(listeners.map(|listener| listener.service));
     sim.reactor().with(listeners[0].service, |chaos: &mut Chaos, cx| {
@@ -352,7 +353,7 @@ fn chaos(seed: u64, faults: Faults, rounds: usize, end: End) -> (u64, sim::Trace
 #[test]
 fn whatever_services_ask_for_what_they_hear_makes_sense() {
     sim::check(0..40, |seed| {
-        let stopped = Faults { stall: 0.02, stall_max: Duration::from_secs(1), ..Faults::lossy() };
+        let stopped = with!(Faults::lossy(), stall = 0.02, stall_max = Duration::from_secs(1));
         for faults in [Faults::hostile(), Faults::lossy(), stopped] {
             let (deeds, _) = chaos(seed, faults, 120, End::Closed);
             assert!(deeds > 20, "next to nothing was asked for");

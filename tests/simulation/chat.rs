@@ -11,9 +11,12 @@ use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
 use super::{assert_nothing_leaks, kind_and_hostile};
 use crate::fuzz::checks::chat::assert_orderly;
+use crate::harness::with;
 
 /// No limit to how fast people speak.
-const FREE: ChatLimits = ChatLimits { burst: 20, rate: 0, announce_max: 500, rooms_max: 100 };
+fn free() -> ChatLimits {
+    with!(ChatLimits::default(), rate = 0, rooms_max = 100)
+}
 
 fn listen(sim: &mut Sim, limits: ChatLimits) -> Listener {
     let chat = Framed::new(Chat::new(Language::English, limits), Rules::default());
@@ -129,7 +132,7 @@ fn conversation(seed: u64, faults: Faults, limits: ChatLimits) -> usize {
 #[test]
 fn everybody_hears_the_same_in_the_same_order_and_secrets_reach_one_alone() {
     sim::check(0..15, |seed| {
-        for limits in [FREE, ChatLimits { burst: 3, ..ChatLimits::default() }] {
+        for limits in [free(), with!(ChatLimits::default(), burst = 3)] {
             assert_eq!(conversation(seed, Faults::none(), limits.clone()), 10);
             assert_eq!(conversation(seed, Faults::hostile(), limits), 10);
         }
@@ -140,9 +143,9 @@ fn everybody_hears_the_same_in_the_same_order_and_secrets_reach_one_alone() {
 fn who_is_cut_off_spoils_it_for_nobody_else() {
     let mut healthy = 0;
     sim::check(0..30, |seed| {
-        let faults = Faults { reset: 0.002, ..Faults::lossy() };
-        healthy += conversation(seed, faults, FREE);
-        conversation(seed, Faults::lossy(), FREE);
+        let faults = with!(Faults::lossy(), reset = 0.002);
+        healthy += conversation(seed, faults, free());
+        conversation(seed, Faults::lossy(), free());
     });
     assert!(
         healthy > 30 || std::env::var_os("TIDEWHEEL_SEED").is_some(),
@@ -155,7 +158,7 @@ fn people_who_come_and_go_leave_nothing_behind() {
     sim::check(0..30, |seed| {
         for faults in [Faults::hostile(), Faults::lossy()] {
             let mut sim = Sim::new(seed, faults);
-            let chat = listen(&mut sim, ChatLimits { rooms_max: 3, announce_max: 5, ..FREE });
+            let chat = listen(&mut sim, with!(free(), rooms_max = 3, announce_max = 5));
             let descriptors = sim.descriptors();
             let mut random = Random::new(!seed);
             let mut peers = Vec::new();
@@ -224,7 +227,7 @@ fn chat_is_the_same_for_the_same_seed() {
 #[test]
 fn a_room_that_is_left_takes_its_topic_with_it() {
     let mut sim = Sim::new(0, Faults::none());
-    let chat = listen(&mut sim, FREE);
+    let chat = listen(&mut sim, free());
     let create_topic =
         |sim: &mut Sim| sim.reactor().with(chat.service, |_: &mut Framed<Chat>, cx| cx.create_topic());
     let peer = enter(&mut sim, chat, "somebody");
@@ -267,17 +270,17 @@ fn a_flood_is_closed_after_ten_seconds_and_a_talkative_person_is_not() {
 
 #[test]
 fn who_does_not_read_is_closed_and_the_room_told() {
-    let limits = Limits {
-        output_soft_bytes: Some(20_000),
-        output_soft_grace: Duration::from_secs(2),
-        output_hard_bytes: Some(40_000),
-        ..Limits::default()
-    };
+    let limits = with!(
+        Limits::default(),
+        output_soft_bytes = Some(20_000),
+        output_soft_grace = Duration::from_secs(2),
+        output_hard_bytes = Some(40_000)
+    );
     for (lines, reason) in [(35, CloseReason::OutputSoftLimit), (60, CloseReason::OutputHardLimit)] {
         kind_and_hostile(&limits, |sim| {
-            let few = Faults { send_buffer_bytes: 1500, receive_buffer_bytes: 2000, ..sim.faults().clone() };
+            let few = with!(sim.faults().clone(), send_buffer_bytes = 1500, receive_buffer_bytes = 2000);
             *sim.faults() = few;
-            let chat = listen(sim, FREE);
+            let chat = listen(sim, free());
             let [talker, reader, sloth] = ["talker", "reader", "sloth"].map(|nick| enter(sim, chat, nick));
             sim.stop_reading(sloth);
             let line = [&[b'x'; 999][..], b"\n"].concat();
@@ -297,7 +300,7 @@ fn who_does_not_read_is_closed_and_the_room_told() {
 #[test]
 fn an_endless_line_is_refused_at_the_limit() {
     kind_and_hostile(&Limits::default(), |sim| {
-        let chat = listen(sim, FREE);
+        let chat = listen(sim, free());
         let named = enter(sim, chat, "named");
         let nameless = sim.connect(chat);
         let before = sim.reactor().metrics().bytes_in;
@@ -332,7 +335,7 @@ fn no_control_or_format_character_reaches_anybody_in_a_name_nor_forges_a_line() 
         .collect();
     assert!(characters.len() > 200, "{} of them", characters.len());
     kind_and_hostile(&Limits::default(), |sim| {
-        let chat = listen(sim, FREE);
+        let chat = listen(sim, free());
         let descriptors = sim.descriptors();
         let [watcher, speaker] = ["watcher", "speaker"].map(|nick| enter(sim, chat, nick));
         let nameless = sim.connect(chat);

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use tidewheel::metrics::DropCause;
 use tidewheel::services::echo::Echo;
 use tidewheel::sim::{self, Faults, Sim};
 
 use super::kind_and_hostile;
-use tidewheel::Limits;
+use tidewheel::{DropCause, Limits};
+
+use crate::harness::with;
 
 #[test]
 fn every_datagram_is_answered() {
@@ -92,7 +93,7 @@ fn a_port_that_is_not_ours_any_more_is_answered() {
 
 #[test]
 fn a_storm_of_forged_prefixes_silences_neither_those_who_were_there_nor_those_who_come() {
-    kind_and_hostile(&Limits { udp_prefixes_max: 64, ..Limits::default() }, |sim| {
+    kind_and_hostile(&with!(Limits::default(), udp_prefixes_max = 64), |sim| {
         let udp = sim.listen("udp://192.0.2.1:7007", Echo);
         sim.send_datagram(udp, "198.51.100.1:5000", b"known");
         sim.settle();
@@ -115,7 +116,7 @@ fn a_storm_of_forged_prefixes_silences_neither_those_who_were_there_nor_those_wh
 
 #[test]
 fn a_network_has_one_budget_and_an_address_of_ipv4_is_the_same_in_both_families() {
-    let limits = Limits { udp_replies_per_prefix: Some(3), ..Limits::default() };
+    let limits = with!(Limits::default(), udp_replies_per_prefix = Some(3));
     kind_and_hostile(&limits, |sim| {
         let udp = sim.listen("udp://[::]:7007", Echo);
         let alike: [(&[&str], usize); 4] = [

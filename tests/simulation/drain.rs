@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use tidewheel::framing::{Framed, Rules};
-use tidewheel::reactor::Drained;
 use tidewheel::services::Language;
 use tidewheel::services::chat::{Chat, ChatLimits};
 use tidewheel::services::http::Http;
 use tidewheel::services::reply::Reply;
 use tidewheel::sim::{self, Faults, PeerState, Sim};
-use tidewheel::{Address, Arrival, CloseReason, ConnId, Context, Limits, Options, Service, ServiceId};
+use tidewheel::{
+    Address, Arrival, CloseReason, ConnId, Context, Drained, Limits, Options, Service, ServiceId,
+};
+
+use crate::harness::with;
 
 use super::{assert_nothing_leaks, heard, kind_and_hostile, listen_echo};
 
@@ -18,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn what_stands_in_the_backlog_and_in_the_buffers_is_answered() {
-    kind_and_hostile(&Limits { accepts_per_turn: 16, effects_per_turn: 16, ..Limits::default() }, |sim| {
+    kind_and_hostile(&with!(Limits::default(), accepts_per_turn = 16, effects_per_turn = 16), |sim| {
         let echo = listen_echo(sim);
         let early = [0; 40].map(|_| sim.connect(echo));
         sim.settle();
@@ -30,7 +33,7 @@ fn what_stands_in_the_backlog_and_in_the_buffers_is_answered() {
         // All of it arrives while the reactor does not turn.
         sim.sleep(5000 * MS);
         let drained = sim.reactor().drain(PATIENCE).unwrap();
-        assert_eq!(drained, Drained { answered: 101, ..Drained::default() });
+        assert_eq!(drained, with!(Drained::default(), answered = 101));
         sim.run();
         for (number, &peer) in early.iter().chain(&late).enumerate() {
             assert_eq!(heard(sim, peer), format!("request {number}"));
@@ -43,8 +46,7 @@ fn what_stands_in_the_backlog_and_in_the_buffers_is_answered() {
 
 #[test]
 fn more_than_one_turn_reads_is_answered_too() {
-    let mut sim =
-        Sim::with_limits(0, Faults::none(), Limits { output_hard_bytes: None, ..Limits::default() });
+    let mut sim = Sim::with_limits(0, Faults::none(), with!(Limits::default(), output_hard_bytes = None));
     sim.faults().receive_buffer_bytes = 1 << 20;
     let echo = listen_echo(&mut sim);
     let peers = [0; 10].map(|_| sim.connect(echo));
@@ -55,7 +57,7 @@ fn more_than_one_turn_reads_is_answered_too() {
     }
     sim.sleep(5000 * MS);
     let drained = sim.reactor().drain(PATIENCE).unwrap();
-    assert_eq!(drained, Drained { answered: 10, ..Drained::default() });
+    assert_eq!(drained, with!(Drained::default(), answered = 10));
     for &peer in &peers {
         assert!(sim.received(peer) == long);
     }
@@ -71,7 +73,7 @@ fn a_message_without_a_newline_is_answered_after_its_pause() {
         sim.send(partial, b"one line\nand a half");
         sim.sleep(1000 * MS);
         let drained = sim.reactor().drain(PATIENCE).unwrap();
-        assert_eq!(drained, Drained { answered: 1, unanswered: 1, ..Drained::default() });
+        assert_eq!(drained, with!(Drained::default(), answered = 1, unanswered = 1));
         assert_eq!(heard(sim, whole), "received");
         assert_eq!(heard(sim, partial), "received\n");
         assert_nothing_leaks(sim, 0);
@@ -119,8 +121,8 @@ impl Service for Slow {
 #[test]
 fn a_connection_that_its_service_has_paused_is_waited_for() {
     for (takes, expected, drained) in [
-        (2000 * MS, "at last", Drained { answered: 1, ..Drained::default() }),
-        (20_000 * MS, "", Drained { reset: 1, ..Drained::default() }),
+        (2000 * MS, "at last", with!(Drained::default(), answered = 1)),
+        (20_000 * MS, "", with!(Drained::default(), reset = 1)),
     ] {
         let mut sim = Sim::new(0, Faults::none());
         let slow = sim.listen("127.0.0.1:7", Slow(takes));

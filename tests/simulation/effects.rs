@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use tidewheel::mailbox::SendError;
-use tidewheel::net::Address;
-use tidewheel::service::Receive;
 use tidewheel::services::echo::Echo;
 use tidewheel::sim::{Faults, PeerId, PeerState, Reach, Sim};
-use tidewheel::topic::TopicId;
-use tidewheel::{Arrival, CloseReason, ConnId, Context, Limits, Options, Service, ServiceId};
+use tidewheel::{
+    Address, Arrival, CloseReason, ConnId, Context, Limits, Options, Receive, SendError, Service, ServiceId,
+    TopicId,
+};
+
+use crate::harness::with;
 
 use super::{Notebook, assert_nothing_leaks, heard, kind_and_hostile, listen_echo};
 
@@ -66,7 +67,7 @@ fn an_outgoing_connection_can_be_to_ourselves() {
 
 #[test]
 fn an_outgoing_connection_fails_for_a_reason() {
-    kind_and_hostile(&Limits { connections_max: Some(4), ..Limits::default() }, |sim| {
+    kind_and_hostile(&with!(Limits::default(), connections_max = Some(4)), |sim| {
         sim.remote("192.0.2.3:80", Reach::Silent);
         sim.remote("192.0.2.4:80", Reach::Unreachable);
         let begun = sim.now();
@@ -381,7 +382,7 @@ impl Receive<&'static str> for Room {
 
 #[test]
 fn messages_from_outside_reach_the_service_in_order() {
-    kind_and_hostile(&Limits { messages_per_turn: 2, ..Limits::default() }, |sim| {
+    kind_and_hostile(&with!(Limits::default(), messages_per_turn = 2), |sim| {
         let room = sim.listen("127.0.0.1:25666", Room::default());
         let mailbox = sim.reactor().mailbox::<Room, &'static str>(room.service, 5);
         let peer = sim.connect(room);
@@ -525,7 +526,7 @@ fn effects_on_a_connection_that_is_gone_do_nothing_and_are_counted() {
 
 #[test]
 fn a_failing_rearm_closes_the_connection_and_nothing_else() {
-    let mut sim = Sim::new(1, Faults { rearm_failed: 1.0, ..Faults::none() });
+    let mut sim = Sim::new(1, with!(Faults::none(), rearm_failed = 1.0));
     let echo = listen_echo(&mut sim);
     let (stuck, fine) = (sim.connect(echo), sim.connect(echo));
     sim.stop_reading(stuck);

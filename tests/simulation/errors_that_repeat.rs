@@ -8,6 +8,8 @@ use tidewheel::services::echo::Echo;
 use tidewheel::sim::{self, Faults, Listener, PeerState, Sim};
 use tidewheel::{Error, Limits, Options, Report};
 
+use crate::harness::with;
+
 use super::heard;
 
 const MS: Duration = Duration::from_millis(1);
@@ -30,7 +32,7 @@ const ADDRESSES: [&str; 4] =
 
 /// A system that is as hostile as others, but does not add failures of its own to those of a scenario.
 fn hostile() -> Faults {
-    Faults { accept_exhausted: 0.0, interrupted: 0.0, ..Faults::hostile() }
+    with!(Faults::hostile(), accept_exhausted = 0.0, interrupted = 0.0)
 }
 
 /// Runs a scenario with each address and each error on a kind system, and with some of them on hostile ones.
@@ -55,7 +57,7 @@ fn kind_and_hostile(limits: &Limits, scenario: impl Fn(&mut Sim)) {
 }
 
 fn listen(sim: &mut Sim, address: &str) -> Listener {
-    sim.listen_with(address, Echo, Options { messages: false, ..Options::new("echo") })
+    sim.listen_with(address, Echo, Options::new("echo").messages(false))
 }
 
 /// What is reported of listeners and of the wait, from here on.
@@ -65,7 +67,7 @@ fn reports(sim: &mut Sim) -> Rc<RefCell<Vec<String>>> {
     sim.reactor().observe_events(Box::new(move |report| {
         let line = match report {
             Report::ListenerPaused { address, .. } => format!("{address} paused"),
-            Report::ListenerResumed { address } => format!("{address} resumed"),
+            Report::ListenerResumed { address, .. } => format!("{address} resumed"),
             Report::ListenerClosed { address, .. } => format!("{address} closed"),
             Report::WaitPaused { .. } => "wait paused".to_owned(),
             Report::WaitResumed => "wait resumed".to_owned(),
@@ -256,7 +258,7 @@ fn a_wait_that_fails_a_few_times_is_no_matter() {
 
 #[test]
 fn a_wait_that_fails_for_a_while_is_tried_now_and_then_and_deadlines_go_on() {
-    let limits = Limits { idle_timeout: Some(20 * SECOND), ..Limits::default() };
+    let limits = with!(Limits::default(), idle_timeout = Some(20 * SECOND));
     kind_and_hostile(&limits, |sim| {
         let echo = sim.listen("127.0.0.1:7", Echo);
         let (idle, waiting) = (sim.connect(echo), sim.connect(echo));

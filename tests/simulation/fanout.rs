@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use tidewheel::sim::{self, Faults, PeerId, Random, Sim};
-use tidewheel::topic::TopicId;
-use tidewheel::{Arrival, CloseReason, ConnId, Context, Limits, Service};
+use tidewheel::{Arrival, CloseReason, ConnId, Context, Limits, Service, TopicId};
+
+use crate::harness::with;
 
 use super::assert_nothing_leaks;
 
@@ -89,7 +90,7 @@ impl Hall {
 
 #[test]
 fn everybody_hears_what_is_meant_for_them_in_the_order_in_which_it_was_said() {
-    let limits = Limits { output_soft_bytes: None, output_hard_bytes: None, ..Limits::default() };
+    let limits = with!(Limits::default(), output_soft_bytes = None, output_hard_bytes = None);
     sim::check(0..50, |seed| {
         let faults = if seed % 5 == 0 { Faults::none() } else { Faults::hostile() };
         let sim = &mut Sim::with_limits(seed, faults, limits.clone());

@@ -5,6 +5,8 @@ use std::time::Duration;
 use tidewheel::sim::{self, Faults, PeerState, Random, Sim};
 use tidewheel::{CloseReason, Limits};
 
+use crate::harness::with;
+
 use super::{Notebook, assert_nothing_leaks, heard, kind_and_hostile, listen_echo};
 
 const MS: Duration = Duration::from_millis(1);
@@ -54,7 +56,7 @@ fn when_descriptors_run_out_accepting_rests_and_resumes_by_itself() {
 #[test]
 fn accept_errors_are_counted_and_never_the_end() {
     sim::check(0..20, |seed| {
-        let faults = Faults { accept_exhausted: 0.4, accept_aborted: 0.3, ..Faults::hostile() };
+        let faults = with!(Faults::hostile(), accept_exhausted = 0.4, accept_aborted = 0.3);
         let mut sim = Sim::new(seed, faults);
         let echo = listen_echo(&mut sim);
         let peers = [0; 30].map(|_| sim.connect(echo));
@@ -76,7 +78,7 @@ fn accept_errors_are_counted_and_never_the_end() {
 fn resets(seeds: std::ops::Range<u64>, rounds: usize) {
     sim::check(seeds, |seed| {
         let mut random = Random::new(!seed);
-        let mut sim = Sim::new(seed, Faults { reset: 0.01, ..Faults::hostile() });
+        let mut sim = Sim::new(seed, with!(Faults::hostile(), reset = 0.01));
         let echo = listen_echo(&mut sim);
         let mut reset = 0;
         for _ in 0..rounds {
@@ -118,9 +120,8 @@ fn nothing_that_was_meant_for_an_earlier_connection_reaches_a_later_one() {
     let mut stale = 0;
     sim::check(0..20, |seed| {
         let mut random = Random::new(!seed);
-        let faults =
-            Faults { stale_event: 1.0, doubled_event: 0.5, spurious_event: 0.5, ..Faults::hostile() };
-        let mut sim = Sim::new(seed, Faults { reset: 0.01, ..faults });
+        let faults = with!(Faults::hostile(), stale_event = 1.0, doubled_event = 0.5, spurious_event = 0.5);
+        let mut sim = Sim::new(seed, with!(faults, reset = 0.01));
         let echo = listen_echo(&mut sim);
         let mut peers = Vec::new();
         for number in 0..150_u8 {
@@ -165,7 +166,7 @@ fn replies_that_are_under_way_when_the_peer_ends_its_side_all_arrive() {
 
 #[test]
 fn an_end_or_an_error_that_nobody_reads_does_not_make_the_loop_spin() {
-    kind_and_hostile(&Limits { progress_timeout: None, ..Limits::default() }, |sim| {
+    kind_and_hostile(&with!(Limits::default(), progress_timeout = None), |sim| {
         let listener = sim.listen("127.0.0.1:7", Notebook::default());
         let echo = listen_echo(sim);
         // Paused, with the peer's end waiting to be read.
@@ -220,7 +221,7 @@ fn urgent_data_hides_nothing_that_follows_it() {
 #[test]
 fn a_ring_that_takes_nothing_more_loses_nothing_and_delays_nobody() {
     sim::check(0..10, |seed| {
-        let faults = Faults { ring: 1.0, ring_failed: 0.3, ..Faults::hostile() };
+        let faults = with!(Faults::hostile(), ring = 1.0, ring_failed = 0.3);
         let mut sim = Sim::new(seed, faults);
         let echo = listen_echo(&mut sim);
         let peers = [0; 40].map(|_| sim.connect(echo));
@@ -270,7 +271,7 @@ fn a_connection_that_fails_again_and_again_is_closed_and_the_next_one_is_served(
 
 #[test]
 fn deadlines_go_by_the_monotonic_clock() {
-    let limits = Limits { idle_timeout: Some(10_000 * MS), ..Limits::default() };
+    let limits = with!(Limits::default(), idle_timeout = Some(10_000 * MS));
     kind_and_hostile(&limits, |sim| {
         let listener = sim.listen("127.0.0.1:7", Notebook::default());
         let peer = sim.connect(listener);
@@ -292,7 +293,7 @@ fn deadlines_go_by_the_monotonic_clock() {
 
 #[test]
 fn after_a_sleep_of_the_machine_everything_goes_on() {
-    kind_and_hostile(&Limits { idle_timeout: Some(3_000 * MS), ..Limits::default() }, |sim| {
+    kind_and_hostile(&with!(Limits::default(), idle_timeout = Some(3_000 * MS)), |sim| {
         let echo = listen_echo(sim);
         let (idle, busy) = (sim.connect(echo), sim.connect(echo));
         sim.settle();

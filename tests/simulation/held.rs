@@ -2,10 +2,9 @@
 //! who has allocated what. Limits of memory are worth nothing if a buffer can be larger than what is counted for it.
 
 use tidewheel::sim::{Faults, Listener, PeerId, Sim};
-use tidewheel::topic::TopicId;
-use tidewheel::{Arrival, ConnId, Context, Limits, Options, Service};
+use tidewheel::{Arrival, ConnId, Context, Limits, Options, Service, TopicId};
 
-use crate::harness::memory;
+use crate::harness::{memory, with};
 
 /// What one connection may take beside what is counted for it, in bytes: its state, its timer, its place in a topic, its
 /// output's own and the lists that have room for it, which double when they grow.
@@ -44,9 +43,8 @@ impl Held {
         sim.faults().send_buffer_bytes = 1500;
         sim.faults().receive_buffer_bytes = 2000;
         let idle = Idle { conns: Vec::new(), rooms: Vec::new(), leaves: usize::MAX };
-        let listener = memory::engine(|| {
-            sim.listen_with("127.0.0.1:7", idle, Options { messages: false, ..Options::new("idle") })
-        });
+        let listener =
+            memory::engine(|| sim.listen_with("127.0.0.1:7", idle, Options::new("idle").messages(false)));
         let peers: Vec<PeerId> = (0..count).map(|_| sim.connect(listener)).collect();
         peers.iter().for_each(|&peer| sim.stop_reading(peer));
         memory::engine(|| sim.settle());
@@ -94,7 +92,7 @@ impl Held {
 }
 
 fn unlimited() -> Limits {
-    Limits { output_soft_bytes: None, output_hard_bytes: None, progress_timeout: None, ..Limits::default() }
+    with!(Limits::default(), output_soft_bytes = None, output_hard_bytes = None, progress_timeout = None)
 }
 
 #[test]

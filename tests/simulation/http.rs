@@ -6,6 +6,8 @@ use tidewheel::services::http::Http;
 use tidewheel::sim::{self, Faults, Listener, PeerState, Random, Sim};
 use tidewheel::{CloseReason, Limits, Options};
 
+use crate::harness::with;
+
 use super::{assert_nothing_leaks, kind_and_hostile};
 use crate::fuzz::responses::Response;
 
@@ -38,7 +40,7 @@ const ENDS: [(&str, u16); 6] = [
 ];
 
 fn listen(sim: &mut Sim) -> Listener {
-    let options = Options { idle_timeout: Some(Duration::from_secs(60)), ..Options::new("http") };
+    let options = Options::new("http").idle_timeout(Duration::from_secs(60));
     sim.listen_with("127.0.0.1:8080", Http::default(), options)
 }
 
@@ -110,7 +112,7 @@ fn every_peer_gets_the_responses_to_its_requests() {
         ask(seed, Faults::hostile());
     });
     sim::check(0..2, |seed| {
-        ask(seed, Faults { segment_bytes_max: 1, short_write: 1.0, ..Faults::hostile() });
+        ask(seed, with!(Faults::hostile(), segment_bytes_max = 1, short_write = 1.0));
     });
 }
 
@@ -124,12 +126,12 @@ fn who_is_cut_off_has_got_the_first_of_them() {
 #[test]
 fn a_pipeline_that_is_read_slowly_is_answered_to_its_end() {
     // Room for one response above the mark: whoever goes on when there is no room is closed.
-    let limits = Limits {
-        output_high_water_bytes: 4000,
-        output_low_water_bytes: 1000,
-        output_hard_bytes: Some(4200),
-        ..Limits::default()
-    };
+    let limits = with!(
+        Limits::default(),
+        output_high_water_bytes = 4000,
+        output_low_water_bytes = 1000,
+        output_hard_bytes = Some(4200)
+    );
     kind_and_hostile(&limits, |sim| {
         sim.faults().send_buffer_bytes = 1500;
         let http = listen(sim);
@@ -321,7 +323,7 @@ fn a_body_that_is_there_is_never_too_slow() {
         assert_eq!(heard(sim.received(peer), &[]), [(405, true)]);
     });
     // Without a read deadline a body may take its time.
-    kind_and_hostile(&Limits { read_deadline: None, ..Limits::default() }, |sim| {
+    kind_and_hostile(&with!(Limits::default(), read_deadline = None), |sim| {
         let (took, status) = upload(sim, &post(Some(60)), vec![vec![b'x']; 60], SECOND);
         assert!(status == 405 && took > 59.0, "{status} after {took} s");
     });
@@ -350,12 +352,12 @@ fn refused_upload(sim: &mut Sim, pieces: usize, pause: Duration) -> (PeerState, 
 
 #[test]
 fn who_sends_on_after_a_refusal_is_read_for_a_while() {
-    let limits = Limits {
-        linger_timeout: SECOND,
-        linger_time_max: 60 * SECOND,
-        linger_bytes_max: 5_000_000,
-        ..Limits::default()
-    };
+    let limits = with!(
+        Limits::default(),
+        linger_timeout = SECOND,
+        linger_time_max = 60 * SECOND,
+        linger_bytes_max = 5_000_000
+    );
     // A quick one, a slow one, and one that is as slow as it may be.
     for (pieces, pause) in [(60, SECOND / 1000), (40, SECOND / 2), (20, SECOND * 9 / 10)] {
         kind_and_hostile(&limits, |sim| {
@@ -370,12 +372,12 @@ fn who_sends_on_after_a_refusal_is_read_for_a_while() {
 
 #[test]
 fn who_sends_on_after_a_refusal_is_not_read_for_ever() {
-    let limits = Limits {
-        linger_timeout: SECOND,
-        linger_time_max: 10 * SECOND,
-        linger_bytes_max: 300_000,
-        ..Limits::default()
-    };
+    let limits = with!(
+        Limits::default(),
+        linger_timeout = SECOND,
+        linger_time_max = 10 * SECOND,
+        linger_bytes_max = 300_000
+    );
     // Too long, too much, with too long a pause.
     for (pieces, pause, max) in
         [(40, SECOND / 2, 220_000), (40, SECOND / 100, 300_000 + (64 << 10)), (3, 3 * SECOND, 30_000)]

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tidewheel::services::echo::Echo;
 use tidewheel::sim::{Faults, PeerId, PeerState, Sim};
-use tidewheel::topic::TopicId;
-use tidewheel::{Arrival, CloseReason, ConnId, Context, Limits, Options, Service};
+use tidewheel::{Arrival, CloseReason, ConnId, Context, Limits, Options, Service, TopicId};
+
+use crate::harness::with;
 
 use super::{Notebook, assert_nothing_leaks, heard, kind_and_hostile, listen_echo};
 
@@ -23,7 +24,7 @@ fn closed_for(sim: &mut Sim, reason: CloseReason) -> u64 {
 
 #[test]
 fn above_the_connection_limit_a_peer_is_told_so_and_the_others_go_on() {
-    kind_and_hostile(&Limits { connections_max: Some(2), ..Limits::default() }, |sim| {
+    kind_and_hostile(&with!(Limits::default(), connections_max = Some(2)), |sim| {
         let echo = listen_echo(sim);
         let admitted = [0; 2].map(|_| sim.connect(echo));
         sim.settle();
@@ -58,7 +59,7 @@ fn above_the_connection_limit_a_peer_is_told_so_and_the_others_go_on() {
 
 #[test]
 fn above_the_refusal_limit_nothing_is_said() {
-    kind_and_hostile(&Limits { connections_max: Some(0), refusals_max: 1, ..Limits::default() }, |sim| {
+    kind_and_hostile(&with!(Limits::default(), connections_max = Some(0), refusals_max = 1), |sim| {
         let echo = listen_echo(sim);
         let peers = [0; 4].map(|_| sim.connect(echo));
         for &peer in &peers {
@@ -86,7 +87,7 @@ fn above_the_refusal_limit_nothing_is_said() {
 
 #[test]
 fn the_limit_for_one_address_is_exact_and_hits_nobody_else() {
-    kind_and_hostile(&Limits { connections_per_ip_max: Some(3), ..Limits::default() }, |sim| {
+    kind_and_hostile(&with!(Limits::default(), connections_per_ip_max = Some(3)), |sim| {
         let echo = listen_echo(sim);
         let one = "192.0.2.1".parse().unwrap();
         let greedy = [0; 5].map(|_| sim.connect_from(echo, one));
@@ -115,8 +116,8 @@ fn the_limit_for_one_address_is_exact_and_hits_nobody_else() {
 
 #[test]
 fn the_addresses_of_one_ipv6_network_share_the_limit_of_one_address() {
-    kind_and_hostile(&Limits { connections_per_ip_max: Some(3), ..Limits::default() }, |sim| {
-        let echo = sim.listen_with("[::]:7007", Echo, Options { messages: false, ..Options::new("echo") });
+    kind_and_hostile(&with!(Limits::default(), connections_per_ip_max = Some(3)), |sim| {
+        let echo = sim.listen_with("[::]:7007", Echo, Options::new("echo").messages(false));
         // Connections that come from each, and how many of them are refused.
         let networks: [(&[&str], u64); 4] = [
             (
@@ -159,10 +160,10 @@ fn the_addresses_of_one_ipv6_network_share_the_limit_of_one_address() {
 
 #[test]
 fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
-    let limits = Limits { idle_timeout: Some(1000 * MS), ..Limits::default() };
+    let limits = with!(Limits::default(), idle_timeout = Some(1000 * MS));
     kind_and_hostile(&limits, |sim| {
         let echo = listen_echo(sim);
-        let patient = Options { idle_timeout: Some(60_000 * MS), ..Options::new("patient") };
+        let patient = Options::new("patient").idle_timeout(60_000 * MS);
         let patient = sim.listen_with("127.0.0.1:7008", Echo, patient);
         let (idle, busy, other) = (sim.connect(echo), sim.connect(echo), sim.connect(patient));
         for _ in 0..10 {
@@ -257,7 +258,7 @@ fn a_message_is_not_late_while_its_input_rests_on_our_side() {
 
 #[test]
 fn an_endless_message_is_refused_at_the_limit() {
-    kind_and_hostile(&Limits { input_bytes_max: 3000, ..Limits::default() }, |sim| {
+    kind_and_hostile(&with!(Limits::default(), input_bytes_max = 3000), |sim| {
         let lines = sim.listen("127.0.0.1:7", Lines::default());
         let (fits, endless) = (sim.connect(lines), sim.connect(lines));
         let mut line = vec![b'x'; 3000];
@@ -344,12 +345,12 @@ fn broadcast(sim: &mut Sim) -> (tidewheel::sim::Listener, PeerId, [PeerId; 4]) {
 
 #[test]
 fn output_above_the_soft_limit_is_tolerated_for_a_while() {
-    let limits = Limits {
-        output_soft_bytes: Some(20_000),
-        output_soft_grace: 2000 * MS,
-        output_hard_bytes: Some(1 << 20),
-        ..Limits::default()
-    };
+    let limits = with!(
+        Limits::default(),
+        output_soft_bytes = Some(20_000),
+        output_soft_grace = 2000 * MS,
+        output_hard_bytes = Some(1 << 20)
+    );
     kind_and_hostile(&limits, |sim| {
         tighten(sim);
         let (station, deaf, others) = broadcast(sim);
@@ -376,7 +377,7 @@ fn output_above_the_soft_limit_is_tolerated_for_a_while() {
 
 #[test]
 fn output_above_the_hard_limit_is_the_end() {
-    let limits = Limits { output_hard_bytes: Some(50_000), ..Limits::default() };
+    let limits = with!(Limits::default(), output_hard_bytes = Some(50_000));
     kind_and_hostile(&limits, |sim| {
         tighten(sim);
         let (station, deaf, others) = broadcast(sim);
@@ -425,10 +426,10 @@ fn left_after(
 
 #[test]
 fn limits_of_output_are_exact_to_the_byte() {
-    let none = Limits { output_soft_bytes: None, output_hard_bytes: None, ..Limits::default() };
+    let none = with!(Limits::default(), output_soft_bytes = None, output_hard_bytes = None);
     let grace = Duration::from_secs(1);
-    let hard = Limits { output_hard_bytes: Some(50_000), output_soft_grace: grace, ..none.clone() };
-    let soft = Limits { output_soft_bytes: Some(50_000), output_soft_grace: grace, ..none };
+    let hard = with!(none.clone(), output_hard_bytes = Some(50_000), output_soft_grace = grace);
+    let soft = with!(none, output_soft_bytes = Some(50_000), output_soft_grace = grace);
     // To everybody in a topic, and to one alone.
     let publish = Station::publish;
     let send = |sim: &mut Sim, station: tidewheel::sim::Listener, bytes: &[u8]| {
@@ -449,7 +450,7 @@ fn limits_of_output_are_exact_to_the_byte() {
 #[test]
 fn a_turn_reads_as_much_from_a_connection_as_it_may() {
     // The simulated system counts what a turn asks of it.
-    let limits = Limits { read_bytes_per_turn: 1000, ..Limits::default() };
+    let limits = with!(Limits::default(), read_bytes_per_turn = 1000);
     let mut sim = Sim::with_limits(1, Faults::none(), limits);
     let listener = sim.listen("127.0.0.1:7", Notebook::default());
     let peer = sim.connect(listener);
@@ -481,12 +482,12 @@ impl Service for Restless {
 #[test]
 fn a_turn_acts_on_as_many_deadlines_as_it_may_and_on_each_once() {
     // The simulated reactor counts them.
-    let limits = Limits {
-        idle_timeout: Some(1000 * MS),
-        deadlines_per_turn: 10,
-        effects_per_turn: 20,
-        ..Limits::default()
-    };
+    let limits = with!(
+        Limits::default(),
+        idle_timeout = Some(1000 * MS),
+        deadlines_per_turn = 10,
+        effects_per_turn = 20
+    );
     let mut sim = Sim::with_limits(1, Faults::none(), limits);
     let echo = listen_echo(&mut sim);
     let _ = [0; 300].map(|_| sim.connect(echo));
@@ -506,7 +507,7 @@ fn a_turn_acts_on_as_many_deadlines_as_it_may_and_on_each_once() {
 #[test]
 fn a_turn_accepts_as_many_connections_as_it_may() {
     // The simulated system counts what a turn asks of it.
-    kind_and_hostile(&Limits { accepts_per_turn: 3, ..Limits::default() }, |sim| {
+    kind_and_hostile(&with!(Limits::default(), accepts_per_turn = 3), |sim| {
         let echo = listen_echo(sim);
         let peers = [0; 40].map(|_| sim.connect(echo));
         sim.sleep(100 * MS);
@@ -522,7 +523,7 @@ fn a_turn_accepts_as_many_connections_as_it_may() {
 
 #[test]
 fn when_output_is_above_its_total_the_largest_goes_first() {
-    let limits = Limits { memory_bytes_max: Some(50_000), ..Limits::default() };
+    let limits = with!(Limits::default(), memory_bytes_max = Some(50_000));
     kind_and_hostile(&limits, |sim| {
         tighten(sim);
         let station = sim.listen("127.0.0.1:7", Station::default());
@@ -595,7 +596,7 @@ fn what_is_left_over_from_one_turn_is_read_in_the_next_without_being_told_again(
 
 #[test]
 fn a_budget_keeps_one_loud_peer_from_delaying_the_others() {
-    let limits = Limits { read_bytes_per_turn: 1000, ..Limits::default() };
+    let limits = with!(Limits::default(), read_bytes_per_turn = 1000);
     let mut sim = Sim::with_limits(1, Faults::none(), limits);
     let listener = sim.listen("127.0.0.1:7", Notebook::default());
     let (loud, quiet) = (sim.connect(listener), sim.connect(listener));

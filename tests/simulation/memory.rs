@@ -4,24 +4,24 @@
 use std::time::Duration;
 
 use tidewheel::framing::{Answer, Framed, Message, Next, Rules};
-use tidewheel::output::Shared;
 use tidewheel::sim::{Faults, Listener, PeerId, PeerState, Sim};
-use tidewheel::topic::TopicId;
-use tidewheel::{Arrival, CloseReason, ConnId, Context, Limits, Options, Service};
+use tidewheel::{Arrival, CloseReason, ConnId, Context, Limits, Options, Service, Shared, TopicId};
+
+use crate::harness::with;
 
 use super::kind_and_hostile;
 
 const MS: Duration = Duration::from_millis(1);
 
 fn limits(memory: usize) -> Limits {
-    Limits {
-        memory_bytes_max: Some(memory),
-        output_soft_bytes: None,
-        output_hard_bytes: None,
-        read_deadline: None,
-        progress_timeout: None,
-        ..Limits::default()
-    }
+    with!(
+        Limits::default(),
+        memory_bytes_max = Some(memory),
+        output_soft_bytes = None,
+        output_hard_bytes = None,
+        read_deadline = None,
+        progress_timeout = None
+    )
 }
 
 fn held(sim: &mut Sim) -> usize {
@@ -152,7 +152,7 @@ fn a_slice_holds_all_that_it_is_a_part_of() {
 #[test]
 fn one_turn_closes_a_bounded_number() {
     const PEERS: usize = 900;
-    let limits = Limits { accepts_per_turn: PEERS, ..limits(1 << 20) };
+    let limits = with!(limits(1 << 20), accepts_per_turn = PEERS);
     let sim = &mut Sim::with_limits(3, Faults::none(), limits);
     let hoard = sim.listen("127.0.0.1:7", Hoard::default());
     sim.faults().send_buffer_bytes = 1500;
@@ -251,7 +251,7 @@ fn in_a_mixture_of_everything_the_limit_holds_and_nothing_is_left() {
         sim.faults().receive_buffer_bytes = 3000;
         let room = sim.listen_with(
             "127.0.0.1:7",
-            Framed::new(Room::default(), Rules { message_pause: None, ..Rules::default() }),
+            Framed::new(Room::default(), with!(Rules::default(), message_pause = None)),
             Options::new("room"),
         );
         let mut random = tidewheel::sim::Random::new(11);

@@ -11,6 +11,8 @@ use tidewheel::services::reply::Reply;
 use tidewheel::sim::{self, Faults, PeerState, Random, Sim};
 use tidewheel::{CloseReason, Limits, Service};
 
+use crate::harness::with;
+
 use super::{assert_nothing_leaks, kind_and_hostile};
 
 const PAUSE: Duration = Duration::from_millis(50);
@@ -54,7 +56,7 @@ fn text_without_a_newline_is_a_message_after_the_pause_and_not_before() {
 #[test]
 fn without_a_pause_only_newlines_end_messages() {
     let mut sim = Sim::new(1, Faults::none());
-    let peer = greeted(&mut sim, Rules { message_pause: None, ..Rules::default() });
+    let peer = greeted(&mut sim, with!(Rules::default(), message_pause = None));
     sim.send(peer, b"hello");
     sim.run_for(Duration::from_secs(5));
     assert_eq!(text(&mut sim, peer), "Welcome!");
@@ -81,7 +83,7 @@ fn a_line_that_is_not_ended_does_not_outlast_the_read_deadline() {
 #[test]
 fn an_endless_line_is_refused_at_the_limit() {
     kind_and_hostile(&Limits::default(), |sim| {
-        let rules = Rules { line_bytes_max: 5000, ..Rules::default() };
+        let rules = with!(Rules::default(), line_bytes_max = 5000);
         let peer = greeted(sim, rules);
         sim.send(peer, &[b'x'; 5000]);
         sim.send(peer, b"\r\n");
@@ -166,7 +168,7 @@ fn what_is_said_on_connect_comes_whole_whatever_the_peer_does() {
 #[test]
 fn a_peer_that_asks_and_never_reads_is_read_from_no_more_and_closed_in_the_end() {
     fn ask_without_reading(service: impl Service, question: &[u8]) {
-        let limits = Limits { read_deadline: None, ..Limits::default() };
+        let limits = with!(Limits::default(), read_deadline = None);
         // All that is held: what waits to go out, and what one read may bring on top.
         let bound = limits.output_high_water_bytes + limits.output_hard_bytes.unwrap_or_default();
         let mut sim = Sim::with_limits(1, Faults::none(), limits);
@@ -182,7 +184,7 @@ fn a_peer_that_asks_and_never_reads_is_read_from_no_more_and_closed_in_the_end()
         assert_eq!(metrics.connections_open, 1);
         sim.run_for(Duration::from_secs(20));
         let metrics = sim.reactor().metrics();
-        assert_eq!(metrics.closed_for(CloseReason::ProgressTimeout), 1, "{:?}", metrics.closed);
+        assert_eq!(metrics.closed_for(CloseReason::ProgressTimeout), 1, "{metrics:?}");
     }
 
     ask_without_reading(Framed::new(Greeting::default(), Rules::default()), b"somebody\n");

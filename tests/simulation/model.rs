@@ -11,12 +11,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use tidewheel::net::{Address, Peer};
-use tidewheel::output::Shared;
-use tidewheel::service::Receive;
 use tidewheel::sim::{self, Faults, PeerId, PeerState, Random, Reach, Sim};
-use tidewheel::topic::TopicId;
-use tidewheel::{Arrival, CloseReason, ConnId, Context, Limits, Options, Service, ServiceId};
+use tidewheel::{
+    Address, Arrival, CloseReason, ConnId, Context, Limits, Options, Peer, Receive, Service, ServiceId,
+    Shared, TopicId,
+};
+
+use crate::harness::with;
 
 use super::assert_nothing_leaks;
 
@@ -314,7 +315,7 @@ impl Service for Twin {
                     }
                     world.line(conn).established = true;
                 }
-                Arrival::HandedOver => {}
+                _ => {}
             }
         }
         self.act(Some(conn), cx);
@@ -444,7 +445,7 @@ fn run_beside_the_model(seed: u64, faults: Faults, limits: Limits, rounds: usize
         calls: 0,
         deeds: 0,
     }));
-    let options = || Options { messages: false, ..Options::new("twin") };
+    let options = || Options::new("twin").messages(false);
     let listener = sim.listen_with("127.0.0.1:7", Twin { me: 0, world: world.clone() }, options());
     let other = sim.reactor().add_service(Twin { me: 1, world: world.clone() }, options());
     world.borrow_mut().services.extend([listener.service, other]);
@@ -578,17 +579,17 @@ fn compare_line(sim: &mut Sim, line: &Line, played: &Played, all: bool) {
 
 #[test]
 fn peers_receive_what_a_simple_model_says() {
-    let open = Limits { output_soft_bytes: None, output_hard_bytes: None, ..Limits::default() };
-    let tight = Limits {
-        output_high_water_bytes: 4_000,
-        output_low_water_bytes: 1_000,
-        output_soft_bytes: Some(100_000),
-        output_soft_grace: Duration::from_millis(20),
-        output_hard_bytes: Some(200_000),
-        idle_timeout: Some(Duration::from_secs(20)),
-        read_bytes_per_turn: 2_000,
-        ..Limits::default()
-    };
+    let open = with!(Limits::default(), output_soft_bytes = None, output_hard_bytes = None);
+    let tight = with!(
+        Limits::default(),
+        output_high_water_bytes = 4_000,
+        output_low_water_bytes = 1_000,
+        output_soft_bytes = Some(100_000),
+        output_soft_grace = Duration::from_millis(20),
+        output_hard_bytes = Some(200_000),
+        idle_timeout = Some(Duration::from_secs(20)),
+        read_bytes_per_turn = 2_000
+    );
     let mut deeds = 0;
     sim::check(0..40, |seed| {
         let faults = [Faults::none(), Faults::hostile(), Faults::hostile(), Faults::lossy()];
@@ -601,7 +602,7 @@ fn peers_receive_what_a_simple_model_says() {
 #[test]
 #[ignore = "a longer run of the test above"]
 fn a_day_beside_the_model() {
-    let limits = Limits { output_soft_bytes: None, output_hard_bytes: None, ..Limits::default() };
+    let limits = with!(Limits::default(), output_soft_bytes = None, output_hard_bytes = None);
     sim::check(1_000..3_000, |seed| {
         let faults = [Faults::none(), Faults::hostile(), Faults::lossy()];
         run_beside_the_model(seed, faults[(seed % 3) as usize].clone(), limits.clone(), 400);

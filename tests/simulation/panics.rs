@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidewheel::sim::{self, Faults, PeerId, Sim};
 use tidewheel::{
-    Arrival, CloseReason, ConnId, Context, Datagram, Limits, Options, Receive, Report, Service, ServiceId,
+    Arrival, CloseReason, ConnId, Context, Datagram, Options, Receive, Report, Service, ServiceId,
 };
 
 use super::{assert_nothing_leaks, heard};
@@ -201,7 +201,7 @@ fn messages_and_datagrams_behind_one_that_panics_are_delivered() {
 #[test]
 #[should_panic(expected = "it fell in input")]
 fn where_panics_are_not_caught_it_ends_the_loop() {
-    let mut sim = Sim::with_limits(0, Faults::none(), Limits { catch_panics: false, ..Limits::default() });
+    let mut sim = Sim::new(0, Faults::none());
     let fragile = sim.listen("127.0.0.1:7", Fragile::default());
     let peer = sim.connect(fragile);
     sim.send(peer, b"panic input\n");

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use tidewheel::net::Address;
 use tidewheel::sim::{self, Faults, PeerId, PeerState, Random, Reach, Sim};
-use tidewheel::{Arrival, CloseReason, ConnId, Context, Limits, Service};
+use tidewheel::{Address, Arrival, CloseReason, ConnId, Context, Limits, Service};
+
+use crate::harness::with;
 
 use super::{assert_nothing_leaks, kind_and_hostile};
 use crate::proxy::example::Proxy;
@@ -32,7 +33,7 @@ fn pairs(sim: &mut Sim, count: usize) -> Vec<(PeerId, PeerId)> {
 fn talk(seed: u64, faults: Faults) -> usize {
     let loses = faults.reset > 0.0;
     // Without faults until they are connected.
-    let mut sim = Sim::new(seed, Faults { reset: 0.0, accept_aborted: 0.0, ..faults.clone() });
+    let mut sim = Sim::new(seed, with!(faults.clone(), reset = 0.0, accept_aborted = 0.0));
     let mut random = Random::new(!seed);
     let mut ends = Vec::new();
     for (near, far) in pairs(&mut sim, 20) {
@@ -89,7 +90,7 @@ fn what_breaks_is_broken_off_on_both_sides() {
 
 #[test]
 fn one_direction_goes_on_while_nobody_reads_the_other() {
-    kind_and_hostile(&Limits { progress_timeout: None, ..Limits::default() }, |sim| {
+    kind_and_hostile(&with!(Limits::default(), progress_timeout = None), |sim| {
         let (near, far) = pairs(sim, 1)[0];
         sim.stop_reading(near);
         sim.send(far, &vec![b'd'; 700_000]);

@@ -7,6 +7,8 @@ use tidewheel::services::uppercase::Uppercase;
 use tidewheel::sim::{self, Faults, PeerState, Random, Sim, Trace};
 use tidewheel::{Options, Service};
 
+use crate::harness::with;
+
 use super::assert_nothing_leaks;
 
 /// Peers that say random things, in parts, some of them slow readers, and then end their side. Returns what each
@@ -26,7 +28,7 @@ fn converse(
     words: impl Fn(&mut Random) -> Vec<u8>,
 ) -> Conversation {
     let mut sim = Sim::new(seed, faults);
-    let options = Options { messages: false, ..Options::new("conversation") };
+    let options = Options::new("conversation").messages(false);
     let listener = sim.listen_with(address, service, options);
     let descriptors = sim.descriptors();
     // What peers say must not depend on what the system does.
@@ -118,7 +120,7 @@ fn everything_that_has_come_is_answered_before_anything_else_comes() {
 /// Peers that all speak while the reactor sleeps, so that one turn finds everything at once.
 fn speak_at_once(faults: Faults, service: impl Service, peers: usize, bytes_max: usize) {
     let mut sim = Sim::new(1, faults);
-    let options = Options { messages: false, ..Options::new("crowd") };
+    let options = Options::new("crowd").messages(false);
     let listener = sim.listen_with("127.0.0.1:7007", service, options);
     let descriptors = sim.descriptors();
     let peers: Vec<_> = (0..peers).map(|_| sim.connect(listener)).collect();
@@ -145,9 +147,9 @@ fn speak_at_once(faults: Faults, service: impl Service, peers: usize, bytes_max:
 
 #[test]
 fn thousands_who_speak_at_once_are_all_answered() {
-    let crowd = || Faults { backlog_max: 4096, events_max: 4096, ..Faults::hostile() };
-    speak_at_once(Faults { events_max: 4096, ..Faults::none() }, Echo, 3000, 1400);
-    speak_at_once(Faults { events_max: 4096, ..Faults::none() }, Uppercase::default(), 3000, 1400);
+    let crowd = || with!(Faults::hostile(), backlog_max = 4096, events_max = 4096);
+    speak_at_once(with!(Faults::none(), events_max = 4096), Echo, 3000, 1400);
+    speak_at_once(with!(Faults::none(), events_max = 4096), Uppercase::default(), 3000, 1400);
     speak_at_once(crowd(), Echo, 1000, 400);
     speak_at_once(crowd(), Uppercase::default(), 1000, 400);
     // More in one turn than a turn takes, from few.
@@ -156,14 +158,14 @@ fn thousands_who_speak_at_once_are_all_answered() {
 }
 
 fn one_byte_at_a_time() -> Faults {
-    Faults {
-        segment_bytes_max: 1,
-        short_read: 1.0,
-        short_write: 1.0,
-        interrupted: 0.3,
-        would_block: 0.3,
-        ..Faults::hostile()
-    }
+    with!(
+        Faults::hostile(),
+        segment_bytes_max = 1,
+        short_read = 1.0,
+        short_write = 1.0,
+        interrupted = 0.3,
+        would_block = 0.3
+    )
 }
 
 #[test]

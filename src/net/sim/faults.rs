@@ -12,6 +12,7 @@ use std::time::Duration;
 /// # let _ = faults;
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Faults {
     /// How much longer than [`Faults::DELAY_MIN`] a segment, a datagram or a connection attempt takes at most to
     /// arrive.

@@ -9,6 +9,7 @@ pub struct PeerId(pub(super) usize);
 
 /// How a peer sees its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PeerState {
     /// It is not established yet.
     Connecting,

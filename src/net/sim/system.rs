@@ -41,6 +41,7 @@ const FIRST_PORT: u16 = 32_768;
 
 /// What is at an address that a service connects to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reach {
     /// Somebody answers: a peer that the scenario plays.
     Answers,

@@ -16,7 +16,8 @@ const PROMPT: &str = "nickname: ";
 /// If anybody then sees what chat never shows.
 pub fn check(bytes: &[u8]) {
     let mut sim = Sim::new(0, Faults::none());
-    let limits = ChatLimits { rate: 0, ..ChatLimits::default() };
+    let mut limits = ChatLimits::default();
+    limits.rate = 0;
     let chat = Framed::new(Chat::new(Language::English, limits), Rules::default());
     let listener = sim.listen_with("127.0.0.1:25666", chat, Options::new("chat"));
     let watcher = sim.connect(listener);

@@ -9,7 +9,9 @@ type Messages = Vec<(Vec<u8>, Ending)>;
 /// Checks one input.
 pub fn check(bytes: &[u8]) {
     let Some(Cut { choice, whole, pieces }) = cut(bytes) else { return };
-    let rules = Rules { message_pause: None, line_bytes_max: usize::from(choice % 64) };
+    let mut rules = Rules::default();
+    rules.message_pause = None;
+    rules.line_bytes_max = usize::from(choice % 64);
 
     let expected = lines(whole, &rules);
     assert_eq!(frame(&[whole], &rules, false), expected, "in one piece");

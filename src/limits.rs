@@ -5,6 +5,20 @@ use std::time::Duration;
 /// What may grow, and how far. `None` stands for no limit.
 ///
 /// The sizes count bytes of user-space memory; what the system buffers in its sockets comes on top.
+///
+/// Begin with the defaults and change what matters:
+///
+/// ```
+/// use std::time::Duration;
+/// use tidewheel::{Limits, Reactor};
+///
+/// let mut limits = Limits::default();
+/// limits.connections_max = Some(1000);
+/// limits.idle_timeout = Some(Duration::from_secs(300));
+/// let reactor = Reactor::new(limits)?;
+/// # let _ = reactor;
+/// # Ok::<(), tidewheel::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {

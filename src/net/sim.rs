@@ -44,6 +44,7 @@ mod seeds;
 mod socket;
 mod system;
 mod trace;
+mod unit;
 
 pub use faults::Faults;
 pub use peer::{PeerId, PeerState};
@@ -52,6 +53,7 @@ pub use seeds::check;
 use system::Failing;
 pub use system::{Reach, SimNet, at_work};
 pub use trace::Trace;
+pub use unit::UnitTest;
 
 use super::{Address, Checks, Peer};
 use crate::limits::Limits;

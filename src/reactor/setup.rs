@@ -274,6 +274,10 @@ impl<N: Net> Reactor<N> {
         &self.state.metrics
     }
 
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+
     pub(crate) fn net(&self) -> &N {
         &self.net
     }

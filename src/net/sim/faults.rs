@@ -8,7 +8,8 @@ use std::time::Duration;
 ///
 /// ```
 /// use tidewheel::sim::Faults;
-/// let faults = Faults { reset: 0.01, ..Faults::hostile() };
+/// let mut faults = Faults::hostile();
+/// faults.reset = 0.01;
 /// # let _ = faults;
 /// ```
 #[derive(Clone, Debug, PartialEq)]

@@ -1,13 +1,14 @@
-//! A TCP proxy: what comes on one side leaves on the other, in both directions at once, until both sides have ended.
+//! A proxy: what is received on one side is sent on the other, in both directions at once, until both sides have ended.
 //!
 //!     cargo run --example proxy -- 127.0.0.1:8000 127.0.0.1:7007
+//!     echo hello | nc -N 127.0.0.1 8000        # with the example echo on port 7007
 
 use tidewheel::{
-    Address, Arrival, CloseReason, ConnId, ConnMap, Context, Error, Limits, Net, Options, Reactor, Service,
+    Address, Arrival, CloseReason, ConnId, ConnMap, Context, Limits, Net, Options, Reactor, Service,
     ServiceId,
 };
 
-/// Has a connection to the backend for each that comes.
+/// Connects to the backend for each connection that it accepts.
 pub struct Proxy {
     backend: Address,
     /// This service, to which the connections to the backend belong too.
@@ -20,7 +21,7 @@ impl Proxy {
     /// Adds a proxy to a reactor.
     pub fn add_to<N: Net>(reactor: &mut Reactor<N>, backend: Address) -> ServiceId {
         let proxy = Proxy { backend, me: None, others: ConnMap::new() };
-        // While one side does not take what it is sent, it may still be heard. Bytes are no messages here.
+        // A side that does not read may still send. A stream of bytes has no messages that could be incomplete.
         let options = Options::new("proxy").messages(false).output_pauses_input(false);
         let me = reactor.add_service(proxy, options);
         reactor.with(me, |proxy: &mut Proxy, _| proxy.me = Some(me));
@@ -70,16 +71,14 @@ impl Service for Proxy {
     }
 }
 
-fn main() -> Result<(), Error> {
-    let mut addresses =
-        std::env::args().skip(1).map(|text| text.parse().expect("an address is like 127.0.0.1:8000"));
-    let (Some(listen), Some(backend)) = (addresses.next(), addresses.next()) else {
-        eprintln!("usage: proxy LISTEN BACKEND");
-        std::process::exit(2);
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut addresses = std::env::args().skip(1).map(|text| text.parse::<Address>());
+    let (Some(listen), Some(backend)) = (addresses.next().transpose()?, addresses.next().transpose()?) else {
+        return Err("usage: proxy LISTEN BACKEND".into());
     };
     let mut reactor = Reactor::new(Limits::default())?;
-    let proxy = Proxy::add_to(&mut reactor, Address::Tcp(backend));
-    let (_, address) = reactor.listen(&Address::Tcp(listen), proxy)?;
+    let proxy = Proxy::add_to(&mut reactor, backend);
+    let (_, address) = reactor.listen(&listen, proxy)?;
     println!("listening on {address}");
-    reactor.run()
+    Ok(reactor.run()?)
 }

@@ -12,6 +12,7 @@ mod configuration;
 mod datagrams;
 #[cfg(feature = "cli")]
 mod docs;
+mod examples;
 mod faults;
 mod fuzz;
 mod harness;

@@ -65,8 +65,15 @@ impl fmt::Display for Address {
 }
 
 /// Why a text is not an [`Address`], in words that say what to write instead.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ParseAddressError(String);
+
+/// The same as [`Display`](fmt::Display), for a `main` that returns it.
+impl fmt::Debug for ParseAddressError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 impl fmt::Display for ParseAddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,0 +1,91 @@
+//! Looks up host names, one a line, with tokio: the service passes each question to an async task, which sends the answer
+//! back through a mailbox. So a service uses what must not block the reactor: clients of databases, of HTTP.
+//!
+//!     cargo run --example tokio_bridge
+//!     echo localhost | nc -N 127.0.0.1 7004
+
+use std::thread;
+
+use tidewheel::{CloseReason, ConnId, ConnMap, Context, Limits, Options, Reactor, Receive, Service};
+use tokio::sync::mpsc::{Sender, channel};
+
+/// Questions that tokio has not taken up yet, and answers that the reactor has not.
+const WAITING_MAX: usize = 1000;
+
+struct Resolver {
+    questions: Sender<(ConnId, String)>,
+    /// Those who wait for an answer.
+    asking: ConnMap<()>,
+}
+
+struct Found {
+    conn: ConnId,
+    answer: String,
+}
+
+impl Service for Resolver {
+    fn input(&mut self, conn: ConnId, bytes: &[u8], cx: &mut Context<'_>) -> usize {
+        let Some(end) = bytes.iter().position(|&byte| byte == b'\n') else { return 0 };
+        let name = String::from_utf8_lossy(&bytes[..end]).trim().to_owned();
+        match self.questions.try_send((conn, name)) {
+            Ok(()) => {
+                // One question at a time, so that the answers come in order.
+                self.asking.insert(conn, ());
+                cx.pause(conn);
+            }
+            Err(_) => cx.send(conn, b"too many questions, try again later\n"),
+        }
+        end + 1
+    }
+
+    fn owes(&self, conn: ConnId) -> bool {
+        self.asking.get(conn).is_some()
+    }
+
+    fn closed(&mut self, conn: ConnId, _: CloseReason, _: &mut Context<'_>) {
+        self.asking.remove(conn);
+    }
+}
+
+impl Receive<Found> for Resolver {
+    fn message(&mut self, found: Found, cx: &mut Context<'_>) {
+        self.asking.remove(found.conn);
+        cx.send(found.conn, found.answer.as_bytes());
+        cx.resume(found.conn);
+    }
+}
+
+async fn look_up(name: &str) -> String {
+    match tokio::net::lookup_host((name, 0)).await.map(|mut all| all.next()) {
+        Ok(Some(address)) => format!("{name}: {}\n", address.ip()),
+        Ok(None) => format!("{name}: no address\n"),
+        Err(error) => format!("{name}: {error}\n"),
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let address = std::env::args().nth(1).unwrap_or("127.0.0.1:7004".to_owned());
+    let mut reactor = Reactor::new(Limits::default())?;
+    let (questions, mut asked) = channel(WAITING_MAX);
+    let resolver = Resolver { questions, asking: ConnMap::new() };
+    let resolver = reactor.add_service(resolver, Options::new("resolver"));
+    let mailbox = reactor.mailbox::<Resolver, Found>(resolver, WAITING_MAX);
+    let (_, address) = reactor.listen(&address.parse()?, resolver)?;
+    println!("listening on {address}");
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    thread::spawn(move || {
+        runtime.block_on(async {
+            while let Some((conn, name)) = asked.recv().await {
+                let mailbox = mailbox.clone();
+                tokio::spawn(async move {
+                    let answer = look_up(&name).await;
+                    if let Err(error) = mailbox.send(Found { conn, answer }) {
+                        eprintln!("the answer for {name} is lost: {error}");
+                    }
+                });
+            }
+        });
+    });
+    Ok(reactor.run()?)
+}

@@ -1,4 +1,9 @@
-//! A single-threaded, non-blocking server engine on Linux's epoll.
+//! A single-threaded, non-blocking server engine on Linux's epoll. To build on it, leave the program out:
+//!
+//! ```toml
+//! [dependencies]
+//! tidewheel = { version = "0.1", default-features = false }
+//! ```
 //!
 //! The path of one byte, from socket to socket:
 //!
@@ -9,15 +14,16 @@
 //! ```
 //!
 //! A protocol is a [`Service`]. It is given bytes, the identity of a connection and the time, and says what should
-//! happen through its [`Context`]. It holds no socket and reads no clock, so it can be tested with byte slices and
-//! run on a [simulated network](sim). One [`Reactor`] is one thread: services need no locks, and must not block.
+//! happen through its [`Context`]. It holds no socket and reads no clock, so it can be tested with byte slices
+//! ([`sim::UnitTest`]) and run on a [simulated network](sim). One [`Reactor`] is one thread: services need no locks, and
+//! must not block.
 //!
 //! # A service
 //!
 //! It answers each line with the number of its words:
 //!
 //! ```
-//! use tidewheel::{Address, ConnId, Context, Limits, Options, Reactor, Service};
+//! use tidewheel::{ConnId, Context, Limits, Options, Reactor, Service};
 //!
 //! struct Words;
 //!
@@ -38,12 +44,12 @@
 //!
 //! let mut reactor = Reactor::new(Limits::default())?;
 //! let words = reactor.add_service(Words, Options::new("words"));
-//! let (_, address) = reactor.listen(&Address::Tcp(([127, 0, 0, 1], 0).into()), words)?;
+//! let (_, address) = reactor.listen(&"127.0.0.1:0".parse()?, words)?;
 //! println!("listening on {address}");
 //! # let remote = reactor.remote();
 //! # let peer = std::thread::spawn(move || {
 //! #     use std::io::{Read, Write};
-//! #     let Address::Tcp(address) = address else { unreachable!() };
+//! #     let tidewheel::Address::Tcp(address) = address else { unreachable!() };
 //! #     let mut stream = std::net::TcpStream::connect(address).unwrap();
 //! #     stream.write_all(b"one two\n\nthree").unwrap();
 //! #     stream.write_all(b" four five\n").unwrap();
@@ -55,12 +61,12 @@
 //! # });
 //! reactor.run()?;
 //! # assert_eq!(peer.join().unwrap(), "2\n0\n3\n");
-//! # Ok::<(), tidewheel::Error>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # The same, simulated
 //!
-//! The network cuts, delays and interrupts; the seed decides how, and a failing one is printed and can be replayed:
+//! The network splits, delays and interrupts; the seed decides how. A seed that fails is printed and can be replayed:
 //!
 //! ```
 //! # use tidewheel::{ConnId, Context, Service};
@@ -92,21 +98,50 @@
 //! });
 //! ```
 //!
+//! # Signals, panics
+//!
+//! The library handles no signals. A server that shuts down gracefully on SIGTERM lets a thread wait for the signal, and stops
+//! the reactor through its [`Remote`]; [`Reactor::drain`] then answers what had been received:
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use signal_hook::{consts::SIGTERM, iterator::Signals};
+//! # use tidewheel::{Limits, Reactor};
+//!
+//! let mut reactor = Reactor::new(Limits::default())?;
+//! // Add services and listen.
+//! let mut signals = Signals::new([SIGTERM])?;
+//! let remote = reactor.remote();
+//! std::thread::spawn(move || {
+//!     if signals.forever().next().is_some() {
+//!         remote.stop();
+//!     }
+//! });
+//! reactor.run()?;
+//! reactor.drain(Duration::from_secs(10))?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A panic in a service closes the connection that it was called for, and the others are served on:
+//! [`Config::catch_panics`].
+//!
 //! # Where to look
 //!
-//! - [`service`]: what a protocol hears, and what it may ask for
-//! - [`reactor`]: the loop; [`Reactor::run`], or [`Reactor::turn`] for a loop of your own
+//! - [`Service`]: what a protocol implements; [`Context`]: what it may ask for
+//! - [`Reactor`]: the loop; [`Reactor::run`], or [`Reactor::turn`] for a loop of your own
 //! - [`framing`]: messages in a stream: lines, and text that ends with a pause
-//! - [`limits`]: everything that may grow, and how far
-//! - [`mailbox`]: typed messages from other threads
+//! - [`Limits`]: everything that may grow, and how far; [`Config`]: how a reactor works
+//! - [`Mailbox`]: typed messages from other threads
 //! - [`sim`]: the simulated network
-//! - [`metrics`]: the counters
+//! - [`Metrics`]: the counters; [`Report`]: what happened, for logs
 #![cfg_attr(feature = "services", doc = "- [`services`]: those that are ready")]
+//!
+//! The folder `examples` of the repository has eight small programs to start from.
 //!
 //! # Features
 //!
-//! The core, without any feature, is the engine and the simulation. `services` adds the ready services, `cli` the
-//! `tidewheel` program. Both are on by default; whoever builds on the library says `default-features = false`.
+//! Without any feature, the crate is the engine and the simulation. `services` adds the ready services, `cli` the
+//! `tidewheel` program, `clients` its commands for the other end of a connection. `services` and `cli` are on by default.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("tidewheel runs on Linux: it is built on epoll and on Linux's batched datagram calls");

@@ -1,8 +1,8 @@
-//! The seam to the system: everything the reactor asks of it, as one trait.
+//! The interface to the system: everything the reactor asks of it, as one trait.
 //!
 //! There are two systems: [`os::Os`], the real one, and [`sim::SimNet`](crate::sim), a seeded one in which reads
 //! and writes are short, peers reset at any moment, descriptors run out and time is an argument. The reactor, the
-//! services and the limits above the seam are the same.
+//! services and the limits above the interface are the same.
 //!
 //! The system owns the sockets. The reactor names a connection by its [`ConnId`], a listener or datagram socket
 //! by its index; a call about a connection that the system does not have is a defect of the reactor.
@@ -191,10 +191,25 @@ pub enum Checks {
     All,
 }
 
-/// What the reactor asks of the system.
+/// The system under a [`Reactor`](crate::Reactor): [`Os`](crate::os::Os), the real one, or [`SimNet`](crate::sim::SimNet), a
+/// simulated one. Functions that take a reactor of either kind are generic over it:
 ///
-/// Readiness is edge-triggered: it is told once, and told again after something new has happened or after
-/// [`Net::rearm`]. No call blocks, except [`Net::wait`] for as long as it is allowed to.
+/// ```
+/// use tidewheel::{Net, Options, Reactor, Service, ServiceId};
+///
+/// struct Discard;
+///
+/// impl Service for Discard {}
+///
+/// fn add_discard<N: Net>(reactor: &mut Reactor<N>) -> ServiceId {
+///     reactor.add_service(Discard, Options::new("discard"))
+/// }
+/// ```
+///
+/// The methods are for the reactor alone and may change in any version. The trait cannot be implemented elsewhere.
+///
+/// Readiness is edge-triggered: it is reported once, and again after something new has happened or after
+/// [`Net::rearm`]. No call blocks, except [`Net::wait`] for as long as it may.
 pub trait Net: Wire + 'static {
     /// What a wait returns.
     type Events;
@@ -221,7 +236,7 @@ pub trait Net: Wire + 'static {
     /// What other threads wake this system with.
     fn waker(&self) -> Arc<dyn Wake>;
 
-    /// Reports an event under [`ALARM`] after this time, once; a later call replaces an earlier one.
+    /// Reports an event under `ALARM` after this time, once; a later call replaces an earlier one.
     ///
     /// # Errors
     /// When the system has no memory for it.
@@ -243,7 +258,7 @@ pub trait Net: Wire + 'static {
     /// `WouldBlock` when there is none; else nothing was kept, and the error says whether to go on.
     fn accept(&mut self, source: u32, id: ConnId) -> io::Result<Peer>;
 
-    /// Begins to connect under `id`, registered for `WRITE`. How it ends is told by readiness and then
+    /// Begins to connect under `id`, registered for `WRITE`. How it ends is reported by readiness and then
     /// [`Net::connected`].
     ///
     /// # Errors
@@ -256,7 +271,7 @@ pub trait Net: Wire + 'static {
     /// Why it failed.
     fn connected(&mut self, id: ConnId) -> io::Result<Option<Peer>>;
 
-    /// Changes what is to be told of a connection. What is ready already is told again.
+    /// Changes what is to be reported of a connection. What is ready already is reported again.
     ///
     /// # Errors
     /// When the system has no memory for it.
@@ -269,13 +284,13 @@ pub trait Net: Wire + 'static {
     /// `WouldBlock` when there is nothing; else the connection has failed.
     fn read(&mut self, id: ConnId, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// Writes several pieces as one; see [`Wire::write`].
+    /// Writes several pieces as one; see `Wire::write`.
     ///
     /// # Errors
-    /// As [`Wire::write`].
+    /// As `Wire::write`.
     fn write_vectored(&mut self, id: ConnId, pieces: &[IoSlice<'_>]) -> io::Result<usize>;
 
-    /// Writes to many connections, to each as [`Wire::write`] does and in any order, and returns how many bytes those took that
+    /// Writes to many connections, to each as `Wire::write` does and in any order, and returns how many bytes those took that
     /// took all. The others are added to `short`, with their place in the list. No connection is in it twice.
     fn write_each<'a>(
         &mut self,

@@ -284,6 +284,30 @@ fn loadgen_shares_no_code_with_the_engine() {
     );
 }
 
+/// What is public stands either at the root, from a module that is private, or in a public module alone.
+#[test]
+fn each_public_item_has_one_path() {
+    let lib = code_of(&read("src/lib.rs"));
+    let is_public = |module: &str| lib.lines().any(|line| line.trim() == format!("pub mod {module};"));
+    let mut found: Vec<String> = lib
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub use "))
+        .filter(|path| path.split("::").next().is_some_and(is_public))
+        .map(|path| format!("src/lib.rs: pub use {path}"))
+        .collect();
+    assert!(is_public("framing"), "the public modules are not where they were");
+    let public = ["src/framing", "src/services", "src/net/sim", "src/net/os"];
+    for file in rust_files().iter().filter(|file| public.iter().any(|module| file.is_module(module))) {
+        let again =
+            |line: &str| ["crate", "super"].iter().any(|from| line.starts_with(&format!("pub use {from}::")));
+        found.extend(file.lines_where(again));
+    }
+    assert_none(
+        &found,
+        "Make the module private, or leave the re-export out: whoever reads two paths looks for a difference.",
+    );
+}
+
 #[test]
 fn nothing_is_left_for_later_in_a_comment() {
     // In two parts, or this file would be found.

@@ -1,4 +1,4 @@
-//! A simulated system: your own protocol on a hostile network, in ten lines, with nothing left to chance.
+//! A simulated system: your own protocol on a hostile network, in ten lines, and the same again from the same seed.
 //!
 //! A [`Sim`] is a [`Reactor`] on a simulated system, and the peers that a scenario plays. Reads and writes are
 //! short, buffers are tiny, events are late, doubled or wrong, connections break, descriptors run out and clocks

@@ -9,7 +9,7 @@
 //!                                           └─────────────────────────────────┴──► freed at the end of the turn
 //! ```
 //!
-//! The service hears `closed` when Open or Connecting is left; what follows is the engine's affair alone.
+//! The service's `closed` is called when Open or Connecting is left; what follows is the engine's affair alone.
 
 use std::time::Duration;
 
@@ -19,51 +19,52 @@ use crate::net::Flags;
 use crate::output::Output;
 use crate::timer::Instant;
 
-/// Why a connection ended. Every connection ends for one of these reasons and is counted under it.
+/// Why a connection ended. Every connection ends for one of these reasons and is counted by it:
+/// [`Metrics::closed_for`](crate::Metrics::closed_for).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// The peer closed, and everything it had asked for was sent.
+    /// The peer closed, and all output was sent.
     PeerClosed,
-    /// The service was finished with it.
+    /// The service closed it: [`Context::close`](crate::Context::close).
     Service,
-    /// What the peer sent was not what the service's protocol allows.
+    /// The peer sent something that the service's protocol does not allow.
     BadInput,
-    /// The peer sent more than the service allows, and went on.
+    /// The peer kept sending more than the service allows.
     Flood,
-    /// The service broke it off.
+    /// The service aborted it: [`Context::abort`](crate::Context::abort).
     Aborted,
-    /// The peer reset it, or the network said that the peer is gone.
+    /// The peer reset it, or the network reported that the peer is gone.
     Reset,
     /// Reading or writing failed in another way.
     Failed,
     /// An outgoing connection was not established.
     ConnectFailed,
-    /// An outgoing connection was not established in time.
+    /// An outgoing connection was not established within [`Limits::connect_timeout`].
     ConnectTimeout,
-    /// No byte in either direction for `idle_timeout`.
+    /// No byte in either direction for [`Limits::idle_timeout`].
     IdleTimeout,
-    /// A message took longer than `read_deadline`.
+    /// A message took longer than [`Limits::read_deadline`].
     ReadDeadline,
-    /// Output waited for `progress_timeout` and the peer's system acknowledged none of it.
+    /// Output was pending for [`Limits::progress_timeout`], and the peer's system acknowledged none of it.
     ProgressTimeout,
-    /// A message was longer than `input_bytes_max`.
+    /// A message was longer than [`Limits::input_bytes_max`].
     InputLimit,
-    /// Output stayed above `output_soft_bytes` for longer than `output_soft_grace`.
+    /// Pending output stayed above [`Limits::output_soft_bytes`] for longer than [`Limits::output_soft_grace`].
     OutputSoftLimit,
-    /// Output passed `output_hard_bytes`.
+    /// Pending output exceeded [`Limits::output_hard_bytes`].
     OutputHardLimit,
-    /// This connection held the most memory when `memory_bytes_max` was passed.
+    /// It held the most memory when [`Limits::memory_bytes_max`] was exceeded.
     MemoryLimit,
-    /// It was refused: `connections_max` are open.
+    /// It was refused, or an outgoing one was not begun: [`Limits::connections_max`] are open.
     RefusedFull,
-    /// It was refused: `connections_per_ip_max` are open from its address.
+    /// It was refused: [`Limits::connections_per_ip_max`] are open from its address.
     RefusedPerIp,
-    /// A call of its service panicked.
+    /// A call of its service panicked: [`Config::catch_panics`](crate::Config::catch_panics).
     ServicePanic,
-    /// The reactor drained, and its output was flushed.
+    /// The reactor shut down gracefully, and its output was flushed.
     Drained,
-    /// The drain deadline came before its output was flushed.
+    /// The deadline of the graceful shutdown passed before its output was flushed.
     DrainDeadline,
 }
 
@@ -137,8 +138,8 @@ pub(crate) enum Phase {
     Dead,
 }
 
-/// What is out of the ordinary about a connection, as a set of marks: an open connection without any takes the short
-/// way through the turn.
+/// What is out of the ordinary about a connection, as a set of marks: an open connection without any takes the fast
+/// path through the turn.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Marks(u32);
 

@@ -17,14 +17,14 @@ pub const DATAGRAM_BYTES_MAX: usize = 65_507;
 /// How many datagrams one system call receives or sends at most.
 pub const BATCH_MAX: usize = 64;
 
-/// A received datagram, as a service sees it.
+/// A received datagram: [`Service::datagram`](crate::Service::datagram).
 #[derive(Clone, Copy, Debug)]
 pub struct Datagram<'a> {
     /// Who sent it.
     pub from: &'a Peer,
-    /// What was sent; may be empty.
+    /// Its bytes; may be empty.
     pub bytes: &'a [u8],
-    /// Why an answer to it would be dropped, if so.
+    /// Why an answer to it would be dropped, if it would.
     pub unanswerable: Option<DropCause>,
     pub(crate) socket: u32,
     pub(crate) local: Option<IpAddr>,

@@ -4,21 +4,22 @@ use crate::connection::{CloseReason, Connection, Marks, Phase};
 use crate::slots::{ConnId, ConnMap};
 use crate::timer::Instant;
 
-/// How the connections ended that there were when [`Reactor::drain`](crate::Reactor::drain) began, or that it accepted.
+/// How connections ended during a graceful shutdown: those that were open when [`Reactor::drain`](crate::Reactor::drain)
+/// began, and those that it accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Drained {
-    /// All that the peer had sent was answered, if there was anything, and the answers were handed to the system.
+    /// Everything that the peer had sent was answered, and the answers were passed to the system.
     pub answered: usize,
-    /// Closed, refused ones included, with input that was not answered: an incomplete message, or what came while it was being
-    /// closed.
+    /// Closed or refused with input that was not answered: an incomplete message, or bytes that were received while it was
+    /// being closed.
     pub unanswered: usize,
-    /// Broken off: output was left at the deadline, or the connection failed before.
+    /// Reset: output was pending at the deadline, or the connection failed before.
     pub reset: usize,
 }
 
 impl Drained {
-    /// Adds what another reactor has counted.
+    /// Adds the counts of another reactor.
     pub fn add(&mut self, other: Drained) {
         self.answered += other.answered;
         self.unanswered += other.unanswered;

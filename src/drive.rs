@@ -1,4 +1,4 @@
-//! The short way of input, compiled for each service.
+//! The fast path of input, compiled for each service.
 //!
 //! Under load nearly every event is the same: an open connection without anything out of the ordinary has input, one
 //! read drains it, and the service takes it all. A run of such events is handled here, in a loop that is generic
@@ -13,7 +13,7 @@ use crate::service::{Context, Service};
 use crate::slots::ConnId;
 use crate::state::{READ_BYTES, State};
 
-/// What the short way works with.
+/// What the fast path works with.
 pub(crate) struct Parts<'a, N: Net> {
     pub net: &'a mut N,
     pub state: &'a mut State,
@@ -40,7 +40,7 @@ pub(crate) enum Stop {
     End,
     /// [`Stopped::event`] has not been taken up.
     Other,
-    /// The event has been taken up, and [`Stopped::unusual`] needs more than the short way.
+    /// The event has been taken up, and [`Stopped::unusual`] needs more than the fast path.
     Unusual,
 }
 

@@ -1,4 +1,4 @@
-//! What can go wrong outside of any one connection, in words that name the thing and what to do.
+//! Errors outside of any one connection: each names the thing and what to do.
 
 use std::fmt;
 use std::io;
@@ -6,22 +6,22 @@ use std::net::SocketAddr;
 
 use crate::net::Address;
 
-/// Why the reactor could not do what it was asked to.
+/// Why a reactor cannot be created, listen or go on.
 ///
-/// It is printed as one sentence with its cause, also by `{:?}`, which is what a `main` that returns it prints. So
-/// [`source`](std::error::Error::source) is what is behind that cause: whoever prints the whole chain prints nothing twice.
+/// It is printed as one sentence that includes its cause, also by `{:?}`, which is how a `main` that returns it prints it.
+/// [`source`](std::error::Error::source) is therefore the source of that cause: printing the whole chain repeats nothing.
 #[non_exhaustive]
 pub enum Error {
-    /// The system gave no event queue or no waker.
+    /// The system did not provide an event queue or a waker.
     Setup(io::Error),
-    /// An address cannot be listened on.
+    /// The reactor cannot listen on an address.
     Listen {
         /// The address.
         address: Address,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// A turn could not wait for readiness. The reactor cannot go on.
+    /// Waiting for readiness failed for too long; the reactor cannot go on.
     Poll(io::Error),
 }
 
@@ -44,7 +44,7 @@ impl fmt::Display for Error {
                         _ => f.write_str(" (check the permissions of the folder, or choose another path)"),
                     },
                     io::ErrorKind::InvalidInput if needs_interface(address) => {
-                        f.write_str(" (such an address needs its interface: [fe80::1%eth0]:PORT)")
+                        f.write_str(" (a link-local address needs its interface: [fe80::1%eth0]:PORT)")
                     }
                     io::ErrorKind::AddrNotAvailable => {
                         f.write_str(" (no interface of this machine has that address)")

@@ -1,8 +1,8 @@
-//! Messages in a stream of bytes: lines, and what a peer sends without ever ending a line.
+//! Messages in a stream of bytes: lines, and text without a line ending that is followed by a pause.
 //!
-//! A message is a line, ended by LF or CRLF. Many simple clients send text without a line ending and wait for an answer;
-//! so until a connection has sent its first newline, bytes that stay unterminated for the message pause are a message
-//! too. From the first newline on only newlines end messages. The end of the stream ends a message at once.
+//! A message is a line that ends with LF or CRLF. Many simple clients send text without a line ending and wait for an answer,
+//! so until a connection has sent its first newline, bytes that stay unterminated for the message pause are a message too.
+//! From the first newline on, only newlines end messages. The end of the stream ends a message at once.
 //!
 //! ```text
 //!  bytes ─► Framed<S>: input ─► Framing::next ─► Message ─► S::message
@@ -10,7 +10,31 @@
 //!                │ kept by the engine ◄─┘ deadline in a pause's time ─► the same bytes are offered again, as a message
 //! ```
 //!
-//! [`Framing`] is the rules, on bytes alone. [`Framed`] makes a service of something that answers messages.
+//! [`Framing`] is these rules, on bytes alone. [`Framed`] turns something that answers messages into a service:
+//!
+//! ```
+//! use tidewheel::framing::{Answer, Framed, Message, Next, Rules};
+//! use tidewheel::sim::{Faults, Sim};
+//! use tidewheel::{ConnId, Context};
+//!
+//! struct Reverse;
+//!
+//! impl Answer for Reverse {
+//!     fn message(&mut self, conn: ConnId, message: Message<'_>, cx: &mut Context<'_>) -> Next {
+//!         let reversed: Vec<u8> = message.text.iter().rev().copied().collect();
+//!         cx.send(conn, &reversed);
+//!         cx.send(conn, message.ending.bytes());
+//!         Next::Message
+//!     }
+//! }
+//!
+//! let mut sim = Sim::new(0, Faults::none());
+//! let reverse = sim.listen("127.0.0.1:7", Framed::new(Reverse, Rules::default()));
+//! let peer = sim.connect(reverse);
+//! sim.send(peer, b"abc\r\ndef\n");
+//! sim.settle();
+//! assert_eq!(sim.received(peer), b"cba\r\nfed\n");
+//! ```
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -34,7 +58,7 @@ pub enum Ending {
 }
 
 impl Ending {
-    /// The bytes that it consists of: what an answer ends with as its question did.
+    /// The bytes that it consists of, to end an answer like its question.
     pub fn bytes(self) -> &'static [u8] {
         match self {
             Ending::None => b"",
@@ -44,17 +68,17 @@ impl Ending {
     }
 }
 
-/// A message as it came.
+/// A message as it was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// What it says, without its ending. May be empty.
+    /// Its bytes without the ending. May be empty.
     pub text: &'a [u8],
     /// What ended it.
     pub ending: Ending,
 }
 
 impl Message<'_> {
-    /// How many bytes of the stream it takes up.
+    /// How many bytes of the stream it takes, including its ending.
     pub fn stream_bytes(&self) -> usize {
         self.text.len() + self.ending.bytes().len()
     }
@@ -64,11 +88,11 @@ impl Message<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLong;
 
-/// What the framing of all connections of a service goes by.
+/// The rules for all connections of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rules {
-    /// How long bytes stay unterminated until they are a message; `None`: only newlines end messages. Default: 50 ms.
+    /// How long bytes stay unterminated until they are a message; with `None`, only newlines end messages. Default: 50 ms.
     pub message_pause: Option<Duration>,
     /// The longest message, in bytes without its ending. Default: 32 KiB.
     pub line_bytes_max: usize,
@@ -80,7 +104,7 @@ impl Default for Rules {
     }
 }
 
-/// Where one connection stands.
+/// The state of one connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Framing {
     /// It has sent a newline: from now on nothing else ends a message.
@@ -120,12 +144,12 @@ impl Framing {
         if text.len() > rules.line_bytes_max { Err(TooLong) } else { Ok(Some(Message { text, ending })) }
     }
 
-    /// Whether a pause of the peer will end the `left` bytes for which [`Framing::next`] gave no message.
+    /// Whether the message pause will make a message of the `left` bytes for which [`Framing::next`] returned `None`.
     pub fn awaits_pause(&self, left: usize) -> bool {
         left > 0 && !self.lines
     }
 
-    /// The peer has paused: what [`Framing::next`] gave no message for is one now.
+    /// The message pause has passed: the bytes for which [`Framing::next`] returned `None` are a message now.
     pub fn pause(&mut self) {
         if !self.lines {
             self.paused = self.searched;
@@ -141,13 +165,13 @@ fn unended<'a>(text: &'a [u8], rules: &Rules) -> Result<Option<Message<'a>>, Too
     Ok((!text.is_empty()).then_some(Message { text, ending: Ending::None }))
 }
 
-/// What becomes of a connection after a message.
+/// What a connection does after a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Next {
-    /// Its next message.
+    /// It goes on with its next message.
     Message,
-    /// Nothing: the service has closed it, and what else it sent is dropped.
+    /// The service has closed it; the rest of its input is dropped.
     Nothing,
 }
 
@@ -158,18 +182,18 @@ pub trait Answer: 'static {
         let _ = (conn, arrival, cx);
     }
 
-    /// A message came on a connection.
+    /// A connection has sent a message.
     fn message(&mut self, conn: ConnId, message: Message<'_>, cx: &mut Context<'_>) -> Next;
 
-    /// When the next message may be taken from a connection, if that is in the future: until then nothing is read from
-    /// it. Its last message, at the end of the stream, is taken in any case.
+    /// Until when the next message of a connection has to wait, if it has to: reading from the connection is suspended until
+    /// then. Its last message, at the end of the stream, does not wait.
     fn hold(&mut self, conn: ConnId, cx: &mut Context<'_>) -> Option<Instant> {
         let _ = (conn, cx);
         None
     }
 
-    /// A message was longer than [`Rules::line_bytes_max`]. The connection is closed for
-    /// [`CloseReason::InputLimit`] after this; it may still be told why.
+    /// A message was longer than [`Rules::line_bytes_max`]. After this call, in which a last answer can be sent, the connection
+    /// is closed for [`CloseReason::InputLimit`].
     fn too_long(&mut self, conn: ConnId, cx: &mut Context<'_>) {
         let _ = (conn, cx);
     }
@@ -195,8 +219,8 @@ struct Unframed;
 
 impl Service for Unframed {}
 
-/// A service whose connections exchange messages. It sets the deadlines of its connections itself, so what it frames
-/// must not.
+/// A service whose connections exchange messages. It sets the deadlines of its connections itself: the [`Answer`] must not use
+/// [`Context::set_deadline`].
 pub struct Framed<A> {
     answer: A,
     rules: Rules,
@@ -221,17 +245,17 @@ enum Stop {
 }
 
 impl<A: Answer> Framed<A> {
-    /// Frames by these rules.
+    /// A service of messages by these rules.
     pub fn new(answer: A, rules: Rules) -> Framed<A> {
         Framed { answer, rules, conns: ConnMap::new() }
     }
 
-    /// What is framed.
+    /// The [`Answer`].
     pub fn get_ref(&self) -> &A {
         &self.answer
     }
 
-    /// What is framed, to change it.
+    /// The [`Answer`], to change it.
     pub fn get_mut(&mut self) -> &mut A {
         &mut self.answer
     }

@@ -22,54 +22,53 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Connections open at once. A connection above the limit is told so with a line and closed.
-    /// By default what the descriptor limit allows, less a reserve.
+    /// Connections open at once. Further connections get a message ([`Service::refusal`](crate::Service::refusal)) and are closed.
+    /// Default: what the limit of open descriptors allows, less a reserve.
     pub connections_max: Option<usize>,
-    /// Connections open at once from one IPv4 address or one IPv6 /64 network. Default: none.
+    /// Connections open at once from one IPv4 address or one IPv6 /64 network. Default: no limit.
     pub connections_per_ip_max: Option<usize>,
-    /// How long a connection may be without a byte in either direction. Default: none.
+    /// How long a connection may be open without a byte in either direction. Default: no limit.
     pub idle_timeout: Option<Duration>,
-    /// How long a message may take from its first to its last byte, for services whose
-    /// [`Options::messages`](crate::service::Options::messages) are delimited. Default: 10 s.
+    /// How long a message may take from its first to its last byte, for services that read messages
+    /// ([`Options::messages`](crate::Options::messages)). Default: 10 s.
     pub read_deadline: Option<Duration>,
-    /// How long a peer that has output waiting, here or in the system's buffers, may go without its system acknowledging a byte; it
-    /// is closed up to a quarter of that later. Default: 30 s.
+    /// How long the system of a peer may take to acknowledge any byte of the output that is pending here or in the system's buffers.
+    /// The connection is closed up to a quarter of that later. Default: 30 s.
     pub progress_timeout: Option<Duration>,
     /// How long an outgoing connection may take to be established. Default: 10 s.
     pub connect_timeout: Option<Duration>,
-    /// How long, after we shut down writing, a peer that sends nothing may take to close its side. Default: 1 s.
+    /// After we have shut down writing: how long a peer that sends nothing may take to close its side. Default: 1 s.
     pub linger_timeout: Duration,
-    /// How long, after we shut down writing, a peer that goes on sending is read, so that it comes to read what it was told:
-    /// an upload that was refused, for one. A refused connection has `linger_timeout` for that. Default: 60 s.
+    /// After we have shut down writing: how long a peer that goes on sending is read, so that it gets to read our last output, such
+    /// as the answer that refuses an upload. For a refused connection that is `linger_timeout`. Default: 60 s.
     pub linger_time_max: Duration,
-    /// Bytes read and discarded while lingering; above it the rest is left unread. Default: 256 MiB.
+    /// Bytes that are read and discarded after we have shut down writing. Above it, the rest is left unread. Default: 256 MiB.
     pub linger_bytes_max: usize,
-    /// Refused connections that are still being told so; above it a connection is closed without a word.
-    /// Default: 64.
+    /// Refused connections that are still being sent their message. Above it, a connection is closed without one. Default: 64.
     pub refusals_max: usize,
-    /// Input that a service has left unconsumed on one connection. Default: 64 KiB.
+    /// Unconsumed input of one connection, in bytes; above it, the connection is closed. Default: 64 KiB.
     pub input_bytes_max: usize,
-    /// Output waiting on one connection above which its input is paused. Default: 64 KiB.
+    /// Pending output of one connection, in bytes, from which on reading from it is suspended. Default: 64 KiB.
     pub output_high_water_bytes: usize,
-    /// Output waiting on one connection below which its input is resumed. Default: 16 KiB.
+    /// Pending output of one connection, in bytes, below which reading from it is resumed. Default: 16 KiB.
     pub output_low_water_bytes: usize,
-    /// Output waiting on one connection above which it is closed after `output_soft_grace`. Default: 256 KiB.
+    /// Pending output of one connection, in bytes, above which it is closed after `output_soft_grace`. Default: 256 KiB.
     pub output_soft_bytes: Option<usize>,
     /// How long a connection may stay above `output_soft_bytes`. Default: 10 s.
     pub output_soft_grace: Duration,
-    /// Output waiting on one connection above which it is closed at once. Default: 1 MiB.
+    /// Pending output of one connection, in bytes, above which it is closed at once. Default: 1 MiB.
     pub output_hard_bytes: Option<usize>,
-    /// Memory held for waiting output and unconsumed input of all connections together, by capacity; what several of them share counts
-    /// once. Above it those that hold the most are closed. Default: 256 MiB.
+    /// Memory of the pending output and the unconsumed input of all connections, in bytes by capacity; what several connections share
+    /// counts once. Above it, those that hold the most are closed. Default: 256 MiB.
     pub memory_bytes_max: Option<usize>,
     /// Datagrams answered in a second for each source prefix, an IPv4 /24 or an IPv6 /64; loopback is exempt. Default: 1000.
     pub udp_replies_per_prefix: Option<u32>,
-    /// Source prefixes whose replies are counted one by one (a multiple of 3); the others share the same budget in groups, one for
-    /// each three of these. Default: 65,536.
+    /// Source prefixes whose answers are counted one by one (a multiple of 3). The others are counted in groups, one group for each
+    /// three of these, and a group has the budget of one prefix. Default: 65,536.
     pub udp_prefixes_max: usize,
     /// Bytes read from one connection in one turn. Default: 64 KiB.
     pub read_bytes_per_turn: usize,
-    /// The same while others exchange small messages, which wait for it. Default: 16 KiB.
+    /// The same while other connections exchange small messages, which wait for it. Default: 16 KiB.
     pub read_bytes_per_shared_turn: usize,
     /// Connections accepted from one listener in one turn. Default: 256.
     pub accepts_per_turn: usize,
@@ -82,15 +81,16 @@ pub struct Limits {
     /// Connections whose deadline is acted on in one turn; at least one. Default: 256.
     pub deadlines_per_turn: usize,
     /// Connections that are begun, handed over, closed because of `memory_bytes_max`, reported closed to their service, and freed in
-    /// one turn: so many of each, and at least one. Default: 256.
+    /// one turn: this many of each, at least one. Default: 256.
     pub effects_per_turn: usize,
-    /// Failures in a row of accepting, of receiving datagrams or of the wait after which it is tried only now and then. Accepting
-    /// without descriptors or memory is so from the first one on. Default: 64.
+    /// Failures in a row of accepting, of receiving datagrams or of the wait for readiness, after which it is retried only every
+    /// `failure_pause`. Accepting without free descriptors or memory counts as such from the first failure on. Default: 64.
     pub failures_max: u32,
-    /// How long after a failure it is tried again then. Default: 50 ms.
+    /// How long to wait before the next try then. Default: 50 ms.
     pub failure_pause: Duration,
-    /// How long accepting or receiving may fail until the listener or datagram socket is closed, unless the system is only short of
-    /// descriptors or memory, and how long the wait may fail until the reactor gives up. Default: 60 s.
+    /// How long accepting or receiving may go on failing until the listener or datagram socket is closed, unless the system is only
+    /// short of descriptors or memory; and how long the wait for readiness may go on failing until the reactor gives up.
+    /// Default: 60 s.
     pub failure_timeout: Duration,
 }
 

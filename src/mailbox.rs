@@ -9,7 +9,35 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::net::Wake;
 use crate::service::{Context, Receive, Service};
 
-/// The sending end of a bounded queue of messages to one service. Clones send to the same queue.
+/// The sending end of a bounded queue of messages from other threads to one service. Clones send to the same queue.
+///
+/// ```
+/// use tidewheel::{Context, Limits, Options, Reactor, Receive, Remote, Service};
+///
+/// struct Sum {
+///     total: u32,
+///     remote: Remote,
+/// }
+///
+/// impl Service for Sum {}
+///
+/// impl Receive<u32> for Sum {
+///     fn message(&mut self, number: u32, _: &mut Context<'_>) {
+///         self.total += number;
+///         if self.total == 42 {
+///             self.remote.stop();
+///         }
+///     }
+/// }
+///
+/// let mut reactor = Reactor::new(Limits::default())?;
+/// let sum = Sum { total: 0, remote: reactor.remote() };
+/// let sum = reactor.add_service(sum, Options::new("sum"));
+/// let mailbox = reactor.mailbox::<Sum, u32>(sum, 100);
+/// std::thread::spawn(move || (mailbox.send(40), mailbox.send(2)));
+/// reactor.run()?;
+/// # Ok::<(), tidewheel::Error>(())
+/// ```
 pub struct Mailbox<M> {
     shared: Arc<Letters<M>>,
     wake: Arc<dyn Wake>,
@@ -32,10 +60,10 @@ impl<M> Letters<M> {
     }
 }
 
-/// Why a message was not taken; it is handed back.
+/// Why a message was not sent. It contains the message.
 #[derive(PartialEq, Eq)]
 pub enum SendError<M> {
-    /// The mailbox holds as many messages as it may.
+    /// The mailbox is full.
     Full(M),
     /// The reactor is gone.
     Closed(M),
@@ -44,8 +72,10 @@ pub enum SendError<M> {
 impl<M> fmt::Display for SendError<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            SendError::Full(_) => "the mailbox is full: wait, or make it larger",
-            SendError::Closed(_) => "the reactor that the mailbox belongs to is gone",
+            SendError::Full(_) => {
+                "the mailbox is full: send again later, or create it with a larger capacity"
+            }
+            SendError::Closed(_) => "the reactor that receives from the mailbox is gone",
         })
     }
 }
@@ -66,7 +96,7 @@ impl<M> Clone for Mailbox<M> {
 }
 
 impl<M> Mailbox<M> {
-    /// Leaves a message for the service and wakes the reactor. Never blocks on the reactor.
+    /// Queues a message for the service and wakes the reactor. It does not wait for the reactor.
     ///
     /// # Errors
     /// [`SendError::Full`] when the capacity is reached, [`SendError::Closed`] when the reactor is gone.

@@ -1,29 +1,31 @@
-//! Counters of one reactor. They are plain numbers: the reactor is one thread, and whoever wants them from
-//! another asks for a copy ([`Remote::metrics`](crate::reactor::Remote::metrics)).
+//! Counters of one reactor. They are plain numbers: the reactor is one thread, and other threads ask for a copy
+//! ([`Remote::metrics`](crate::Remote::metrics)).
 
 use hdrhistogram::Histogram;
 
 use crate::connection::CloseReason;
 
-/// Why a datagram, or the answer to one, was dropped.
+/// Why a datagram, or the answer to one, was dropped. A source address is easily forged, so answers are limited where they
+/// could hit somebody who never asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DropCause {
-    /// The source is a port that we listen on, or one below 1024: answering might begin a loop.
+    /// The source port is one that this reactor listens on, or below 1024: the answer could start a loop between two servers.
     Loop,
     /// It was sent to a broadcast or multicast address.
     ToMany,
-    /// The source prefix has used up its replies of this second.
+    /// The source prefix has used up its answers of this second: [`Limits::udp_replies_per_prefix`](crate::Limits::udp_replies_per_prefix).
     PrefixBudget,
-    /// The source prefix has no count of its own, and those that it shares one with have used up the replies of this second.
+    /// The source prefix is counted in a group ([`Limits::udp_prefixes_max`](crate::Limits::udp_prefixes_max)), which has used
+    /// up its answers of this second.
     PrefixTable,
-    /// The sender has no address that could be answered.
+    /// The sender is a unix socket without a path.
     NoReturnAddress,
-    /// The sender is a unix socket with a relative path, which is another file where we are.
+    /// The sender is a unix socket with a relative path, which would be another file in our working directory.
     RelativePath,
-    /// The reply fits no datagram.
+    /// The answer is longer than [`DATAGRAM_BYTES_MAX`](crate::DATAGRAM_BYTES_MAX).
     TooLarge,
-    /// The system had no room for the reply or refused to send it.
+    /// The system had no room for the answer or refused to send it.
     SendFailed,
     /// The datagram was longer than the receive buffer.
     Truncated,
@@ -59,23 +61,23 @@ impl DropCause {
     }
 }
 
-/// What a reactor has counted since it was made.
+/// What a reactor has counted since it was created.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Metrics {
-    /// Connections open now, those that linger included.
+    /// Connections open now, including those that are being closed.
     pub connections_open: u64,
-    /// Connections accepted, refused ones not included.
+    /// Connections accepted, without those that were refused.
     pub connections_accepted: u64,
     /// Outgoing connections begun.
     pub connections_begun: u64,
     /// Connections refused because a limit was reached.
     pub connections_refused: u64,
-    /// Accepts that failed because the system had no descriptor or memory.
+    /// Accepts that failed because the system had no free descriptor or memory.
     pub accepts_exhausted: u64,
-    /// Accepts that failed because of the connection itself, or because the listener is broken.
+    /// Accepts that failed because the connection had been aborted, or the listener is broken.
     pub accepts_aborted: u64,
-    /// Listeners and datagram sockets that were closed because they failed again and again.
+    /// Listeners and datagram sockets that were closed after failing for [`Limits::failure_timeout`](crate::Limits::failure_timeout).
     pub listeners_closed: u64,
     /// By [`CloseReason`].
     pub(crate) closed: [u64; CloseReason::COUNT],
@@ -83,9 +85,9 @@ pub struct Metrics {
     pub bytes_in: u64,
     /// Bytes written to stream connections.
     pub bytes_out: u64,
-    /// Messages that services took in, as they count them: reads for echo and uppercase, else messages.
+    /// Messages that services have taken in, as they count them: [`Context::count_messages`](crate::Context::count_messages).
     pub messages_in: u64,
-    /// Sends and publishes that services asked for.
+    /// Sends, publishes and datagram answers that services have asked for.
     pub messages_out: u64,
     /// Datagrams received.
     pub datagrams_in: u64,
@@ -93,31 +95,32 @@ pub struct Metrics {
     pub datagrams_out: u64,
     /// By [`DropCause`].
     pub(crate) datagrams_dropped: [u64; DropCause::ALL.len()],
-    /// Errors that datagram sockets reported, of earlier datagrams included.
+    /// Errors that datagram sockets reported, including those of earlier datagrams.
     pub datagram_errors: u64,
     /// Waits for readiness that failed.
     pub wait_errors: u64,
-    /// Readiness for connections that were gone.
+    /// Events for connections that had ended.
     pub stale_events: u64,
-    /// Effects that named a connection that was gone.
+    /// Effects on connections that had ended.
     pub stale_effects: u64,
     /// Input that was discarded while a connection closed, in bytes.
     pub bytes_discarded: u64,
-    /// Output that was never taken by its peer, in bytes.
+    /// Output that was dropped unsent when its connection was closed, in bytes.
     pub bytes_unsent: u64,
-    /// Memory held for waiting output and unconsumed input now, in bytes: what [`Limits::memory_bytes_max`](crate::Limits::memory_bytes_max) bounds.
+    /// Memory of pending output and unconsumed input now, in bytes:
+    /// [`Limits::memory_bytes_max`](crate::Limits::memory_bytes_max).
     pub memory_bytes: u64,
-    /// Messages from other threads delivered to services.
+    /// Messages from other threads that were delivered to services.
     pub mailbox_messages: u64,
     /// Calls of services that panicked.
     pub service_panics: u64,
     /// Turns of the loop.
     pub turns: u64,
-    /// Events that turns received.
+    /// Events that were received.
     pub events: u64,
-    /// The events of every sixteenth turn.
+    /// The number of events in a turn, sampled every sixteenth turn.
     pub events_per_turn: Histogram<u64>,
-    /// The busy time of every sixteenth turn, from the end of the wait to the end of the turn, in nanoseconds.
+    /// The busy time of a turn in nanoseconds, from the end of the wait to the end of the turn, sampled every sixteenth turn.
     pub busy_ns: Histogram<u64>,
 }
 
@@ -174,7 +177,7 @@ impl Metrics {
         self.datagrams_dropped[cause as usize]
     }
 
-    /// Adds what another reactor has counted.
+    /// Adds the counts of another reactor.
     pub fn add(&mut self, other: &Metrics) {
         self.connections_open += other.connections_open;
         self.connections_accepted += other.connections_accepted;
@@ -210,7 +213,7 @@ impl Metrics {
         self.busy_ns += &other.busy_ns;
     }
 
-    /// Every counter with its name, in a fixed order.
+    /// Every counter with its name, in a fixed order. Histograms are represented by their median, p99 and maximum.
     pub fn counters(&self) -> Vec<(String, u64)> {
         let mut all: Vec<(String, u64)> = Vec::new();
         let mut put = |name: &str, value: u64| all.push((name.to_owned(), value));

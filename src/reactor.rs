@@ -74,7 +74,8 @@ const KEPT_BYTES_MIN: usize = 64;
 
 /// A single-threaded event loop: its sockets, its connections and the services that they belong to.
 ///
-/// `N` is the system underneath: the real one, or a simulated one.
+/// `N` is the system underneath: the real one, or a simulated one ([`Sim`](crate::sim::Sim)). A reactor stays in the thread
+/// that created it; other threads reach it through a [`Remote`] or a [`Mailbox`](crate::Mailbox).
 pub struct Reactor<N: Net = Os> {
     net: N,
     state: State,
@@ -127,12 +128,11 @@ struct Registered<N: Net> {
 impl<N: Net> Reactor<N> {
     /// Turns until [`Remote::stop`] is called.
     ///
-    /// A listener that is broken is closed, which an observer is told ([`Report::ListenerClosed`](crate::Report)); this goes on
-    /// without it.
+    /// A listener that keeps failing is closed, which is reported ([`Report::ListenerClosed`](crate::Report::ListenerClosed));
+    /// the reactor goes on without it.
     ///
     /// # Errors
-    /// [`Error::Poll`]: the system has not told readiness for as long as
-    /// [`Limits::failure_timeout`](crate::Limits::failure_timeout).
+    /// [`Error::Poll`]: waiting for readiness has failed for [`Limits::failure_timeout`](crate::Limits::failure_timeout).
     ///
     /// # Panics
     /// When a call of a service panics and [`Config::catch_panics`] is false.
@@ -148,11 +148,12 @@ impl<N: Net> Reactor<N> {
         Ok(())
     }
 
-    /// Turns once, waiting up to `max_wait` (`None`: as long as it takes) for something to do.
+    /// Turns once: waits up to `max_wait` (`None`: without limit) for something to do, and does it. With
+    /// [`Reactor::next_timeout`] and [`AsFd`](std::os::fd::AsFd) a reactor runs inside of another loop; the example `own_loop`
+    /// shows it.
     ///
     /// # Errors
-    /// [`Error::Poll`]: the system has not told readiness for as long as
-    /// [`Limits::failure_timeout`](crate::Limits::failure_timeout).
+    /// [`Error::Poll`]: waiting for readiness has failed for [`Limits::failure_timeout`](crate::Limits::failure_timeout).
     ///
     /// # Panics
     /// As [`Reactor::run`].
@@ -206,7 +207,8 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// How long [`Reactor::turn`] would wait if nothing came: `None` for ever, zero when there is something to do.
+    /// How long [`Reactor::turn`] would wait if nothing happened: zero when there is something to do, `None` when there is no
+    /// deadline either.
     #[inline(always)]
     pub fn next_timeout(&mut self) -> Option<Duration> {
         let state = &self.state;
@@ -470,7 +472,7 @@ impl<N: Net> Reactor<N> {
             end = begin + kept.len();
             buffer[begin..end].copy_from_slice(kept);
         }
-        // What the short way has read already was a whole portion.
+        // What the fast path has read already was a whole portion.
         let mut portion = READ_BYTES;
         let mut budget = state.limits.read_bytes_per_turn;
         if matches!(first, First::Read | First::Offer) && sharing.look(&state.metrics) {

@@ -198,6 +198,6 @@ impl Options {
     }
 }
 
-/// Names a service of a reactor.
+/// Identifies a service of a reactor: [`Reactor::add_service`](crate::Reactor::add_service).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ServiceId(pub(crate) u16);

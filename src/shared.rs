@@ -7,7 +7,8 @@ use std::rc::Rc;
 
 use crate::memory::block_bytes;
 
-/// Bytes that several connections send. Copies refer to the same memory.
+/// Immutable bytes that are sent to several connections ([`Context::send_shared`](crate::Context::send_shared)). Clones share
+/// the same memory.
 ///
 /// ```
 /// # use tidewheel::Shared;
@@ -44,7 +45,7 @@ impl Deref for Shared {
     }
 }
 
-/// Takes the memory over. It is cut to size where a quarter of it or more would be held for nothing.
+/// Takes over the memory of the vector, which is shrunk first if more than a fifth of it is unused.
 impl From<Vec<u8>> for Shared {
     fn from(mut bytes: Vec<u8>) -> Shared {
         if bytes.capacity() - bytes.len() > bytes.len() / 4 {

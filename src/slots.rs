@@ -19,7 +19,7 @@ use slab::Slab;
 
 /// The identity of one connection: a slot and the generation of that slot.
 ///
-/// An id is never used twice within 2³² lives of its slot. It is also the token under which the system reports
+/// An id is not used again until its slot has been reused 2³² times. It is also the token under which the system reports
 /// readiness, which is why tidewheel builds for 64-bit targets only.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(NonZeroU64);
@@ -34,17 +34,17 @@ impl ConnId {
         ConnId::from_token(u64::from(generation) << 32 | u64::from(slot)).expect("generations start at 1")
     }
 
-    /// The number under which the system knows this connection.
+    /// Slot and generation as one number: the token of the event queue.
     pub fn token(self) -> u64 {
         self.0.get()
     }
 
-    /// The index of the connection in dense tables. Slots are reused; generations tell the lives apart.
+    /// The index of the connection in dense tables. Slots are reused, with another generation each time.
     pub fn slot(self) -> usize {
         self.0.get() as u32 as usize
     }
 
-    /// Which life of the slot this is, from 1.
+    /// How often the slot has been used, from 1.
     pub fn generation(self) -> u32 {
         (self.0.get() >> 32) as u32
     }
@@ -169,12 +169,17 @@ impl<T> Slots<T> {
     }
 }
 
-/// What a service remembers about its connections: a map from [`ConnId`] that costs one indexed load.
+/// What a service stores about its connections: a map from [`ConnId`] whose lookup is one indexed load. Its memory is
+/// proportional to the highest slot in use.
 ///
 /// ```
-/// # use tidewheel::ConnMap;
-/// let mut greeted: ConnMap<bool> = ConnMap::new();
-/// assert!(greeted.is_empty());
+/// use tidewheel::ConnMap;
+///
+/// let mut test = tidewheel::sim::UnitTest::new();
+/// let conn = test.connection();
+/// let mut names = ConnMap::new();
+/// names.insert(conn, "ann");
+/// assert_eq!(names.get(conn), Some(&"ann"));
 /// ```
 #[derive(Debug)]
 pub struct ConnMap<T> {
@@ -204,8 +209,8 @@ impl<T> ConnMap<T> {
         self.len == 0
     }
 
-    /// Sets the entry of a connection and returns what it replaced. What an earlier life of the slot left
-    /// behind is dropped.
+    /// Sets the entry of a connection and returns the previous one. An entry of an earlier connection in the same slot is
+    /// dropped.
     pub fn insert(&mut self, id: ConnId, value: T) -> Option<T> {
         if id.slot() >= self.entries.len() {
             self.entries.resize_with(id.slot() + 1, || None);
@@ -236,7 +241,7 @@ impl<T> ConnMap<T> {
         }
     }
 
-    /// Takes the entry of a connection out.
+    /// Removes the entry of a connection and returns it.
     pub fn remove(&mut self, id: ConnId) -> Option<T> {
         self.get(id)?;
         self.len -= 1;

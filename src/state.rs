@@ -32,8 +32,20 @@ pub(crate) const READ_BYTES: usize = 64 << 10;
 /// of a turn cost less together (60 KiB: 3 %, 16 KiB: 6 % of all CPU time).
 const DIRECT_BYTES_MIN: usize = 4 << 10;
 
-/// Something that happened, for logs and for showing traffic. Bytes are as they came: whoever prints them must
-/// escape them.
+/// Something that happened, for logs and for showing traffic: [`Reactor::observe`](crate::Reactor::observe). Bytes are as they
+/// were received: escape them before printing.
+///
+/// ```
+/// use tidewheel::{Limits, Reactor, Report};
+///
+/// let mut reactor = Reactor::new(Limits::default())?;
+/// reactor.observe_events(Box::new(|report| {
+///     if let Report::Closed { conn, reason, .. } = report {
+///         eprintln!("{conn} closed: {}", reason.name());
+///     }
+/// }));
+/// # Ok::<(), tidewheel::Error>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Report<'a> {
@@ -50,27 +62,27 @@ pub enum Report<'a> {
     /// A connection was refused because of a limit.
     #[non_exhaustive]
     Refused {
-        /// The name of the service it wanted.
+        /// The name of the service that it was for.
         service: &'a str,
         /// The other end.
         peer: &'a Peer,
         /// Which limit.
         reason: CloseReason,
     },
-    /// Bytes came.
+    /// Bytes were received.
     #[non_exhaustive]
     Input {
-        /// From where.
+        /// On which connection.
         conn: ConnId,
-        /// What.
+        /// The bytes.
         bytes: &'a [u8],
     },
     /// A service sent bytes.
     #[non_exhaustive]
     Output {
-        /// To where.
+        /// On which connection.
         conn: ConnId,
-        /// What.
+        /// The bytes.
         bytes: &'a [u8],
     },
     /// A connection ended.
@@ -81,14 +93,14 @@ pub enum Report<'a> {
         /// Why.
         reason: CloseReason,
     },
-    /// A datagram came.
+    /// A datagram was received.
     #[non_exhaustive]
     DatagramIn {
         /// The name of its service.
         service: &'a str,
         /// From whom.
         from: &'a Peer,
-        /// What.
+        /// Its bytes.
         bytes: &'a [u8],
     },
     /// A service answered a datagram.
@@ -96,17 +108,17 @@ pub enum Report<'a> {
     DatagramOut {
         /// To whom.
         to: &'a Peer,
-        /// What.
+        /// The bytes of the answer.
         bytes: &'a [u8],
     },
-    /// A listener or datagram socket is tried only now and then, because the system has no descriptor or memory for another
-    /// connection, or because accepting or receiving failed [`Limits::failures_max`] times in a row. It is reported once, however
-    /// often it is tried in vain.
+    /// A listener or datagram socket is paused and retried every [`Limits::failure_pause`], because the system has no free
+    /// descriptor or memory, or because accepting or receiving has failed [`Limits::failures_max`] times in a row. This is
+    /// reported once, however many retries fail.
     #[non_exhaustive]
     ListenerPaused {
         /// Where it listens.
         address: &'a Address,
-        /// What the system said.
+        /// The error of the system.
         error: &'a std::io::Error,
     },
     /// A listener accepts again, a datagram socket receives again.
@@ -115,35 +127,37 @@ pub enum Report<'a> {
         /// Where it listens.
         address: &'a Address,
     },
-    /// A listener or datagram socket has failed for [`Limits::failure_timeout`] and was closed.
+    /// A listener or datagram socket has failed for [`Limits::failure_timeout`] and is closed.
     #[non_exhaustive]
     ListenerClosed {
         /// Where it listened.
         address: &'a Address,
-        /// What the system said.
+        /// The error of the system.
         error: &'a std::io::Error,
     },
-    /// Waiting for readiness failed [`Limits::failures_max`] times in a row and is tried only now and then. It is reported once.
+    /// Waiting for readiness has failed [`Limits::failures_max`] times in a row and is retried every [`Limits::failure_pause`].
+    /// This is reported once.
     #[non_exhaustive]
     WaitPaused {
-        /// What the system said.
+        /// The error of the system.
         error: &'a std::io::Error,
     },
     /// Waiting for readiness works again.
     WaitResumed,
-    /// A call of a service panicked. If it was for a connection, that one is closed; everybody else is served on.
+    /// A call of a service panicked. If it was for a connection, that connection is closed; the others are served on. See
+    /// [`Config::catch_panics`](crate::Config::catch_panics).
     #[non_exhaustive]
     Panicked {
         /// The name of the service.
         service: &'a str,
         /// The connection that it was called for; `None` for a datagram or a message.
         conn: Option<ConnId>,
-        /// What the panic said.
+        /// The message of the panic.
         message: &'a str,
     },
 }
 
-/// Whoever wants the reports.
+/// Gets the reports: [`Reactor::observe`](crate::Reactor::observe).
 pub type Observer = Box<dyn FnMut(&Report<'_>)>;
 
 /// A datagram socket's share of the state.
@@ -215,8 +229,8 @@ pub(crate) struct State {
     pub connections_max: usize,
     /// The memory that peers make us hold.
     pub memory: Memory,
-    /// What takes the short way is smaller: it fits one read, and does not reach the high-water mark.
-    short_way_bytes: usize,
+    /// What takes the fast path is smaller: it fits one read, and does not reach the high-water mark.
+    fast_path_bytes: usize,
 }
 
 impl State {
@@ -224,7 +238,7 @@ impl State {
         let reply_policy = ReplyPolicy::new(&limits);
         let progress = Progress::new(limits.progress_timeout);
         let memory = Memory::new(&limits);
-        let short_way_bytes = READ_BYTES.min(limits.output_high_water_bytes);
+        let fast_path_bytes = READ_BYTES.min(limits.output_high_water_bytes);
         State {
             limits,
             timeouts: Vec::new(),
@@ -261,7 +275,7 @@ impl State {
             refusals: 0,
             connections_max,
             memory,
-            short_way_bytes,
+            fast_path_bytes,
         }
     }
 
@@ -280,7 +294,7 @@ impl State {
         }
     }
 
-    /// The short way: a part of the turn's input, sent to an open connection that has nothing waiting.
+    /// The fast path: a part of the turn's input, sent to an open connection that has nothing waiting.
     #[inline(always)]
     pub fn send(&mut self, id: ConnId, bytes: &[u8], wire: &mut dyn Wire) {
         if !self.send_input(id, bytes) {
@@ -294,7 +308,7 @@ impl State {
             && conn.marks.only(Marks::OF_INPUT)
             && !conn.output.is_queued(&self.outbox)
             && !bytes.is_empty()
-            && bytes.len() < self.short_way_bytes
+            && bytes.len() < self.fast_path_bytes
             && self.outbox.logs.is_empty()
             && self.outbox.begin_with_input(id, &mut conn.output, bytes)
         {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::slots::ConnId;
 
-/// A point on the reactor's monotonic clock, in nanoseconds since the reactor was made.
+/// A point on the reactor's monotonic clock, in nanoseconds since the reactor was created.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Instant(u64);
 
@@ -19,17 +19,17 @@ impl Instant {
     /// Later than every deadline.
     pub(crate) const NEVER: Instant = Instant(u64::MAX);
 
-    /// The instant `since_start` after the reactor was made. Saturates after 584 years.
+    /// The instant `since_start` after the reactor was created. Saturates after 584 years.
     pub fn from_start(since_start: Duration) -> Instant {
         Instant(u64::try_from(since_start.as_nanos()).unwrap_or(u64::MAX))
     }
 
-    /// How long after the reactor was made this is.
+    /// The time from the creation of the reactor to this instant.
     pub fn since_start(self) -> Duration {
         Duration::from_nanos(self.0)
     }
 
-    /// The time from `earlier` to here; zero if `earlier` is later.
+    /// The time from `earlier` to this instant; zero if `earlier` is later.
     pub fn since(self, earlier: Instant) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }

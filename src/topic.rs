@@ -23,7 +23,7 @@ use crate::log::{Logs, NO_LOG, Own, Rest};
 use crate::memory::Ranking;
 use crate::slots::{ConnId, ConnMap};
 
-/// Names a topic. It is never used twice.
+/// Identifies a topic of a reactor: [`Context::create_topic`](crate::Context::create_topic). It is never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicId {
     slot: usize,

@@ -1,5 +1,6 @@
-//! The real system: mio for readiness and sockets, socket2 for options. The only file that knows either, or the
-//! clock, or unsafe code.
+//! The system that the program runs on: sockets, clocks, and the limit of open descriptors.
+//!
+//! mio provides readiness and sockets, socket2 their options. This module alone uses either, the clock, or unsafe code.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
@@ -46,7 +47,7 @@ const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_RETRIES: u32 = 4;
 
-/// The system that this program runs on.
+/// The real system, under the [`Reactor`](crate::Reactor) that [`Reactor::new`](crate::Reactor::new) creates.
 pub struct Os {
     poll: mio::Poll,
     waker: Arc<mio::Waker>,
@@ -555,10 +556,11 @@ pub fn is_exhausted(error: &io::Error) -> bool {
     )
 }
 
-/// Raises this program's limit of open descriptors to what it may raise it to, and returns it.
+/// Raises the soft limit of open descriptors to the hard limit, and returns the limit that holds then: how many connections a
+/// server can have depends on it.
 ///
 /// # Errors
-/// When the system does not tell.
+/// When the system does not report its limit.
 pub fn raise_descriptor_limit() -> io::Result<u64> {
     let limit = descriptor_limits()?;
     let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
@@ -567,10 +569,10 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(if result == 0 { raised.rlim_cur } else { limit.rlim_cur })
 }
 
-/// This program's limit of open descriptors.
+/// The soft limit of open descriptors.
 ///
 /// # Errors
-/// When the system does not tell.
+/// When the system does not report its limit.
 pub fn descriptor_limit() -> io::Result<u64> {
     descriptor_limits().map(|limit| limit.rlim_cur)
 }

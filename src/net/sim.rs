@@ -1,11 +1,12 @@
 //! A simulated system: your own protocol on a hostile network, in ten lines, and the same again from the same seed.
 //!
-//! A [`Sim`] is a [`Reactor`] on a simulated system, and the peers that a scenario plays. Reads and writes are
-//! short, buffers are tiny, events are late, doubled or wrong, connections break, descriptors run out and clocks
-//! step, as [`Faults`] says. The reactor, the limits and the services are the real ones. Everything follows from the
-//! seed: the same seed gives the same [`Trace`], so a failure can be replayed exactly ([`check`]). No time passes
-//! but virtual time. After every turn the reactor checks that it does not contradict itself: its counts, its lists, its
-//! timers and the bytes that it accounts for.
+//! A [`Sim`] is a [`Reactor`] on a simulated system, together with the peers of a scenario. Reads and writes are short,
+//! buffers are tiny, events are late, doubled or wrong, connections break, descriptors run out and clocks are set back, as
+//! configured in [`Faults`]. The reactor, the limits and the services are the real ones. Everything follows from the seed: the
+//! same seed gives the same [`Trace`], so a failure can be replayed exactly ([`check`]). Time is virtual, so an hour takes
+//! milliseconds. After every turn the reactor checks its own state: counts, lists, timers and memory.
+//!
+//! [`UnitTest`] is for the methods of a service alone, without a network.
 //!
 //! ```
 //! use tidewheel::sim::{self, Faults, Sim};
@@ -73,15 +74,15 @@ const IDLE_TURNS_MAX: u32 = 10_000;
 pub struct Listener {
     /// Its service, for [`Reactor::with`] and [`Reactor::mailbox`].
     pub service: ServiceId,
-    /// Its name in the reactor, for [`Reactor::unlisten`].
+    /// Its id, for [`Reactor::unlisten`].
     pub id: ListenerId,
     source: u32,
 }
 
 /// A reactor on a simulated system, and the peers that talk to it.
 ///
-/// What a peer is told to do begins in the next run: [`Sim::run`], [`Sim::settle`] or [`Sim::run_for`]. When a
-/// scenario panics, the seed and the last steps are printed to standard error.
+/// What peers are asked to do happens in the next run: [`Sim::run`], [`Sim::settle`] or [`Sim::run_for`]. When a scenario
+/// panics, the seed and the last steps are printed to standard error.
 pub struct Sim {
     reactor: Reactor<SimNet>,
     seed: u64,
@@ -94,8 +95,8 @@ impl Sim {
         Sim::with_limits(seed, faults, Limits::default())
     }
 
-    /// A reactor with these limits on a simulated system. Where they name no `connections_max` it is unlimited,
-    /// so that [`Faults::descriptors_max`] can be reached.
+    /// A reactor with these limits on a simulated system. If [`Limits::connections_max`] is `None`, it is unlimited, so that
+    /// [`Faults::descriptors_max`] can be reached.
     ///
     /// A panic in a service is a failed scenario, unless [`Sim::catch_panics`] is called.
     pub fn with_limits(seed: u64, faults: Faults, limits: Limits) -> Sim {
@@ -106,8 +107,7 @@ impl Sim {
 
     // ---- the reactor ----
 
-    /// Adds a service and listens for it on an address, in the form that addresses are printed in:
-    /// `tcp://127.0.0.1:7` (or `127.0.0.1:7`), `udp://127.0.0.1:7`, `unix:/path`, `unix-dgram:/path`.
+    /// Adds a service and listens on an [`Address`] for it, such as `127.0.0.1:7`, `udp://127.0.0.1:7` or `unix:/path`.
     ///
     /// # Panics
     /// If the text is not an address, or the address is in use.
@@ -124,7 +124,7 @@ impl Sim {
         self.listen_for(address, service)
     }
 
-    /// Listens for a service that the reactor has already.
+    /// Listens for a service that has been added already.
     ///
     /// # Panics
     /// As [`Sim::listen`].
@@ -147,7 +147,7 @@ impl Sim {
 
     /// The reactor: its services, its mailboxes, its observer.
     ///
-    /// Listen with [`Sim::listen`], not with the reactor, for peers to be able to connect.
+    /// To listen, use [`Sim::listen`]: peers cannot connect to listeners that were created by other means.
     pub fn reactor(&mut self) -> &mut Reactor<SimNet> {
         &mut self.reactor
     }
@@ -169,20 +169,19 @@ impl Sim {
         self.net().descriptors()
     }
 
-    /// What goes wrong from here on.
+    /// What goes wrong from here on: its fields can be changed at any time.
     pub fn faults(&mut self) -> &mut Faults {
         &mut self.net_mut().faults
     }
 
-    /// Accepting from a listener, or receiving from a datagram socket, fails so many times from here on, or until that is said
-    /// anew, with this error of the system (a number, as in [`std::io::Error::from_raw_os_error`]). The first failure is there to be
-    /// met at once.
+    /// Lets the next `times` calls that accept from a listener, or receive from a datagram socket, fail with this error number
+    /// ([`std::io::Error::from_raw_os_error`]). The first of them is made at once. Another call replaces this.
     pub fn fail_source(&mut self, listener: Listener, error: i32, times: u64) {
         self.net_mut().fail_source(listener.source, error, times);
     }
 
-    /// Waiting for readiness fails so many times from here on, or until that is said anew, with this error of the system. What
-    /// is ready meanwhile is told later.
+    /// Lets the next `times` waits for readiness fail with this error number. What is ready meanwhile is reported later.
+    /// Another call replaces this.
     pub fn fail_waits(&mut self, error: i32, times: u64) {
         self.net_mut().failing_waits = Failing { error, times };
     }
@@ -197,7 +196,7 @@ impl Sim {
 
     // ---- peers ----
 
-    /// A peer that connects to a stream listener, from an address of its own.
+    /// Creates a peer that connects to a stream listener, from an address of its own.
     ///
     /// # Panics
     /// If it is not a stream listener, or not open.
@@ -205,7 +204,7 @@ impl Sim {
         self.net_mut().connect_peer(listener.source, None)
     }
 
-    /// A peer that connects to a TCP listener from this IP address.
+    /// Creates a peer that connects to a TCP listener from this IP address.
     ///
     /// # Panics
     /// As [`Sim::connect`].
@@ -213,8 +212,8 @@ impl Sim {
         self.net_mut().connect_peer(listener.source, Some(from))
     }
 
-    /// Says what is at an address that services connect to. Where nothing is said, connections are refused,
-    /// except to the reactor's own listeners.
+    /// Sets what happens at an address that services connect to. By default, connections are refused, except to the reactor's
+    /// own listeners.
     ///
     /// # Panics
     /// If the text is not an address.
@@ -227,7 +226,7 @@ impl Sim {
         }
     }
 
-    /// The peers that services have connected to at an address that answers, in the order of the attempts.
+    /// The peers at an address that services have connected to ([`Reach::Answers`]), in the order of the connections.
     ///
     /// # Panics
     /// If the text is not an address.
@@ -237,11 +236,11 @@ impl Sim {
         found.map_or(Vec::new(), |remote| remote.callers.clone())
     }
 
-    /// A peer sends bytes, behind everything it has to send.
+    /// Lets a peer send bytes, after everything it has still to send.
     ///
     /// # Panics
-    /// If it has ended its side, by itself or with [`Sim::finish`], or has no connection any more: a scenario that goes on
-    /// as if it were sent shows nothing. Where that may happen, use [`Sim::try_send`].
+    /// If the peer has ended its side, by itself or with [`Sim::finish`], or has no connection any more. Where that can happen,
+    /// use [`Sim::try_send`].
     #[track_caller]
     pub fn send(&mut self, peer: PeerId, bytes: &[u8]) {
         self.assert_can_send(peer, "cannot send");
@@ -249,7 +248,7 @@ impl Sim {
         self.net_mut().attend_soon(peer);
     }
 
-    /// Like [`Sim::send`], where the peer may have ended its side or its connection may have broken. Returns whether it sends.
+    /// Like [`Sim::send`], but returns false where that would panic.
     pub fn try_send(&mut self, peer: PeerId, bytes: &[u8]) -> bool {
         let can = self.can_send(peer);
         if can {
@@ -258,16 +257,15 @@ impl Sim {
         can
     }
 
-    /// Whether a peer may still send: its connection is established or on its way there, and it has not ended its side.
-    ///
-    /// What it does not know yet does not count: as in life, bytes may be lost in a connection that has just broken.
+    /// Whether a peer can still send: it has a connection, perhaps not established yet, and has not ended its side. As in a
+    /// real network, bytes can be lost in a connection whose end the peer has not noticed yet.
     pub fn can_send(&self, peer: PeerId) -> bool {
         self.net().sends_no_more(peer).is_none()
     }
 
-    /// A peer's urgent byte arrives, at once and behind what has arrived: reads stop short there. The byte itself is
-    /// no part of the stream, and one that arrives before the last has been read is as good as none. Returns whether there is
-    /// a connection for it: not on a unix socket, which has no urgent data, and not before it is established.
+    /// Lets a peer send an urgent byte, which arrives at once, after what has arrived before: reads stop short there. The byte is
+    /// not part of the stream, and one that arrives before the previous one was read has no effect. Returns false, and sends
+    /// nothing, on a unix socket and before the connection is established.
     ///
     /// # Panics
     /// As [`Sim::send`].
@@ -277,10 +275,8 @@ impl Sim {
         self.net_mut().urge(peer)
     }
 
-    /// A peer ends its side once everything it has to send is sent, and goes on reading (a half-close).
-    ///
-    /// Otherwise it ends its side when the server has ended the other; see [`Sim::stay`]. Returns whether it ends its side
-    /// for this: not if it has ended it before, and not if it has no connection any more.
+    /// Lets a peer end its side once everything is sent, and go on reading (a half-close). Without this it ends its side when the
+    /// server has ended the other; see [`Sim::stay`]. Returns false if it has ended its side already or has no connection.
     pub fn finish(&mut self, peer: PeerId) -> bool {
         let can = self.can_send(peer);
         if can {
@@ -290,10 +286,10 @@ impl Sim {
         can
     }
 
-    /// A peer does not end its side when the server ends the other.
+    /// Lets a peer keep its side open when the server ends the other.
     ///
     /// # Panics
-    /// As [`Sim::send`]: it has ended its side already.
+    /// As [`Sim::send`].
     #[track_caller]
     pub fn stay(&mut self, peer: PeerId) {
         self.assert_can_send(peer, "cannot stay");
@@ -314,18 +310,18 @@ impl Sim {
         }
     }
 
-    /// A peer closes both sides, as programs do that exit: what comes later is answered with a reset. Returns whether it had
-    /// a connection to close.
+    /// Lets a peer close both sides, like a program that exits: later data is answered with a reset. Returns whether it had a
+    /// connection to close.
     pub fn close(&mut self, peer: PeerId) -> bool {
         self.net_mut().close_peer(peer, false)
     }
 
-    /// A peer resets its connection: what it has not sent yet is lost. Returns whether it had a connection to reset.
+    /// Lets a peer reset its connection: what it has not sent yet is lost. Returns whether it had a connection to reset.
     pub fn reset(&mut self, peer: PeerId) -> bool {
         self.net_mut().close_peer(peer, true)
     }
 
-    /// A peer vanishes without a word: nothing reaches it any more, and nothing comes from it.
+    /// Cuts a peer off from the network: nothing reaches it any more, and nothing is received from it.
     ///
     /// # Panics
     /// If it has no connection any more.
@@ -335,18 +331,18 @@ impl Sim {
         self.net_mut().cut_off(peer);
     }
 
-    /// A peer stops reading: what is sent to it piles up.
+    /// Lets a peer stop reading: what is sent to it becomes pending output.
     pub fn stop_reading(&mut self, peer: PeerId) {
         self.net_mut().peers[peer.0].reads = false;
     }
 
-    /// A peer reads again. Does nothing if it does already; a connection that broke meanwhile it sees broken.
+    /// Lets a peer read again. It notices now if its connection has broken meanwhile.
     pub fn resume_reading(&mut self, peer: PeerId) {
         self.net_mut().peers[peer.0].reads = true;
         self.net_mut().attend_soon(peer);
     }
 
-    /// A peer reads at most so many bytes at a time and then rests for so long.
+    /// Lets a peer read at most `bytes` at a time and then pause for `rest`.
     pub fn read_slowly(&mut self, peer: PeerId, bytes: usize, rest: Duration) {
         self.net_mut().peers[peer.0].pace = Some((bytes, rest));
     }
@@ -356,15 +352,15 @@ impl Sim {
         &self.net().peers[peer.0].received
     }
 
-    /// How a peer sees its connection.
+    /// The state of a peer's connection, as the peer sees it.
     pub fn state(&self, peer: PeerId) -> PeerState {
         self.net().peers[peer.0].state
     }
 
     // ---- datagrams ----
 
-    /// Sends a datagram to a datagram socket, from an address: `10.0.0.1:5000`, or a path for a unix socket, or
-    /// nothing for one without a path.
+    /// Sends a datagram to a datagram socket from the address `from`: `10.0.0.1:5000`, or the absolute path of a unix socket, or
+    /// an empty text for a unix socket without a path.
     ///
     /// # Panics
     /// If the text is not an address.
@@ -380,7 +376,7 @@ impl Sim {
         self.net_mut().send_datagram(socket.source, parse_peer(from), true, bytes);
     }
 
-    /// The datagrams that have come to an address, in order.
+    /// The datagrams that were sent to an address, in order.
     ///
     /// # Panics
     /// If the text is not an address.
@@ -400,19 +396,18 @@ impl Sim {
         self.net().wall_time()
     }
 
-    /// Steps the wall clock; the monotonic clock does not notice.
+    /// Sets the wall clock forward, or back if `seconds` is negative. The monotonic clock goes on as before.
     pub fn step_wall(&mut self, seconds: i64) {
         self.net_mut().step_wall(seconds);
     }
 
-    /// Lets time pass on the network while the reactor does not turn, as when its machine or its process is
-    /// stopped.
+    /// Lets time pass while the reactor does not turn, as when its machine or its program is suspended.
     pub fn sleep(&mut self, duration: Duration) {
         self.net_mut().sleep(duration);
     }
 
-    /// Runs until nothing can happen any more, deadlines included, but no longer than an hour of virtual time.
-    /// Returns whether nothing is left.
+    /// Runs until nothing is left to happen, deadlines included, but at most for an hour of virtual time. Returns whether nothing
+    /// is left.
     ///
     /// # Panics
     /// If the reactor turns again and again without waiting and without doing anything.
@@ -421,8 +416,7 @@ impl Sim {
         self.run_while(end, |net, timeout| !net.is_quiet() || timeout.is_some())
     }
 
-    /// Runs until nothing is under way: what would happen next is a deadline of the reactor, such as that of an
-    /// idle connection, and that is not waited for.
+    /// Runs until nothing is under way. It does not wait for deadlines of the reactor, such as that of an idle connection.
     ///
     /// # Panics
     /// As [`Sim::run`].
@@ -431,7 +425,7 @@ impl Sim {
         self.run_while(end, |net, timeout| !net.is_quiet() || timeout == Some(Duration::ZERO));
     }
 
-    /// Runs for so much virtual time.
+    /// Runs for this much virtual time.
     ///
     /// # Panics
     /// As [`Sim::run`].
@@ -481,7 +475,7 @@ impl Sim {
         self.net_mut().trace.keep_all();
     }
 
-    /// What has happened: a fingerprint to compare, and the steps to read.
+    /// What has happened: a hash to compare, and the steps to read.
     pub fn trace(&self) -> &Trace {
         &self.net().trace
     }

@@ -21,14 +21,15 @@ use crate::timer::Instant;
 const DATAGRAMS_MAX: u64 = 16_384;
 
 impl<N: Net> Reactor<N> {
-    /// Ends everything in order. What stood in the accept backlogs and in the sockets' receive buffers is answered, listeners
-    /// close, each connection is closed once its output is flushed, and what is left after `deadline` is broken off.
+    /// Shuts down gracefully. What stands in the accept backlogs and in the sockets' receive buffers is answered, listeners are
+    /// closed, each connection is closed once its output is flushed, and after `deadline` the remaining ones are reset.
     ///
-    /// A connection whose service has paused its input is waited for: that is how a service says that it has yet to answer. Once all
-    /// others are answered nothing is begun any more: [`Context::connect`](crate::Context::connect) gives an id that names nobody.
+    /// A connection whose service still owes it an answer ([`Service::owes`](crate::Service::owes)) or has suspended its input
+    /// ([`Context::pause`](crate::Context::pause)) stays open until then. Once all others are answered, nothing new is begun:
+    /// [`Context::connect`](crate::Context::connect) returns an id that names no connection.
     ///
     /// # Errors
-    /// [`Error::Poll`]: the system no longer tells readiness.
+    /// [`Error::Poll`]: waiting for readiness has failed for [`Limits::failure_timeout`](crate::Limits::failure_timeout).
     ///
     /// # Panics
     /// As [`Reactor::run`].

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::metrics::Metrics;
 use crate::net::Wake;
 
-/// Reaches a reactor from other threads. Clones reach the same reactor.
+/// A handle to a reactor for other threads: [`Reactor::remote`](super::Reactor::remote). Clones refer to the same reactor.
 #[derive(Clone)]
 pub struct Remote {
     shared: Arc<RemoteShared>,
@@ -55,7 +55,7 @@ impl Remote {
         self.wake.wake();
     }
 
-    /// The reactor's counters, as of its next turn; `None` if it does not turn within `patience`, or is gone.
+    /// The reactor's counters as of its next turn; `None` if it does not turn within `patience`, or does not exist any more.
     pub fn metrics(&self, patience: Duration) -> Option<Metrics> {
         let (answer, answered) = mpsc::channel();
         self.shared.wanted().push(answer);

@@ -50,9 +50,9 @@ impl Reactor<Os> {
 }
 
 impl Reactor<Os> {
-    /// Takes an address for a service, and lets nobody connect to it yet: a server of several addresses takes all of them
-    /// before it accepts on any, so that a start that fails has accepted nobody. Returns the address as
-    /// [`Reactor::listen`] does. Datagrams wait from now on.
+    /// Binds an address for a service without listening on it yet. A server of several addresses binds all of them before it
+    /// listens on any, so that a start that fails has accepted nobody. Returns the address like [`Reactor::listen`]. A datagram
+    /// socket receives from now on.
     ///
     /// # Errors
     /// [`Error::Listen`]; nothing is left bound.
@@ -60,11 +60,11 @@ impl Reactor<Os> {
         self.open_source(address, service, false, Os::bind)
     }
 
-    /// Begins to listen on an address that was taken with [`Reactor::bind`]. With `share`, other reactors may join it with
-    /// [`Reactor::listen_shared`] from then on: programs that were there before have been ruled out by then.
+    /// Listens on an address that was bound with [`Reactor::bind`]. With `share`, other reactors can join it with
+    /// [`Reactor::listen_shared`] from then on; that no other program uses the address is certain by then.
     ///
     /// # Errors
-    /// [`Error::Listen`]: somebody else was faster. The listener is closed.
+    /// [`Error::Listen`]: another program has listened on it meanwhile. The listener is closed.
     pub fn start_listening(&mut self, listener: ListenerId, share: bool) -> Result<(), Error> {
         self.net.start_listening(listener.0, share).map_err(|source| {
             let address = self.sources[listener.0 as usize].address.clone();
@@ -73,8 +73,8 @@ impl Reactor<Os> {
         })
     }
 
-    /// The mode of the files of unix sockets from now on, such as `0o660`. They have it as soon as they are there: for that
-    /// moment the umask of the process is another. By default (`None`) the umask decides.
+    /// Sets the mode of the files of unix sockets that are bound from now on, such as `0o660`; `None`, the default, leaves it to
+    /// the umask. A file has its mode from the moment it exists, for which the umask of the process is changed briefly.
     pub fn set_unix_mode(&mut self, mode: Option<u32>) {
         self.net.set_unix_mode(mode);
     }
@@ -85,8 +85,8 @@ impl Reactor<Os> {
     }
 }
 
-/// The event queue, for whoever waits for several things at once: when it is readable, or after
-/// [`Reactor::next_timeout`], there is something to do for [`Reactor::turn`].
+/// The event queue, for a loop that waits for other things too: when it is readable, or after [`Reactor::next_timeout`],
+/// [`Reactor::turn`] has something to do.
 impl AsFd for Reactor<Os> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.net.as_fd()
@@ -94,8 +94,8 @@ impl AsFd for Reactor<Os> {
 }
 
 impl Reactor<Os> {
-    /// Has a service read a stream socket that is no client: the pair of a signal handler, a child process. It is
-    /// outside of all limits and counters, and a drain leaves it open.
+    /// Lets a service read a stream socket that is not a client, such as the socket pair of a signal handler or a child
+    /// process. It is not subject to limits, is not counted, and stays open during a graceful shutdown.
     ///
     /// # Errors
     /// When the system has no memory for it.
@@ -111,7 +111,7 @@ impl Reactor<Os> {
 }
 
 impl<N: Net> Reactor<N> {
-    /// A reactor on any system. `connections_max` applies where the limits name none.
+    /// A reactor on any system. `connections_max` applies where [`Limits::connections_max`] is `None`.
     pub(crate) fn with_net(net: N, limits: Limits, connections_max: usize) -> Reactor<N> {
         let remote = Remote::new(net.waker());
         let connections_max = limits.connections_max.unwrap_or(connections_max);
@@ -143,7 +143,7 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Adds a service. It serves what it is given with [`Reactor::listen`], [`Context::connect`] and
+    /// Adds a service. It serves the connections and datagrams of [`Reactor::listen`], [`Context::connect`] and
     /// [`Context::hand_over`].
     ///
     /// # Panics
@@ -158,8 +158,8 @@ impl<N: Net> Reactor<N> {
         id
     }
 
-    /// Listens on an address for a service, and returns the address that it is bound to, which tells the port
-    /// where 0 was asked for.
+    /// Listens on an address for a service. Returns the address that it is bound to, with the port that the system has chosen
+    /// if `address` has port 0.
     ///
     /// # Errors
     /// [`Error::Listen`]; nothing is left bound.
@@ -167,9 +167,9 @@ impl<N: Net> Reactor<N> {
         self.open_source(address, service, false, N::listen)
     }
 
-    /// Like [`Reactor::listen`], but several reactors of one user may listen on the same address, and the kernel
-    /// spreads connections and datagrams among them (SO_REUSEPORT). Those may be of other programs, which goes unnoticed:
-    /// let the first reactor [`bind`](Reactor::bind) and [start to listen](Reactor::start_listening) if that must not be.
+    /// Like [`Reactor::listen`], but several reactors can listen on the same address, and the kernel distributes connections
+    /// and datagrams among them (SO_REUSEPORT). They may belong to other programs of the same user, which is not an error: to
+    /// rule that out, let the first reactor [`bind`](Reactor::bind) and [start to listen](Reactor::start_listening).
     ///
     /// # Errors
     /// As [`Reactor::listen`].
@@ -207,7 +207,7 @@ impl<N: Net> Reactor<N> {
         Ok((ListenerId(index), bound))
     }
 
-    /// Closes a listener or datagram socket; connections that it accepted go on, answers that wait for room to be sent are
+    /// Closes a listener or datagram socket. Connections that it has accepted stay open; pending outgoing datagrams are
     /// dropped.
     pub fn unlisten(&mut self, listener: ListenerId) {
         if let Some(source) = self.sources.get_mut(listener.0 as usize)
@@ -219,7 +219,8 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// A mailbox through which other threads send messages of type `M` to a service; it holds `capacity` of them.
+    /// Creates a mailbox through which other threads send messages of type `M` to a service. It holds up to `capacity`
+    /// messages.
     ///
     /// # Panics
     /// If `service` is not of type `S`.
@@ -235,8 +236,8 @@ impl<N: Net> Reactor<N> {
         mailbox
     }
 
-    /// Calls a service between turns: to begin with outgoing connections, or to look at what it knows. What it
-    /// asks for takes effect in the next turn, which does not wait.
+    /// Calls a service between turns: to start outgoing connections, for example, or to read its state. What it asks for takes
+    /// effect in the next turn, which does not wait.
     ///
     /// # Panics
     /// If `service` is not of type `S`.
@@ -251,20 +252,21 @@ impl<N: Net> Reactor<N> {
         call(service, &mut Context { state: &mut self.state, wire: &mut self.net })
     }
 
-    /// Sees everything that happens; see [`Report`](crate::Report). Costs nothing when there is none.
+    /// Sets the observer, which gets a [`Report`](crate::Report) of everything that happens.
     pub fn observe(&mut self, observer: Observer) {
         self.state.observer = Some(observer);
         self.state.observe_bytes(true);
     }
 
-    /// Like [`Reactor::observe`], but does not see what comes and goes: no [`Report::Input`](crate::Report::Input), [`Report::Output`](crate::Report::Output),
-    /// [`Report::DatagramIn`](crate::Report::DatagramIn) and [`Report::DatagramOut`](crate::Report::DatagramOut). So it costs nothing per message.
+    /// Like [`Reactor::observe`], but without the traffic: the observer does not get [`Report::Input`](crate::Report::Input),
+    /// [`Report::Output`](crate::Report::Output), [`Report::DatagramIn`](crate::Report::DatagramIn) and
+    /// [`Report::DatagramOut`](crate::Report::DatagramOut), so it costs nothing per message.
     pub fn observe_events(&mut self, observer: Observer) {
         self.state.observer = Some(observer);
         self.state.observe_bytes(false);
     }
 
-    /// What reaches this reactor from other threads.
+    /// A handle to this reactor for other threads.
     pub fn remote(&self) -> Remote {
         self.remote.clone()
     }
@@ -286,7 +288,7 @@ impl<N: Net> Reactor<N> {
         &mut self.net
     }
 
-    /// The connections that are open, those that linger included.
+    /// How many connections are open, including those that are being closed.
     pub fn connections(&self) -> usize {
         self.state.conns.len() - self.state.watched
     }

@@ -4,14 +4,14 @@ use crate::service::{Arrival, Context, Service};
 use crate::services::Language;
 use crate::slots::ConnId;
 
-/// Sends a text and CRLF on connect, then closes. What a peer sends is discarded.
+/// Sends a text and CRLF on connect, then closes. Input is discarded.
 #[derive(Debug)]
 pub struct Banner {
     text: Vec<u8>,
 }
 
 impl Banner {
-    /// Sends this text, which needs no line ending.
+    /// A banner with this text, without a line ending.
     pub fn new(text: impl Into<Vec<u8>>) -> Banner {
         let mut text = text.into();
         text.extend_from_slice(b"\r\n");
@@ -26,7 +26,7 @@ impl Service for Banner {
     }
 }
 
-/// The usual text.
+/// The default text.
 pub fn default_text(language: Language) -> &'static str {
     match language {
         Language::English => "Welcome to tidewheel!",

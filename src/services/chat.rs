@@ -40,11 +40,11 @@ const LISTED_MAX: usize = 100;
 pub struct ChatLimits {
     /// Messages that one connection may send at once; at least 1. Default: 20.
     pub burst: u32,
-    /// Messages a second that it may send from then on; 0: no limit. What comes faster is left unread until it may
-    /// come, and its sender is told to slow down. When for 10 s every single message had to wait, it is closed for
+    /// Messages a second that it may send from then on; 0: no limit. Faster messages are left unread until their time, and
+    /// their sender is asked to slow down. A connection whose every message had to wait for 10 s is closed for
     /// [`CloseReason::Flood`]. Default: 5.
     pub rate: u32,
-    /// People in a room above which joins, leaves and new names are not told to it. Default: 500.
+    /// People in a room above which joins, leaves and new names are not announced in it. Default: 500.
     pub announce_max: usize,
     /// Rooms at once, besides the lobby. Default: 10,000.
     pub rooms_max: usize,
@@ -62,8 +62,8 @@ impl Default for ChatLimits {
 /// combining marks behind a letter, no more than four nonspacing ones. Names that differ in case, or in compatibility as
 /// `bob` and full-width `ｂｏｂ` do, are the same. Letters of different scripts that look alike are not.
 ///
-/// Nicknames are as many as connections, and every connection is in one room, so the memory that chat takes is bounded
-/// by the limits of connections and of rooms.
+/// Every connection has at most one nickname and is in one room, so the memory of the chat is bounded by the limits of
+/// connections and of rooms.
 pub struct Chat {
     language: Language,
     limits: ChatLimits,
@@ -89,7 +89,7 @@ struct Person {
 }
 
 impl Chat {
-    /// Nobody is there yet.
+    /// A chat with an empty lobby.
     pub fn new(language: Language, limits: ChatLimits) -> Chat {
         Chat {
             language,

@@ -20,12 +20,12 @@ pub struct Daytime {
 }
 
 impl Daytime {
-    /// Tells the time of a zone.
+    /// In this time zone.
     pub fn new(zone: TimeZone) -> Daytime {
         Daytime { clock: SecondText::new(zone, "%Y-%m-%d %H:%M:%S"), out: Vec::new() }
     }
 
-    /// Tells the time of the system's zone, or UTC where the system does not say which that is.
+    /// In the time zone of the system; UTC if the system has none.
     pub fn local() -> Daytime {
         Daytime::new(TimeZone::system())
     }

@@ -4,7 +4,7 @@ use crate::datagram::Datagram;
 use crate::service::{Context, Service};
 use crate::slots::ConnId;
 
-/// Sends back what it is sent. What a peer does not take back in time is not read from it either.
+/// Sends everything back, bytes and datagrams. Reading from a peer that does not read its answers is suspended.
 #[derive(Debug, Default)]
 pub struct Echo;
 

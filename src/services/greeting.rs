@@ -11,7 +11,7 @@ const WELCOME: &[u8] = b"Welcome!";
 /// The message that ends the conversation.
 const EXIT: &[u8] = b"exit";
 
-/// Says `Welcome!` on connect, answers each message m with `Hello, m!`, ended as the message was, and closes on `exit`.
+/// Sends `Welcome!` on connect, answers each message m with `Hello, m!`, with the ending of the message, and closes on `exit`.
 ///
 /// It is served through [`Framed`](crate::framing::Framed).
 #[derive(Debug, Default)]

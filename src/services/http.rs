@@ -62,10 +62,9 @@ const REFUSED_PER_IP: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nServer: tide
 
 /// Serves the page `<h1>Hello world!</h1>`.
 ///
-/// A head that has begun is a message that has begun, to which
-/// [`Limits::read_deadline`](crate::Limits::read_deadline) applies. A body has to bring 1 KiB a second on average over each
-/// read deadline, and may take more than one of them; what it brings above that counts for the next, up to the half of what
-/// is needed. Without an idle timeout connections stay between requests for as long as their peers like.
+/// [`Limits::read_deadline`](crate::Limits::read_deadline) applies to the head of a request. A body may take longer than one
+/// read deadline, but must bring 1 KiB a second on average over each of them; what it brings above that counts for the next, up
+/// to half of what is needed. Without an idle timeout, connections stay open between requests for as long as their peers like.
 #[derive(Debug)]
 pub struct Http {
     head_bytes_max: usize,
@@ -95,25 +94,25 @@ struct Pending {
     pace: Option<Pace>,
 }
 
-/// What comes of the input of one connection: [`Http::next`].
+/// The outcome of [`Http::next`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step<'a> {
-    /// How many bytes of the input, from the front, are done with.
+    /// How many bytes of the input, from the front, are consumed.
     pub consumed: usize,
-    /// What is to be sent: the answer to one request, or nothing.
+    /// The bytes to send: the answer to one request, or nothing.
     pub answer: &'a [u8],
-    /// What becomes of the connection.
+    /// What the connection does next.
     pub next: Next,
 }
 
-/// What becomes of a connection after a [`Step`].
+/// What a connection does after a [`Step`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// The next request, which may be there already.
+    /// It goes on with the next request, which may have been received already.
     Request,
-    /// Nothing until there is more input.
+    /// It waits for more input.
     Input,
-    /// It is closed, as the peer or its version of HTTP wants it.
+    /// It is closed, as the peer or its version of HTTP asks.
     Close,
     /// It is closed because of what the peer sent.
     Refuse,
@@ -128,17 +127,16 @@ impl Default for Http {
 
 impl Http {
     /// Serves requests whose heads (the request line and the header fields, with their line endings) have up to
-    /// `head_bytes_max` bytes.
-    ///
-    /// Heads that are longer are told so if [`Limits::input_bytes_max`](crate::Limits::input_bytes_max) is not smaller.
+    /// `head_bytes_max` bytes. Longer heads are answered with status 431, unless
+    /// [`Limits::input_bytes_max`](crate::Limits::input_bytes_max) is smaller.
     pub fn new(head_bytes_max: usize) -> Http {
         Http { head_bytes_max, texts: Texts::default(), conns: ConnMap::new() }
     }
 
-    /// The answer to the request at the front of `input`, at the time `wall`: the whole of the protocol, on bytes.
+    /// The answer to the request at the front of `input`, at the time `wall`: the whole protocol, on bytes.
     ///
-    /// `input` begins where the last step's `consumed` ended; when that step said [`Next::Input`], more has come behind
-    /// it. How the input is split has no influence on the answers.
+    /// `input` begins where the last step's `consumed` ended; if that step had [`Next::Input`], it is longer than before. How
+    /// the input is split does not change the answers.
     ///
     /// ```
     /// use std::time::UNIX_EPOCH;

@@ -5,7 +5,7 @@ use crate::framing::{Answer, Message, Next};
 use crate::service::Context;
 use crate::slots::ConnId;
 
-/// Answers each message with one text, ended as the message was, and each datagram with another.
+/// Answers each message with one text, with the ending of the message, and each datagram with another text.
 ///
 /// It is served through [`Framed`](crate::framing::Framed).
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use crate::service::{Context, Service};
 /// A time as C's ctime writes it, in brackets: the day of the month is padded with a space.
 const CTIME: &str = "[%a %b %e %H:%M:%S %Y]";
 
-/// Sends back `[Sat Nov 21 04:05:06 2026]` and what it was sent: the local time as C's ctime writes it.
+/// Answers each datagram with `[Sat Nov 21 04:05:06 2026]`, the local time as C's ctime writes it, and the datagram's bytes.
 ///
 /// The time is formatted once a second, not once a datagram.
 #[derive(Debug)]
@@ -23,12 +23,12 @@ pub struct Time {
 }
 
 impl Time {
-    /// Tells the time of a zone.
+    /// In this time zone.
     pub fn new(zone: TimeZone) -> Time {
         Time { clock: SecondText::new(zone, CTIME), reply: Vec::new(), prefix_len: 0 }
     }
 
-    /// Tells the time of the system's zone, or UTC where the system does not say which that is.
+    /// In the time zone of the system; UTC if the system has none.
     pub fn local() -> Time {
         Time::new(TimeZone::system())
     }

@@ -10,10 +10,10 @@ const CODE_POINT_BYTES_MAX: usize = 4;
 /// ASCII is looked at in pieces of so many bytes, which the processor compares together.
 const ASCII_STEP: usize = 32;
 
-/// Sends back UTF-8 in upper case, as full as Unicode knows it (`ß` becomes `SS`).
+/// Sends back UTF-8 in upper case, with the full mappings of Unicode (`ß` becomes `SS`).
 ///
-/// What is no UTF-8 passes unchanged. A code point whose bytes come in several reads is held together. That is no
-/// message that has begun: give the service [`Options`](crate::Options) in which `messages` is false.
+/// Invalid UTF-8 passes through unchanged. A code point whose bytes are received in several reads is kept until it is complete;
+/// it is not a message, so the service needs [`Options::messages`](crate::Options::messages) set to false.
 #[derive(Debug, Default)]
 pub struct Uppercase {
     /// What is sent next, in memory that is used again.
@@ -66,8 +66,8 @@ impl Service for Uppercase {
     }
 }
 
-/// Appends `input` in upper case to `out`, and returns how many bytes of it that was: all but a code point at the end
-/// whose last bytes are missing, which may be up to 3 bytes. Bytes that are no UTF-8 are appended as they are.
+/// Appends `input` in upper case to `out`, and returns how many bytes of `input` that was: all except an incomplete code point
+/// at the end, of up to 3 bytes. Invalid UTF-8 is appended unchanged.
 pub fn uppercase_into(input: &[u8], out: &mut Vec<u8>) -> usize {
     out.reserve(input.len());
     let mut rest = input;

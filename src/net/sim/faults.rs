@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// How unkind the simulated system is. Probabilities are from 0 (never) to 1 (always).
+/// What goes wrong in a simulation, and how often. Probabilities are from 0 (never) to 1 (always).
 ///
 /// Begin with a preset and change what a scenario is about:
 ///
@@ -21,45 +21,44 @@ pub struct Faults {
     /// How long one system call takes at most. Above zero, bytes, resets and connections arrive in the middle of
     /// a turn.
     pub call_time_max: Duration,
-    /// Bytes that arrive at once at most, in either direction. Each segment has a random size up to this.
+    /// The largest segment, in bytes, in either direction. Each segment has a random size up to this.
     pub segment_bytes_max: usize,
     /// Bytes that the system holds for a connection until it reads them.
     pub receive_buffer_bytes: usize,
     /// Bytes that the system takes from a connection before a write would block.
     pub send_buffer_bytes: usize,
-    /// Events that one poll tells at most.
+    /// Events that one poll reports at most.
     pub events_max: usize,
-    /// Whether a poll tells its events in random order.
+    /// Whether a poll reports its events in random order.
     pub shuffled: bool,
-    /// Connections that wait to be accepted from one listener at most; above it an attempt is repeated a second
-    /// later.
+    /// Connections that wait to be accepted from one listener at most. Above it, an attempt is repeated a second later.
     pub backlog_max: usize,
     /// Descriptors that may be open at once: listeners, datagram sockets and connections.
     pub descriptors_max: usize,
     /// A read from a unix stream gives fewer bytes than there are. (On TCP the kernel never does that but at
     /// urgent data: there, small segments make reads short.)
     pub short_read: f64,
-    /// A write takes fewer bytes than it has room for; there is room again a little later, which is told.
+    /// A write takes fewer bytes than it has room for; there is room again a little later, which is reported.
     pub short_write: f64,
-    /// A write takes nothing although it has room; there is room again a little later, which is told.
+    /// A write takes nothing although it has room; there is room again a little later, which is reported.
     pub would_block: f64,
     /// A system call is interrupted by a signal before it did anything.
     pub interrupted: f64,
     /// An urgent byte is sent ahead of a segment: reads stop short there, and the byte is not part of the stream.
     pub urgent: f64,
-    /// A poll tells of something that did not happen, on a connection that is there.
+    /// A poll reports something that has not happened, on an open connection.
     pub spurious_event: f64,
-    /// A poll tells an event twice.
+    /// A poll reports an event twice.
     pub doubled_event: f64,
-    /// A closed connection is still told of a little later, when its slot may belong to another one.
+    /// A poll reports an event of a closed connection, whose slot may be in use by another one.
     pub stale_event: f64,
-    /// Accepting fails for want of descriptors or memory (ENFILE, ENOBUFS, ENOMEM); the connection goes on waiting.
+    /// Accepting fails because the system has no descriptor or memory (ENFILE, ENOBUFS, ENOMEM); the connection keeps waiting.
     pub accept_exhausted: f64,
     /// Accepting fails and the connection is lost (ECONNABORTED).
     pub accept_aborted: f64,
     /// With each segment: the connection breaks for both ends.
     pub reset: f64,
-    /// Changing what is to be told of a connection fails (ENOMEM). No preset has it: epoll needs no memory there.
+    /// Changing the interest in a connection fails (ENOMEM). No preset sets it: epoll needs no memory there.
     pub rearm_failed: f64,
     /// A datagram is lost.
     pub datagram_lost: f64,
@@ -68,33 +67,34 @@ pub struct Faults {
     /// A datagram socket reports the error of an earlier datagram when it is read from, or has no memory when it
     /// is to send (ENOBUFS).
     pub datagram_error: f64,
-    /// Sending a datagram would block; there is room again a little later, which is told.
+    /// Sending a datagram would block; there is room again a little later, which is reported.
     pub datagram_would_block: f64,
-    /// The writes of a turn go through a ring: they are made in any order.
+    /// The writes of a turn are made in any order, as through io_uring.
     pub ring: f64,
-    /// With each of those writes: the ring takes no more of them. They are told to have found no room, although there is some.
+    /// With each of those writes: it and the following ones report that there is no room, although there is.
     pub ring_failed: f64,
-    /// With each poll: the wall clock steps, by up to a day in either direction.
+    /// With each poll: the wall clock is set forward or back by up to a day.
     pub wall_step: f64,
-    /// With each poll: the machine or the process is stopped for up to [`Faults::stall_max`]. No preset has it: deadlines come.
+    /// With each poll: the machine or the program is suspended for up to [`Faults::stall_max`]. No preset sets it, because
+    /// deadlines pass meanwhile.
     pub stall: f64,
-    /// How long it is stopped at most.
+    /// How long it is suspended at most.
     pub stall_max: Duration,
-    /// Each read from a connection fails with this error number, again and again until it is taken back. No preset has this or the
-    /// following; for listeners, datagram sockets and waits see [`Sim::fail_source`](super::Sim::fail_source) and
+    /// Every read from a connection fails with this error number. No preset sets this or the following two; for listeners,
+    /// datagram sockets and waits see [`Sim::fail_source`](super::Sim::fail_source) and
     /// [`Sim::fail_waits`](super::Sim::fail_waits).
     pub read_error: Option<i32>,
-    /// Each write to a connection fails with this error number.
+    /// Every write to a connection fails with this error number.
     pub write_error: Option<i32>,
-    /// Each call that sends datagrams fails with this error number.
+    /// Every call that sends datagrams fails with this error number.
     pub transmit_error: Option<i32>,
 }
 
 impl Faults {
-    /// What everything takes at least to arrive.
+    /// The shortest time that anything takes to arrive.
     pub const DELAY_MIN: Duration = Duration::from_micros(10);
 
-    /// A fast network and a system without want: everything arrives at once and in order, 10 µs later.
+    /// A fast network and a system with plenty of everything: everything arrives whole and in order, 10 µs later.
     pub fn none() -> Faults {
         Faults {
             delay_max: Duration::ZERO,
@@ -133,9 +133,8 @@ impl Faults {
         }
     }
 
-    /// Everything that a correct service survives without losing a byte: small segments at odd times, tiny
-    /// buffers, short writes, writes through a ring that fails, interruptions, urgent data, events that are doubled, wrong or
-    /// late, and a wall clock that steps.
+    /// Everything that a correct service survives without losing a byte: small segments at random times, tiny buffers, short
+    /// writes, interruptions, urgent data, events that are doubled, wrong or late, and a wall clock that is set back.
     pub fn hostile() -> Faults {
         Faults {
             delay_max: Duration::from_millis(2),
@@ -162,8 +161,8 @@ impl Faults {
         }
     }
 
-    /// [`Faults::hostile`], and connections break and datagrams are lost, doubled or refused: what a peer
-    /// received is the beginning of what it should have.
+    /// [`Faults::hostile`], and connections break, and datagrams are lost, doubled or refused: what a peer has received is a
+    /// prefix of what it should have received.
     pub fn lossy() -> Faults {
         Faults {
             accept_aborted: 0.05,

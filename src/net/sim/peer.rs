@@ -1,4 +1,4 @@
-//! The peers that a scenario plays: what they still have to say, and what they have heard.
+//! The peers of a scenario: what they still have to send, and what they have received.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub(super) usize);
 
-/// How a peer sees its connection.
+/// The state of a connection as its peer sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PeerState {

@@ -8,10 +8,10 @@ const SEED: &str = "TIDEWHEEL_SEED";
 /// The variable that says how many seeds to run.
 const SEEDS: &str = "TIDEWHEEL_SEEDS";
 
-/// Runs a scenario once for each seed. When it panics the seed is printed, and how to replay it.
+/// Runs a scenario once for each seed. When it panics, the seed is printed to standard error, with how to replay it.
 ///
-/// With the environment variable `TIDEWHEEL_SEED=N` only seed `N` is run, and with `TIDEWHEEL_SEEDS=N` as many
-/// seeds as that, from the first of `seeds` on.
+/// With the environment variable `TIDEWHEEL_SEED=N`, only seed `N` is run; with `TIDEWHEEL_SEEDS=N`, `N` seeds from the first
+/// of `seeds` on.
 ///
 /// ```
 /// use tidewheel::sim::{self, Faults, Sim};

@@ -39,17 +39,17 @@ const WALL_START: Duration = Duration::from_secs(1_795_233_906);
 /// The first port that the system chooses by itself.
 const FIRST_PORT: u16 = 32_768;
 
-/// What is at an address that a service connects to.
+/// What happens when a service connects to an address: [`Sim::remote`](super::Sim::remote).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reach {
-    /// Somebody answers: a peer that the scenario plays.
+    /// A peer of the scenario accepts the connection: [`Sim::callers`](super::Sim::callers).
     Answers,
-    /// The machine is there but nobody listens.
+    /// The connection is refused: nobody listens there.
     Refuses,
-    /// No answer ever comes.
+    /// Nothing is ever answered.
     Silent,
-    /// There is no way to it: the attempt fails at once.
+    /// There is no route: the attempt fails at once.
     Unreachable,
 }
 
@@ -121,8 +121,8 @@ thread_local! {
     static AT_WORK: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether a simulated system is at work on this thread, at the request of its reactor: for allocators of tests, which tell
-/// what the engine holds from what is simulated.
+/// Whether a simulated system is executing a call of its reactor on this thread. An allocator in a test uses it to tell the
+/// memory of the engine from that of the simulation.
 pub fn at_work() -> bool {
     AT_WORK.try_with(Cell::get).unwrap_or(false)
 }

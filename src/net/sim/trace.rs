@@ -28,10 +28,10 @@ impl fmt::Display for Step {
     }
 }
 
-/// A fingerprint of everything that happened in a simulation, and the last steps, or all of them, in words.
+/// What happened in a simulation: a hash of all steps, and the last steps, or all of them, as text.
 ///
-/// Two traces are equal when the same things happened in the same order at the same times. Display shows the
-/// steps that were kept, one a line: when, what, to whom (a connection as `slot.generation`), and how much.
+/// Two traces are equal when the same things happened in the same order at the same times. [`Display`](fmt::Display) prints
+/// the steps that were kept, one a line: when, what, to whom (a connection as `slot.generation`), and how much.
 #[derive(Clone)]
 pub struct Trace {
     hash: u64,
@@ -62,7 +62,7 @@ impl Trace {
         self.steps.push_back(Step { at_ns, what, subject, amount });
     }
 
-    /// The fingerprint.
+    /// The hash.
     pub fn hash(&self) -> u64 {
         self.hash
     }

@@ -22,8 +22,7 @@ impl Proxy {
     pub fn add_to<N: Net>(reactor: &mut Reactor<N>, backend: Address) -> ServiceId {
         let proxy = Proxy { backend, me: None, others: ConnMap::new() };
         // A side that does not read may still send. A stream of bytes has no messages that could be incomplete.
-        let options = Options::new("proxy").messages(false).output_pauses_input(false);
-        let me = reactor.add_service(proxy, options);
+        let me = reactor.add_service(proxy, Options::new("proxy").messages(false).output_pauses_input(false));
         reactor.with(me, |proxy: &mut Proxy, _| proxy.me = Some(me));
         me
     }
@@ -64,10 +63,7 @@ impl Service for Proxy {
     fn closed(&mut self, conn: ConnId, reason: CloseReason, cx: &mut Context<'_>) {
         let Some(other) = self.others.remove(conn) else { return };
         self.others.remove(other);
-        match reason {
-            CloseReason::PeerClosed => cx.close(other),
-            _ => cx.abort(other),
-        }
+        if reason == CloseReason::PeerClosed { cx.close(other) } else { cx.abort(other) }
     }
 }
 

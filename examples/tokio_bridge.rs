@@ -4,23 +4,14 @@
 //!     cargo run --example tokio_bridge
 //!     echo localhost | nc -N 127.0.0.1 7004
 
-use std::thread;
-
-use tidewheel::{CloseReason, ConnId, ConnMap, Context, Limits, Options, Reactor, Receive, Service};
+use tidewheel::{ConnId, Context, Limits, Options, Reactor, Receive, Service};
 use tokio::sync::mpsc::{Sender, channel};
 
-/// Questions that tokio has not taken up yet, and answers that the reactor has not.
+/// Questions that wait for tokio, and answers that wait for the reactor.
 const WAITING_MAX: usize = 1000;
 
 struct Resolver {
     questions: Sender<(ConnId, String)>,
-    /// Those who wait for an answer.
-    asking: ConnMap<()>,
-}
-
-struct Found {
-    conn: ConnId,
-    answer: String,
 }
 
 impl Service for Resolver {
@@ -30,28 +21,19 @@ impl Service for Resolver {
         match self.questions.try_send((conn, name)) {
             Ok(()) => {
                 // One question at a time, so that the answers come in order.
-                self.asking.insert(conn, ());
                 cx.pause(conn);
             }
             Err(_) => cx.send(conn, b"too many questions, try again later\n"),
         }
         end + 1
     }
-
-    fn owes(&self, conn: ConnId) -> bool {
-        self.asking.get(conn).is_some()
-    }
-
-    fn closed(&mut self, conn: ConnId, _: CloseReason, _: &mut Context<'_>) {
-        self.asking.remove(conn);
-    }
 }
 
-impl Receive<Found> for Resolver {
-    fn message(&mut self, found: Found, cx: &mut Context<'_>) {
-        self.asking.remove(found.conn);
-        cx.send(found.conn, found.answer.as_bytes());
-        cx.resume(found.conn);
+/// An answer, which does nothing if the connection has ended meanwhile.
+impl Receive<(ConnId, String)> for Resolver {
+    fn message(&mut self, (conn, answer): (ConnId, String), cx: &mut Context<'_>) {
+        cx.send(conn, answer.as_bytes());
+        cx.resume(conn);
     }
 }
 
@@ -65,27 +47,29 @@ async fn look_up(name: &str) -> String {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:7004".to_owned());
-    let mut reactor = Reactor::new(Limits::default())?;
+    let mut limits = Limits::default();
+    // Each has one question at a time, so the mailbox has room for all answers.
+    limits.connections_max = Some(WAITING_MAX);
+    let mut reactor = Reactor::new(limits)?;
     let (questions, mut asked) = channel(WAITING_MAX);
-    let resolver = Resolver { questions, asking: ConnMap::new() };
-    let resolver = reactor.add_service(resolver, Options::new("resolver"));
-    let mailbox = reactor.mailbox::<Resolver, Found>(resolver, WAITING_MAX);
+    let resolver = reactor.add_service(Resolver { questions }, Options::new("resolver"));
+    let mailbox = reactor.mailbox::<Resolver, _>(resolver, WAITING_MAX);
     let (_, address) = reactor.listen(&address.parse()?, resolver)?;
     println!("listening on {address}");
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    thread::spawn(move || {
-        runtime.block_on(async {
+    std::thread::spawn(move || {
+        runtime.block_on(async move {
             while let Some((conn, name)) = asked.recv().await {
                 let mailbox = mailbox.clone();
                 tokio::spawn(async move {
                     let answer = look_up(&name).await;
-                    if let Err(error) = mailbox.send(Found { conn, answer }) {
+                    if let Err(error) = mailbox.send((conn, answer)) {
                         eprintln!("the answer for {name} is lost: {error}");
                     }
                 });
             }
-        });
+        })
     });
     Ok(reactor.run()?)
 }

@@ -19,11 +19,12 @@ impl Service for Resolver {
         let Some(end) = bytes.iter().position(|&byte| byte == b'\n') else { return 0 };
         let name = String::from_utf8_lossy(&bytes[..end]).trim().to_owned();
         match self.questions.try_send((conn, name)) {
-            Ok(()) => {
-                // One question at a time, so that the answers come in order.
-                cx.pause(conn);
+            // One question at a time, so that the answers come in order.
+            Ok(()) => cx.pause(conn),
+            Err(_) => {
+                cx.send(conn, b"too many questions, try again later\n");
+                cx.close(conn);
             }
-            Err(_) => cx.send(conn, b"too many questions, try again later\n"),
         }
         end + 1
     }

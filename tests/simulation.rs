@@ -21,6 +21,7 @@ mod panics;
 mod progress;
 mod proxies;
 mod transcripts;
+mod unit_test;
 
 use tidewheel::services::echo::Echo;
 use tidewheel::sim::{self, Faults, Listener, PeerId, Sim};

@@ -375,7 +375,7 @@ impl Net for Os {
             Address::Udp(_) | Address::UnixDatagram(_) => {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidInput,
-                    "only stream addresses can be connected to",
+                    "connections need a TCP or a unix stream address",
                 ));
             }
         };

@@ -149,7 +149,8 @@ impl<N: Net> Reactor<N> {
     /// # Panics
     /// With more than 65,535 services.
     pub fn add_service(&mut self, service: impl Service, options: Options) -> ServiceId {
-        let id = ServiceId(u16::try_from(self.services.len()).expect("a reactor takes 65,535 services"));
+        let id =
+            ServiceId(u16::try_from(self.services.len()).expect("a reactor has at most 65,535 services"));
         let idle = options.idle_timeout.or(self.state.limits.idle_timeout);
         self.state.keeps_time |= idle.is_some();
         self.state.output_pauses_input.push(options.output_pauses_input);
@@ -230,7 +231,7 @@ impl<N: Net> Reactor<N> {
         capacity: usize,
     ) -> Mailbox<M> {
         let entry: &dyn Any = &*self.services[service.0 as usize].service;
-        assert!(entry.is::<S>(), "the mailbox's service has another type than the one it is asked for");
+        assert!(entry.is::<S>(), "the service of the mailbox is not of the type S");
         let (mailbox, inbox) = mailbox::mailbox::<S, M>(capacity, self.net.waker());
         self.inboxes.push((service, inbox));
         mailbox
@@ -247,8 +248,7 @@ impl<N: Net> Reactor<N> {
         call: impl FnOnce(&mut S, &mut Context<'_>) -> R,
     ) -> R {
         let entry: &mut dyn Any = &mut *self.services[service.0 as usize].service;
-        let service =
-            entry.downcast_mut().expect("the service has another type than the one it is asked for");
+        let service = entry.downcast_mut().expect("the service is of another type than S");
         call(service, &mut Context { state: &mut self.state, wire: &mut self.net })
     }
 

@@ -166,7 +166,7 @@ fn unix_sockets_are_served_and_removed_and_stale_ones_replaced() {
     drop(peer);
     // The server and the client know each other's lock.
     let line = refused(["serve", &format!("echo=unix:{}", stream.display())]);
-    assert!(line.contains("another instance serves it"), "{line}");
+    assert!(line.contains("another program serves it"), "{line}");
     operator.signal(Signal::TERM);
     assert_eq!(operator.wait().code, Some(0));
     assert!(!stream.exists());

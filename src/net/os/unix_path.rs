@@ -54,7 +54,7 @@ pub fn bind_datagrams(path: &Path) -> io::Result<(OwnedFd, UnixPath)> {
 pub(super) fn bind(path: &Path, kind: Type, mode: Option<u32>) -> io::Result<(Socket, UnixPath)> {
     let bytes = path.as_os_str().as_bytes();
     if bytes.is_empty() || bytes.contains(&0) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no path of a file"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is empty or contains a NUL"));
     }
     let address = SockAddr::unix(path)?;
     let socket = Socket::new(Domain::UNIX, kind.nonblocking(), None)?;
@@ -124,7 +124,7 @@ fn is_stale(path: &Path, address: &SockAddr) -> io::Result<bool> {
             return Err(in_use("it is a symbolic link (choose another path, or remove it)"));
         }
         Ok(found) if !found.file_type().is_socket() => {
-            return Err(in_use("there is a file that is no socket (choose another path, or remove it)"));
+            return Err(in_use("a file that is not a socket is there (choose another path, or remove it)"));
         }
         Ok(_) => {}
     }
@@ -134,7 +134,7 @@ fn is_stale(path: &Path, address: &SockAddr) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            Err(io::Error::new(error.kind(), "there is a socket of somebody else"))
+            Err(io::Error::new(error.kind(), "a socket of another user is there"))
         }
         _ => Err(in_use("a program listens there (choose another path)")),
     }
@@ -166,13 +166,13 @@ fn lock(path: &Path) -> io::Result<File> {
             .map_err(named)?;
         let ours = file.metadata().map_err(named)?;
         if !ours.is_file() {
-            return Err(named(io::Error::new(io::ErrorKind::InvalidInput, "it is no plain file")));
+            return Err(named(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
         }
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(in_use(&format!(
-                    "another instance serves it, which has locked {} (stop that one, or choose another path)",
+                    "another program serves it and has locked {} (stop that one, or choose another path)",
                     path.display()
                 )));
             }
@@ -183,7 +183,7 @@ fn lock(path: &Path) -> io::Result<File> {
             return Ok(file);
         }
     }
-    Err(named(io::Error::other("it is replaced again and again")))
+    Err(named(io::Error::other("it is being replaced all the time")))
 }
 
 /// Binds so that the file has this mode from the moment that it is there. Without one the umask decides.

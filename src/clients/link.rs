@@ -391,6 +391,7 @@ fn listen_at(address: &Address) -> io::Result<(Listening, Address)> {
             let link = Answers { socket, last: None, _file: Some(file) };
             (Listening::Datagrams(Box::new(link)), address.clone())
         }
+        _ => return Err(io::ErrorKind::Unsupported.into()),
     })
 }
 

@@ -96,6 +96,7 @@ struct Pending {
 
 /// The outcome of [`Http::next`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Step<'a> {
     /// How many bytes of the input, from the front, are consumed.
     pub consumed: usize,

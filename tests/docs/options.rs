@@ -34,9 +34,6 @@ fn every_limit_of_the_library_is_named() {
         ("output_hard_bytes", "--output-hard-limit"),
         ("memory_bytes_max", "--max-memory"),
         ("udp_replies_per_prefix", "--udp-replies-per-prefix"),
-        ("busy_poll", "--busy-poll"),
-        ("io_uring", "--io-uring"),
-        ("catch_panics", "--panic"),
     ];
     let page = read("docs/options.md");
     let limits = read("src/limits.rs");

@@ -100,7 +100,7 @@ impl Lane {
     #[cold]
     fn hand_over(&mut self, record: &mut Record, now_ns: u64) {
         let next = (now_ns - self.origin_ns) / self.length_ns;
-        let empty = self.spares.try_recv().unwrap_or_else(|_| Record::new());
+        let empty = self.spares.try_recv().unwrap_or_else(|_| Record::default());
         let full = std::mem::replace(record, empty.after(record));
         self.send(full, Some(next), now_ns);
         self.index = next;
@@ -153,7 +153,7 @@ impl Intervals {
     /// Hands over what has been recorded since the last interval ended.
     pub fn end(&mut self, record: &mut Record, now_ns: u64) {
         if let Some(lane) = self.0.take() {
-            lane.end(std::mem::replace(record, Record::new()), now_ns);
+            lane.end(std::mem::take(record), now_ns);
         }
     }
 }
@@ -226,7 +226,7 @@ impl Timeline {
             .map(|thread| {
                 let (sender, spares) = mpsc::channel();
                 // One beforehand: the first swap must not wait for memory either.
-                let _ = sender.send(Record::new());
+                let _ = sender.send(Record::default());
                 let length_ns = length.as_nanos() as u64;
                 let parts = parts.clone();
                 let lane =
@@ -242,7 +242,7 @@ impl Timeline {
             first: 0,
             end: Duration::ZERO,
             keeps_rows,
-            total: Record::new(),
+            total: Record::default(),
             rows: Vec::new(),
         };
         (timeline, lanes, arriving)
@@ -258,7 +258,7 @@ impl Timeline {
         let Part { thread, index, next, at_ns, record } = part;
         if next.is_some() {
             // A thread that has ended needs none.
-            let _ = self.spares[thread].send(Record::new());
+            let _ = self.spares[thread].send(Record::default());
         } else {
             self.end = self.end.max(Duration::from_nanos(at_ns));
         }
@@ -305,7 +305,7 @@ impl Timeline {
     /// Nothing more comes for the first of the pending intervals.
     fn settle(&mut self, length: Duration, log: Option<&mut Log>) {
         let start = self.start(self.first);
-        let record = self.pending.pop_front().flatten().unwrap_or_else(Record::new);
+        let record = self.pending.pop_front().flatten().unwrap_or_default();
         self.first += 1;
         if self.keeps_rows {
             self.rows.push(Interval::new(&record, start, length));
@@ -359,7 +359,7 @@ mod tests {
     fn threads_meet_in_the_interval_whoever_comes_first() {
         let (timeline, mut lanes, arriving) = Timeline::new(2, LENGTH, true);
         let (mut late, mut early) = (lanes.pop().unwrap(), lanes.pop().unwrap());
-        let (mut one, mut other) = (Record::new(), Record::new());
+        let (mut one, mut other) = (Record::default(), Record::default());
         early.begin(ns(0));
         // A thread's own time may begin anywhere.
         late.begin(ns(1000));
@@ -376,7 +376,7 @@ mod tests {
     #[test]
     fn an_interval_without_anything_is_a_row_and_a_short_rest_is_none() {
         let (timeline, mut lanes, arriving) = Timeline::new(1, LENGTH, true);
-        let (mut lane, mut record) = (lanes.pop().unwrap(), Record::new());
+        let (mut lane, mut record) = (lanes.pop().unwrap(), Record::default());
         lane.begin(0);
         answer(&mut lane, &mut record, &[50, 350, 410]);
         lane.end(record, ns(420));
@@ -389,7 +389,7 @@ mod tests {
     #[test]
     fn what_is_awaited_after_the_last_reply_stretches_no_interval() {
         let (timeline, mut lanes, arriving) = Timeline::new(1, LENGTH, true);
-        let (mut lane, mut record) = (lanes.pop().unwrap(), Record::new());
+        let (mut lane, mut record) = (lanes.pop().unwrap(), Record::default());
         lane.begin(0);
         answer(&mut lane, &mut record, &[50, 150]);
         lane.end(record, ns(380));
@@ -402,7 +402,7 @@ mod tests {
     #[test]
     fn what_is_in_flight_goes_over_into_the_next_interval() {
         let (timeline, mut lanes, arriving) = Timeline::new(1, LENGTH, false);
-        let (mut lane, mut record) = (lanes.pop().unwrap(), Record::new());
+        let (mut lane, mut record) = (lanes.pop().unwrap(), Record::default());
         lane.begin(0);
         record.requests = 3;
         record.answered = 1;

@@ -261,7 +261,7 @@ impl<E: Exchange> Load<E> {
             unanswered: 0,
             pending: 0,
             end_ns: u64::MAX,
-            record: Record::new(),
+            record: Record::default(),
             intervals: Intervals::default(),
         })
     }
@@ -279,7 +279,7 @@ impl<E: Exchange> Load<E> {
 
     /// What has been recorded since the last call.
     pub fn take_record(&mut self) -> Record {
-        std::mem::replace(&mut self.record, Record::new())
+        std::mem::take(&mut self.record)
     }
 
     /// A closed loop: each connection keeps `depth` requests in flight, until the amount is sent, and every reply is

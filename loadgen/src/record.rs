@@ -85,8 +85,8 @@ pub struct Record {
     pub first_error: Option<String>,
 }
 
-impl Record {
-    pub fn new() -> Record {
+impl Default for Record {
+    fn default() -> Record {
         Record {
             carried: 0,
             requests: 0,
@@ -111,7 +111,9 @@ impl Record {
             first_error: None,
         }
     }
+}
 
+impl Record {
     /// Goes on where another record ends.
     pub fn after(self, earlier: &Record) -> Record {
         Record { carried: earlier.unresolved(), ..self }

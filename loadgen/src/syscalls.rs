@@ -199,7 +199,7 @@ fn drive<D: Driver>(
                 })
             })
             .collect();
-        let mut sum = Record::new();
+        let mut sum = Record::default();
         let mut result = Ok(());
         for driven in driving {
             match driven.join().map_err(|_| anyhow!("a thread of the generator panicked: please report it")) {

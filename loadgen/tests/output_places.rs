@@ -69,9 +69,8 @@ fn every_output_of_every_command_takes_standard_output() {
     loadgen(&["run", &target, "-n", "10", "-w", "0", "--hlog", &log]);
     let history = folder.path("history");
     fs::write(&history, super::history::lines("cpu", |_| 0.0, 20)).unwrap();
-    let servers = super::versus::server("one", "right");
     let slowed = format!("'{}' be-the-slowed-server {{port}} 0", env!("CARGO_BIN_EXE_loadgen"));
-    let commands: [(&[&str], &[&str]); 8] = [
+    let commands: [(&[&str], &[&str]); 7] = [
         (&["churn", &target, "-n", "10", "-w", "0"], &["--json", "--hgrm", "--hlog", "--csv", "--html"]),
         (&["sweep", &target, "-n", "10", "-w", "0", "--repeat", "1"], &["--json", "--csv", "--html"]),
         (&["search", &target, "--slo", "p99<10s", "-t", "10ms", "-w", "0", "--budget", "1ms"], &["--json"]),
@@ -84,10 +83,6 @@ fn every_output_of_every_command_takes_standard_output() {
         (
             &["compare", "--metric", "cpu", "--budget", "1ms", "--base", &slowed, "--head", &slowed],
             &["--json", "--markdown", "--html", "--history"],
-        ),
-        (
-            &["versus", "--quick", "--case", "1", &servers, "--only", "one"],
-            &["--json", "--markdown", "--html"],
         ),
     ];
     for (arguments, options) in commands {

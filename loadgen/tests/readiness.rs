@@ -6,7 +6,6 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde_json::Value;
 use socket2::SockRef;
 
 use super::{complaint, copy, loadgen, measure};
@@ -236,45 +235,4 @@ fn one_that_ends_meanwhile_is_told_at_once_with_what_it_last_printed() {
         3,
     );
     assert!(told.contains("did not come up") && told.contains("has ended: exit status: 7"), "{told}");
-}
-
-#[test]
-fn versus_waits_as_well() {
-    let program = std::env::current_exe().unwrap();
-    let name = "readiness::a_server_that_says_that_it_is_ready";
-    let command =
-        format!("LOADGEN_TEST_READY=1 '{}' --exact {name} --ignored --nocapture", program.display());
-    let output = loadgen(&[
-        "versus",
-        "--quick",
-        "-q",
-        "--case",
-        "1",
-        "--only",
-        "one",
-        "--json",
-        "-",
-        "--server",
-        &format!("one={command}"),
-    ]);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{stderr}");
-    let compared: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert!(compared["ended_early"].is_null(), "{compared}");
-}
-
-/// It says so before it is.
-#[test]
-#[ignore = "not a test: it serves until it is ended"]
-fn a_server_that_says_that_it_is_ready() {
-    if std::env::var_os("LOADGEN_TEST_READY").is_none() {
-        return;
-    }
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    println!("\nlistening echo tcp://{}\nready", listener.local_addr().unwrap());
-    for stream in listener.incoming().skip(3) {
-        let stream = stream.unwrap();
-        stream.set_nodelay(true).unwrap();
-        std::thread::spawn(move || copy(stream, |_, _| {}));
-    }
 }

@@ -24,7 +24,6 @@ mod services;
 mod standard_streams;
 mod sweep;
 mod syscalls;
-mod versus;
 
 #[path = "../../tests/harness/skipped.rs"]
 mod skipped;

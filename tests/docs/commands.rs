@@ -64,7 +64,7 @@ while [ $# -gt 0 ]; do
     esac
 done
 case $command in
-merge | history | compare | versus) ;;
+merge | history | compare) ;;
 "" | -*) arguments+=(-t 50ms) ;;
 *) [ -n "$timed" ] || arguments+=(-t 50ms); arguments+=(-w 10ms) ;;
 esac

@@ -84,7 +84,7 @@ impl Ledger {
 }
 
 fn new_record() -> Record {
-    Record { chat: Some(Counts::default()), ..Record::new() }
+    Record { chat: Some(Counts::default()), ..Record::default() }
 }
 
 pub struct Room {

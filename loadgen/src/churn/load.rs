@@ -137,7 +137,7 @@ impl<E: Exchange> ChurnLoad<E> {
             in_progress: 0,
             buffer: vec![0; READ_BYTES_MAX].into(),
             end_ns: u64::MAX,
-            record: Record::new(),
+            record: Record::default(),
             intervals: Intervals::default(),
         })
     }
@@ -560,7 +560,7 @@ impl<E: Exchange<Conn: Send> + Send> Driver for ChurnLoad<E> {
     }
 
     fn take_record(&mut self) -> Record {
-        std::mem::replace(&mut self.record, Record::new())
+        std::mem::take(&mut self.record)
     }
 
     fn hand_over_to(&mut self, lane: Lane) {

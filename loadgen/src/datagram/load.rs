@@ -582,7 +582,7 @@ impl Driver for DatagramLoad {
 }
 
 fn new_record() -> Record {
-    Record { datagrams: Some(Counts::default()), ..Record::new() }
+    Record { datagrams: Some(Counts::default()), ..Record::default() }
 }
 
 fn counts(record: &mut Record) -> &mut Counts {

@@ -10,12 +10,11 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::{Compared, Effort, page, table};
-use crate::cli::Versus;
-use crate::machine::{Host, date};
-use crate::message::message;
-use crate::output::Output;
-use crate::placement::Placement;
-use crate::report::json;
+use crate::arguments::Versus;
+use loadgen::machine::{Host, date};
+use loadgen::output::Output;
+use loadgen::placement::Placement;
+use loadgen::report::json;
 
 /// What the figures depend on. Field names end in their unit; they are the JSON's.
 #[derive(Serialize)]

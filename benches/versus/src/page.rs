@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use super::table::cell;
 use super::{COLUMNS, CPU, Compared};
-use crate::report::html::{END, begin, colours, escape};
-use crate::report::plot::{self, Bar, Group};
+use loadgen::report::html::{END, begin, colours, escape};
+use loadgen::report::plot::{self, Bar, Group};
 
 /// The chart, and under it a table for each case.
 pub fn page(compared: &Compared) -> String {

@@ -1,10 +1,23 @@
-//! `loadgen versus`: servers side by side, on the same work, each figure beside that of the floor.
+//! Servers side by side, on the same work, each figure beside that of the floor.
 //!
 //! ```text
 //!     peers: build, find, start ─► rounds: slices in shuffled order ─┐
 //!                               └► counting: strace, valgrind, /proc ─┴► statistics ─► table, page, record
 //! ```
+//!
+//! Exit codes: as loadgen's.
 
+#![deny(unsafe_code)]
+#![deny(clippy::print_stderr, clippy::print_stdout)]
+
+/// Prints a line on standard error, after the name of the program. A failure is ignored.
+macro_rules! message {
+    ($($words:tt)*) => {
+        loadgen::message::line(format_args!("versus: {}", format_args!($($words)*)))
+    };
+}
+
+mod arguments;
 mod counting;
 mod peers;
 mod record;
@@ -20,19 +33,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use clap::ValueEnum;
+use clap::{Parser, ValueEnum};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use serde::Serialize;
 
-use crate::cli::Versus;
-use crate::message::message;
-use crate::output::{Output, Written};
-use crate::placement::Placement;
-use crate::report::{Report, SCHEMA_VERSION, counted, figures, json, of_many, write, write_page};
-use crate::verdict::Verdict;
-use crate::{EXIT_INVALID, EXIT_USAGE, Usage, os, syscalls};
+use loadgen::output::{Output, Written};
+use loadgen::placement::Placement;
+use loadgen::report::{Report, SCHEMA_VERSION, counted, figures, json, of_many, write, write_page};
+use loadgen::verdict::Verdict;
+use loadgen::{EXIT_INVALID, EXIT_USAGE, Usage, os, syscalls};
 
+use arguments::Versus;
 use peers::{Kind, Missing, Peer, Workshop};
 use record::Conditions;
 use rounds::Contender;
@@ -67,7 +79,7 @@ impl Effort {
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Case {
+enum Case {
     #[value(name = "1")]
     One,
     #[value(name = "50")]
@@ -89,7 +101,7 @@ pub enum Case {
 
 /// What a case asks of a server.
 #[derive(Clone, Copy, Debug)]
-pub struct CaseLoad {
+struct CaseLoad {
     pub kind: Kind,
     /// Of a room they are its members, one of whom talks.
     pub connections: usize,
@@ -100,14 +112,14 @@ pub struct CaseLoad {
 
 impl CaseLoad {
     /// How many get each request's answer.
-    pub fn receivers(&self) -> usize {
+    fn receivers(&self) -> usize {
         if self.kind == Kind::Room { self.connections - 1 } else { 1 }
     }
 }
 
 impl Case {
     /// As it is called on the command line.
-    pub fn name(self) -> String {
+    fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
@@ -233,8 +245,25 @@ impl Figure {
 /// What was counted or timed of one server, by the columns' keys.
 type Values = BTreeMap<&'static str, Vec<f64>>;
 
+fn main() -> ExitCode {
+    if let Some(exit) = loadgen::be_a_child() {
+        return exit;
+    }
+    let asked = match Versus::try_parse() {
+        Ok(asked) => asked,
+        Err(error) => {
+            message!("{}", loadgen::complaint(&error));
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    loadgen::stop_on_signal().and_then(|stop| versus(&asked, &stop)).unwrap_or_else(|error| {
+        message!("{error:#}");
+        ExitCode::from(if error.is::<Usage>() { EXIT_USAGE } else { EXIT_INVALID })
+    })
+}
+
 /// Builds what is to be measured, measures it, and tells what came of it.
-pub fn versus(versus: &Versus, stop: &AtomicBool) -> Result<ExitCode> {
+fn versus(versus: &Versus, stop: &AtomicBool) -> Result<ExitCode> {
     check(versus)?;
     let ([json, markdown, html], shown) = Output::open_all([
         ("--json", versus.json.as_deref()),

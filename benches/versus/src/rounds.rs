@@ -13,12 +13,12 @@ use rand::seq::SliceRandom;
 
 use super::peers::{Kind, Peer, Running};
 use super::{Case, Effort};
-use crate::cli::{Options, Run};
-use crate::load::Amount;
-use crate::report::Report;
-use crate::run::Watch;
-use crate::size::Sizes;
-use crate::trial::verified;
+use loadgen::cli::{Options, Run};
+use loadgen::load::Amount;
+use loadgen::report::Report;
+use loadgen::run::Watch;
+use loadgen::size::Sizes;
+use loadgen::trial::verified;
 
 /// Before each slice, on its connections.
 const WARMUP: Duration = Duration::from_millis(50);

@@ -14,15 +14,15 @@ use anyhow::{Context, Result, bail, ensure};
 use super::Case;
 use super::peers::{Kind, Peer, Running};
 use super::rounds::{Contender, run};
-use crate::Usage;
-use crate::cli::Asked;
-use crate::exchange::{Exchange, FirstBody, Http, Walk};
-use crate::idle::memory::Count;
-use crate::load::{Amount, Budget, Load, Shape};
-use crate::run::Watch;
-use crate::stream::Stream;
-use crate::tree::Tree;
-use crate::trial::verified;
+use loadgen::Usage;
+use loadgen::cli::Asked;
+use loadgen::exchange::{Exchange, FirstBody, Http, Walk};
+use loadgen::idle::memory::Count;
+use loadgen::load::{Amount, Budget, Load, Shape};
+use loadgen::run::Watch;
+use loadgen::stream::Stream;
+use loadgen::tree::Tree;
+use loadgen::trial::verified;
 
 /// Requests for each that is in flight between two counts of instructions, and how many there are at least.
 const INSTRUCTION_ROUNDS: u64 = 20;

@@ -8,7 +8,7 @@ use console::style;
 use super::peers::Missing;
 use super::statistics::Estimate;
 use super::{COLUMNS, CPU, Column, Compared, Figure, Measurement, Row};
-use crate::report::figures;
+use loadgen::report::figures;
 
 /// As wide as a range gets, with a space before it.
 const WIDTH: usize = 16;

@@ -12,12 +12,13 @@ use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
 use tempfile::TempDir;
 
-use crate::Usage;
-use crate::address::Address;
-use crate::chat::Dialect;
-use crate::cli::{Run, Versus};
-use crate::server::{CommandLine, Ready, Server, find_port};
-use crate::trial::first_reply;
+use crate::arguments::Versus;
+use loadgen::Usage;
+use loadgen::address::Address;
+use loadgen::chat::Dialect;
+use loadgen::cli::Run;
+use loadgen::server::{CommandLine, Ready, Server, find_port};
+use loadgen::trial::first_reply;
 
 /// What a server may take to listen, under valgrind too.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -210,8 +211,8 @@ enum Origin {
     Source { target: &'static str, arguments: &'static str, announced: Announced, needs: &'static str },
     /// The Makefile has cargo build it.
     Cargo(&'static str),
-    /// Our own.
-    Product,
+    /// Our own, with these options more.
+    Product(&'static str),
     /// It is installed, or not.
     Installed { start: Start, program: &'static str, package: &'static str },
 }
@@ -229,7 +230,12 @@ fn library(name: &'static str, needs: &'static str) -> Known {
 }
 
 fn product(dialect: Option<Dialect>) -> Known {
-    Known { name: PRODUCT, from: Origin::Product, dialect }
+    Known { name: PRODUCT, from: Origin::Product(""), dialect }
+}
+
+/// Our own without batches of writes through io_uring.
+fn epoll_only() -> Known {
+    Known { name: "tidewheel, epoll only", from: Origin::Product(" --io-uring=false"), dialect: None }
 }
 
 /// What a server says that it listens as: a service, and over which transport.
@@ -251,6 +257,7 @@ fn known(kind: Kind) -> Vec<Known> {
             floor("phased", "floor", "--phased 0", ECHO),
             floor("batched", "floor", "--batched 0", ECHO),
             product(None),
+            epoll_only(),
             cargo("tokio"),
             cargo("monoio"),
             library("libuv", "gcc libc6-dev make pkg-config libuv1-dev"),
@@ -376,7 +383,7 @@ pub fn gather(kind: Kind, asked: &Versus, workshop: Option<&Workshop>) -> Result
         if !is_wanted(name) {
             continue;
         }
-        let is_required = matches!(from, Origin::Product);
+        let is_required = matches!(from, Origin::Product(_));
         match start_of(kind, from, asked, workshop)? {
             Ok(start) => peers.push(Peer { name: name.into(), kind, dialect, is_required, start }),
             Err(why) => missing.push(Missing { name: name.into(), why }),
@@ -420,7 +427,7 @@ fn start_of(
                 Err(why) => Err(format!("it cannot be built ({why}): it needs cargo and crates.io")),
             }
         }
-        Origin::Product => {
+        Origin::Product(options) => {
             let line = match kind {
                 Kind::Echo => ECHO,
                 Kind::Page => ("http", "tcp"),
@@ -432,7 +439,9 @@ fn start_of(
                 None => workshop()?.build_product(),
             };
             match program {
-                Ok(program) => Ok(announced(&program, kind.product_arguments(), line)?),
+                Ok(program) => {
+                    Ok(announced(&program, &format!("{}{options}", kind.product_arguments()), line)?)
+                }
                 Err(why) => Err(format!("it cannot be built: {why}")),
             }
         }

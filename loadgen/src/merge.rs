@@ -494,10 +494,10 @@ fn warnings(logs: &[Log], parts: &[Part], have_common: bool) -> Vec<String> {
     let last_to_begin = parts.iter().max_by_key(|part| part.span.start_us);
     if let (false, Some(one), Some(other)) = (have_common, first_to_end, last_to_begin) {
         warnings.push(if one.path == other.path {
-            format!("{} has no length: there is no time at which all were driving", one.path)
+            format!("{} has no length: there is no time at which all ran", one.path)
         } else {
             format!(
-                "{} had ended when {} began, by the clocks of their machines: there is no time at which all were driving",
+                "{} had ended when {} began, by the clocks of their machines: there is no time at which all ran",
                 one.path, other.path
             )
         });

@@ -1,6 +1,7 @@
 //! Where results go: files that are whole or not there, and known to be writable before any load starts; devices and FIFOs;
 //! standard output.
 
+use std::env;
 use std::fmt::Display;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, BufWriter, ErrorKind, IsTerminal, Seek, SeekFrom, Write};
@@ -11,11 +12,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow};
+use console::Term;
 use rustix::fs::{AtFlags, CWD, OFlags, StatxAttributes, StatxFlags};
 use tempfile::{Builder, NamedTempFile, SpooledTempFile};
 
 use crate::Usage;
 use crate::message::message;
+use crate::report::lines::fitted;
 
 /// What stands for standard output.
 pub const STDOUT: &str = "-";
@@ -31,6 +34,9 @@ const READER_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Of what is to be written in place, as much is kept in memory.
 const SPOOL_BYTES_MAX: usize = 1 << 20;
+
+/// No table can be read in fewer columns, so what says that there are fewer is not believed.
+const COLUMNS_MIN: usize = 20;
 
 /// A result to be. A file keeps its old content until it is kept.
 pub struct Output {
@@ -211,9 +217,20 @@ impl Table {
         if !self.is_shown {
             return Ok(());
         }
+        let mut text = table.to_string();
+        if let Some(width) = width() {
+            text = fitted(&text, width);
+        }
         let mut out = BufWriter::new(Stdout);
-        write!(out, "{table}").and_then(|()| out.flush()).context("writing to standard output")
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("writing to standard output")
     }
+}
+
+/// The columns of the terminal: what COLUMNS says, if it says it. Without either, lines are as long as they are.
+fn width() -> Option<usize> {
+    let said = env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let columns = said.or_else(|| Some(usize::from(Term::stdout().size_checked()?.1)));
+    columns.filter(|&columns| columns >= COLUMNS_MIN)
 }
 
 impl Written {

@@ -6,6 +6,7 @@ pub mod hgrm;
 pub mod hlog;
 pub mod html;
 pub mod json;
+pub mod lines;
 pub mod plot;
 mod table;
 

@@ -308,7 +308,7 @@ impl fmt::Display for Found {
             let mut reasons =
                 self.measurements.iter().filter(at).filter_map(|measurement| measurement.reason.as_ref());
             match reasons.next() {
-                Some(reason) => writeln!(f, "   {}", style(reason).dim())?,
+                Some(reason) => writeln!(f, " ({})", reason.trim_start_matches("INVALID, "))?,
                 None => writeln!(f)?,
             }
         }

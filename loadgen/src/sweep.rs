@@ -355,7 +355,7 @@ impl Step {
         match self.verdict {
             None => "not measured".into(),
             Some(Verdict::Valid) if made == valid => "VALID".into(),
-            Some(Verdict::Valid) => format!("{} of {made} INVALID", made - valid),
+            Some(Verdict::Valid) => format!("{valid} of {made} VALID"),
             Some(Verdict::Invalid) => "INVALID".into(),
         }
     }

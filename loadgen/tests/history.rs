@@ -111,7 +111,8 @@ fn all_that_is_told_is_in_the_table_and_the_page_and_the_plots() {
         }
     }
     let html = folder.read("html");
-    assert_eq!(html.matches("<svg").count(), 2);
+    assert_eq!(html.matches("<svg class=\"on-wide\"").count(), 2);
+    assert!(html.contains("entries, by date (UTC)") && html.contains("2026-01-01"), "{html}");
     assert!(!html.contains("<50>") && html.trim_end().ends_with("</html>"));
     let svg = folder.read("svg");
     // One around both.

@@ -133,7 +133,7 @@ fn the_sum_of_two_runs_has_every_time_of_both() {
     }
     assert!(folder.read("hgrm").contains("Total count    =         1000]"));
     let html = folder.read("html");
-    assert_eq!(html.matches("<svg").count(), 5);
+    assert_eq!(html.matches("<svg class=\"on-wide\"").count(), 5);
     assert!(html.contains("response time") && html.trim_end().ends_with("</html>"));
 
     // A sum can be added to others.

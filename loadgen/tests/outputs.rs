@@ -212,7 +212,9 @@ fn the_page_needs_nothing_else_and_has_every_figure() {
     let (folder, _) = run_with_files(&["-r", "1k", "-n", "200"]);
     let html = folder.read("html");
     assert!(html.starts_with("<!doctype html>") && html.trim_end().ends_with("</html>"));
-    assert_eq!(html.matches("<svg").count(), 3);
+    for screen in ["on-wide", "on-phone"] {
+        assert_eq!(html.matches(&format!("<svg class=\"{screen}\"")).count(), 3);
+    }
     for loading in ["src=", "<script", "<link", "url(", "@import", "http-equiv=refresh"] {
         assert!(!html.contains(loading), "{loading}");
     }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use super::peers::PRODUCT;
+use super::statistics::Estimate;
 use super::table::cell;
 use super::{COLUMNS, CPU, Compared};
 use loadgen::report::html::{END, begin, colours, escape};
@@ -18,7 +20,9 @@ pub fn page(compared: &Compared) -> String {
     for missing in &compared.not_counted {
         let _ = writeln!(html, "<p>{}</p>", escape(&missing.to_string()));
     }
-    let _ = writeln!(html, "<h2>{CHART}</h2>\n{}", chart(compared, false));
+    let groups = groups(compared);
+    let _ = writeln!(html, "<h2>{CHART}</h2>\n<p class=soft>{}</p>", escape(&how_to_read(compared)));
+    html += &plot::bars(&groups, label);
     for measurement in &compared.cases {
         let title = format!("{}: {}", measurement.case, measurement.title);
         let legend = escape(&measurement.legend());
@@ -50,25 +54,39 @@ pub fn page(compared: &Compared) -> String {
 }
 
 /// What the chart shows.
-const CHART: &str = "Server CPU, as a multiple of the first server's";
+const CHART: &str = "CPU time of the server per request";
 
-/// CPU of each server in each case beside the first one's, with its interval. Alone it brings its colours along.
-pub fn chart(compared: &Compared, is_alone: bool) -> String {
-    let groups = compared.cases.iter().filter(|measurement| !measurement.servers.is_empty());
-    let groups: Vec<_> = groups
-        .map(|measurement| {
-            let bars = measurement.servers.iter().filter_map(|row| {
-                let ratio = row.figures.get(CPU)?.as_ref()?.ratio?;
-                Some(Bar { name: &row.name, value: ratio.median, low: ratio.low95, high: ratio.high95 })
-            });
-            Group { title: format!("{}: {}", measurement.case, measurement.title), bars: bars.collect() }
-        })
-        .collect();
-    let svg = plot::bars(&groups, |ratio| format!("{ratio:.2}"));
-    if !is_alone {
-        return svg;
-    }
-    let style = format!("<style>{}svg{{color:var(--ink)}}{}</style>\n", colours(), plot::style());
-    let title = format!("<title>{CHART}. {}</title>\n", escape(&compared.conditions.machine()));
+fn how_to_read(compared: &Compared) -> String {
+    let mut references: Vec<_> = compared.cases.iter().map(|case| case.reference.as_str()).collect();
+    references.sort_unstable();
+    references.dedup();
+    let reference = if let [only] = references[..] { only } else { "the first server of each group" };
+    format!("As a multiple of that of {reference}, with 95 % intervals: less is better.")
+}
+
+fn label(ratio: f64) -> String {
+    format!("{ratio:.2}")
+}
+
+/// CPU of each server in each case beside the first one's, with its interval.
+fn groups(compared: &Compared) -> Vec<Group<'_>> {
+    let measured = compared.cases.iter().filter(|measurement| !measurement.servers.is_empty());
+    let groups = measured.map(|measurement| {
+        let bars = measurement.servers.iter().filter_map(|row| {
+            let Estimate { median, low95, high95 } = row.figures.get(CPU)?.as_ref()?.ratio?;
+            let is_own = row.name == PRODUCT;
+            Some(Bar { name: &row.name, value: median, low: low95, high: high95, is_own })
+        });
+        Group { title: format!("{}: {}", measurement.case, measurement.title), bars: bars.collect() }
+    });
+    groups.collect()
+}
+
+/// The chart alone, with the colours that it needs.
+pub fn chart(compared: &Compared) -> String {
+    let below = [how_to_read(compared), compared.conditions.machine()];
+    let svg = plot::bars_alone(CHART, &below, &groups(compared), label);
+    let style = format!("<style>{}{}</style>\n", colours(), plot::style());
+    let title = format!("<title>{CHART}. {}</title>\n", escape(&below.join(" ")));
     svg.replacen(">\n", &format!(">\n{style}{title}"), 1)
 }

@@ -94,7 +94,7 @@ pub fn keep(compared: &Compared, folder: &Path) -> Result<()> {
     let path = |ending: &str| format!("{}/{day}-{commit}.{ending}", folder.display());
     Output::open(&path("json"))?.keep_with(|out| json::write(out, compared))?;
     Output::open(&path("md"))?.keep_with(|out| table::write_markdown(out, compared))?;
-    let chart = page::chart(compared, true);
+    let chart = page::chart(compared);
     Output::open(&path("svg"))?.keep_with(|out| out.write_all(chart.as_bytes()))?;
     message!("kept {}, and the tables and the chart beside it", path("json"));
     Ok(())

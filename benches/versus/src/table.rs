@@ -3,48 +3,22 @@
 use std::fmt;
 use std::io::{self, Write};
 
-use console::style;
+use console::{Style, style};
 
 use super::peers::Missing;
 use super::statistics::Estimate;
 use super::{COLUMNS, CPU, Column, Compared, Figure, Measurement, Row};
 use loadgen::report::figures;
-
-/// As wide as a range gets, with a space before it.
-const WIDTH: usize = 16;
-
-const NAME_WIDTH: usize = 11;
+use loadgen::report::lines::{Cell, Grid};
 
 impl fmt::Display for Measurement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", style(format!("{}: {}", self.case, self.title)).bold())?;
         writeln!(f, "{}", style(self.legend()).dim())?;
         if !self.servers.is_empty() {
-            let heads: String = self.columns().map(|column| format!("{:>WIDTH$}", column.head)).collect();
-            writeln!(f, "\n  {:NAME_WIDTH$}{heads}", "server")?;
-        }
-        for row in &self.servers {
-            let cells = |cell: fn(&Column, &Figure) -> Option<String>| -> String {
-                let cell = |column: &Column| row.figure(column).and_then(|figure| cell(column, figure));
-                self.columns()
-                    .map(|column| format!("{:>WIDTH$}", cell(column).unwrap_or("–".into())))
-                    .collect()
-            };
-            let medians = cells(|column, figure| Some((column.words)(figure.estimate.median)));
-            writeln!(f, "  {:NAME_WIDTH$}{medians}", row.name)?;
-            let spreads = cells(|column, figure| Some(range(column.words, &figure.estimate)));
-            writeln!(f, "  {:NAME_WIDTH$}{}", "", style(spreads).dim())?;
-            if row.name != self.reference {
-                let ratios = cells(|_, figure| figure.ratio.as_ref().map(ratio));
-                writeln!(f, "  {:NAME_WIDTH$}{ratios}", "")?;
-                let intervals = cells(|_, figure| Some(range(in_digits, figure.ratio.as_ref()?)));
-                writeln!(f, "  {:NAME_WIDTH$}{}", "", style(intervals).dim())?;
-            }
+            writeln!(f, "\n{}", self.grid())?;
         }
         let remarks = self.remarks();
-        if !remarks.is_empty() {
-            writeln!(f)?;
-        }
         for remark in remarks {
             writeln!(f, "  {remark}")?;
         }
@@ -53,6 +27,29 @@ impl fmt::Display for Measurement {
 }
 
 impl Measurement {
+    /// For each server its medians, their intervals, and both as multiples of the reference.
+    fn grid(&self) -> Grid {
+        let heads = self.columns().map(|column| column.head);
+        let mut grid = Grid::new(["server"].into_iter().chain(heads));
+        for row in &self.servers {
+            let mut add = |name: &str, look: Style, cell: fn(&Column, &Figure) -> Option<String>| {
+                let cells = self.columns().map(|column| {
+                    let words = row.figure(column).and_then(|figure| cell(column, figure));
+                    Cell::styled(words.unwrap_or("–".into()), look.clone())
+                });
+                grid.row([Cell::from(name)].into_iter().chain(cells));
+            };
+            let (plain, dim) = (Style::new(), Style::new().dim());
+            add(&row.name, plain.clone(), |column, figure| Some((column.words)(figure.estimate.median)));
+            add("", dim.clone(), |column, figure| Some(range(column.words, &figure.estimate)));
+            if row.name != self.reference {
+                add("", plain, |_, figure| figure.ratio.as_ref().map(ratio));
+                add("", dim, |_, figure| Some(range(in_digits, figure.ratio.as_ref()?)));
+            }
+        }
+        grid
+    }
+
     /// Those of which anything is known.
     fn columns(&self) -> impl Iterator<Item = &'static Column> {
         COLUMNS.iter().filter(|column| self.servers.iter().any(|row| row.figure(column).is_some()))

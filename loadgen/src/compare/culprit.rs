@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
+use inferno::flamegraph::color::{BackgroundColor, Color};
 use inferno::{differential, flamegraph};
 
 use super::callgrind::Profile;
@@ -77,6 +78,8 @@ pub fn flame_svg(base: &Profile, head: &Profile) -> Result<String> {
     let mut options = flamegraph::Options::default();
     options.title = "Instructions of the head".to_owned();
     options.subtitle = Some("red: more than the base, blue: fewer".to_owned());
+    // The page inverts its lightness on a dark screen, where a gradient would not match.
+    options.bgcolors = Some(BackgroundColor::Flat(Color { r: 255, g: 255, b: 255 }));
     options.count_name = format!("instructions per {FLAME_SCALE} requests");
     let mut svg = Vec::new();
     flamegraph::from_reader(&mut options, both.as_slice(), &mut svg).context("the flame graph")?;

@@ -13,7 +13,7 @@ use crate::report::html::short;
 use crate::report::{counted, figures};
 
 /// How to read changes.
-pub const LEGEND: &str = "A positive change is for the worse (throughput: so much less of it). The control is servers of one side against each other.";
+pub const LEGEND: &str = "A positive change is worse (for throughput: less). The control compares servers of the same side with each other.";
 
 impl Metric {
     /// For people.
@@ -131,7 +131,11 @@ impl CaseResult {
 
 impl Changed {
     fn words(&self, decimals: usize) -> [String; 3] {
-        let count = |value: f64| format!("{value:.decimals$}");
+        // Adding zero makes a plain zero of a negative one.
+        let count = |value: f64| {
+            let rounded: f64 = format!("{value:.decimals$}").parse().unwrap_or(value);
+            format!("{:.decimals$}", rounded + 0.0)
+        };
         [count(self.base), count(self.head), signed_count(self.head - self.base, decimals)]
     }
 }

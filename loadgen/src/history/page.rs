@@ -7,8 +7,8 @@ use anyhow::Result;
 use super::Told;
 use super::series::Series;
 use crate::compare::report::signed_short;
-use crate::report::html::{END, begin, colours, escape, short};
-use crate::report::plot::{self, Axis, Line, Scale};
+use crate::report::html::{Belief, END, begin, colours, escape, short, verdict_box};
+use crate::report::plot::{self, Axis, Line, Scale, Size};
 
 /// Above each panel there is a line for its title.
 const TITLE_HEIGHT: u32 = 30;
@@ -16,13 +16,9 @@ const TITLE_HEIGHT: u32 = 30;
 /// A panel for each series: its levels, what was found, and where.
 pub fn page(told: &Told) -> Result<String> {
     let mut html = begin("History", &told.title());
-    let class = if told.worse().next().is_some() { "invalid" } else { "valid" };
-    let _ = writeln!(
-        html,
-        "<div class=\"verdict {class}\"><strong>{}</strong></div>\n<p class=soft>{}</p>",
-        escape(&told.outcome()),
-        escape(&told.legend())
-    );
+    let belief = if told.worse().next().is_some() { Belief::Invalid } else { Belief::Valid };
+    verdict_box(&mut html, belief, &told.outcome(), None, None);
+    let _ = writeln!(html, "<p class=soft>{}</p>", escape(&told.legend()));
     for remark in told.remarks() {
         let _ = writeln!(html, "<p>{}</p>", escape(&remark));
     }
@@ -47,14 +43,14 @@ pub fn page(told: &Told) -> Result<String> {
             let _ = writeln!(html, "<p>{}</p>", escape(&words));
         }
         let _ = writeln!(html, "{}", plot::legend(&lines));
-        html += &panel(series, &lines)?;
+        html += &panel(series, |x, y| plot::svg(x, y, &lines))?;
     }
     Ok(html + END)
 }
 
 /// The plots alone, one above the other, with the colours that they need.
 pub fn panels(told: &Told) -> Result<String> {
-    let (width, panel_height) = plot::SIZE;
+    let Size { width, height: panel_height, .. } = plot::WIDE;
     let height = (panel_height + TITLE_HEIGHT) * told.series.len() as u32;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
@@ -71,7 +67,7 @@ pub fn panels(told: &Told) -> Result<String> {
             top + TITLE_HEIGHT * 2 / 3,
             escape(&series.title()),
             top + TITLE_HEIGHT,
-            panel(series, &lines(series))?
+            panel(series, |x, y| plot::svg_of(plot::WIDE, x, y, &lines(series)))?
         );
     }
     Ok(svg + "</svg>\n")
@@ -84,14 +80,26 @@ fn in_order(told: &Told) -> impl Iterator<Item = &Series> {
     of(true).chain(of(false))
 }
 
-fn panel(series: &Series, lines: &[Line<'_>]) -> Result<String> {
-    let x = Axis { name: "entries, in the order of the file", scale: Scale::Span, label: short };
-    let y = if series.metric.is_exact() {
-        Axis { name: "per request", scale: Scale::Span, label: short }
-    } else {
-        Axis { name: "worse than the base by", scale: Scale::Span, label: signed_short }
+/// Draws a series over the dates of its entries, which lie at equal distances, in the order of the file.
+fn panel(series: &Series, draw: impl Fn(&Axis<'_>, &Axis<'_>) -> Result<String>) -> Result<String> {
+    let dates: Vec<&str> = series.points.iter().map(|point| point.date.as_str()).collect();
+    let days = || dates.iter().filter_map(|date| date.get(..10));
+    let is_one_day = days().all(|day| days().next() == Some(day));
+    let name = match days().next() {
+        Some(day) if is_one_day => format!("entries of {day}, by time (UTC)"),
+        _ => "entries, by date (UTC)".to_owned(),
     };
-    plot::svg(&x, &y, lines)
+    let label = |number: f64| {
+        let date = dates.get((number as usize).saturating_sub(1)).copied().unwrap_or_default();
+        date.get(if is_one_day { 11..16 } else { 0..10 }).unwrap_or(date).to_owned()
+    };
+    let x = Axis::new(&name, Scale::Numbered, &label);
+    let y = if series.metric.is_exact() {
+        Axis::new("per request", Scale::Span, &short)
+    } else {
+        Axis::new("worse than the base by", Scale::Span, &signed_short)
+    };
+    draw(&x, &y)
 }
 
 /// The levels, what is made of them, and a mark where they change.

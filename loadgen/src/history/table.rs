@@ -13,8 +13,6 @@ use crate::report::{counted, figures};
 /// As wide as a change with its interval gets.
 const CHANGE_WIDTH: usize = 28;
 
-const LEVELS_WIDTH: usize = 22;
-
 impl fmt::Display for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", style(self.title()).bold())?;
@@ -30,7 +28,8 @@ impl fmt::Display for Told {
                     style(change).green()
                 };
                 let levels = changed.levels_words(series.metric);
-                writeln!(f, "  {kind:<5}  {change} {levels:<LEVELS_WIDTH$} {}", changed.place_words())?;
+                writeln!(f, "  {kind:<5}  {change} {levels}")?;
+                writeln!(f, "  {:<5}  {}", "", changed.place_words())?;
             }
             if let Some(words) = series.rise_words() {
                 writeln!(f, "  {words}")?;
@@ -60,8 +59,8 @@ impl Told {
             return "There is nothing to look for changes in.".into();
         }
         format!(
-            "A positive change is for the worse (throughput: so much less of it). Where nothing changed, something is found in {} of \
-             files, over all {} series (Bonferroni). Intervals are of 95 %.",
+            "A positive change is worse (for throughput: less). The false-alarm rate is {} per file, over all {} series (Bonferroni). \
+             Intervals are of 95 %.",
             figures::share(self.significance),
             self.series.len()
         )

@@ -6,6 +6,7 @@ use console::style;
 
 use super::Idled;
 use super::held::Kept;
+use crate::report::lines::Grid;
 use crate::report::{Report, counted, figures};
 use crate::verdict::Verdict;
 
@@ -68,7 +69,7 @@ impl Idled {
             rows.push(("server at rest", words));
         }
         if let Some(cpu) = self.holding_cpu_share {
-            rows.push(("loadgen holds", format!("with {} of a core", share(cpu))));
+            rows.push(("loadgen CPU", format!("{} of a core to hold them", share(cpu))));
         }
         rows
     }
@@ -128,14 +129,15 @@ impl fmt::Display for Idled {
         writeln!(f, "{}", style(self.title()).bold())?;
         writeln!(f, "{}\n", style(self.shape()).dim())?;
         for (name, words) in self.words() {
-            writeln!(f, "  {name:<14} {words}")?;
+            writeln!(f, "  {name:<14}  {words}")?;
         }
         let compared = self.compared();
         if !compared.is_empty() {
-            writeln!(f, "\n  {:<14} {:>10} {:>10}    ({})", "busy", "alone", "beside", self.kind_of_times())?;
+            let mut grid = Grid::new(["busy", "alone", "beside", "ratio"]);
             for Compared { name, alone, beside, ratio } in compared {
-                writeln!(f, "  {name:<14} {alone:>10} {beside:>10}    {ratio}")?;
+                grid.row([name.to_owned(), alone, beside, ratio]);
             }
+            write!(f, "\n{grid}  p50 and p99 are of the {}.\n", self.kind_of_times())?;
         }
         // What run prints, of the measurement of interest: its verdict is the last word unless there is more to say.
         let report = self.beside.as_ref().or(self.alone.as_ref());

@@ -7,63 +7,91 @@ use anyhow::Result;
 use super::{Kind, Merged, Row};
 use crate::report::Quantiles;
 use crate::report::figures;
-use crate::report::html::{END, begin, distribution, escape, percent, section, short};
+use crate::report::html::{
+    Belief, END, begin, distribution, escape, quantile_table, quantiles, section, short, times, verdict_box,
+    words_table,
+};
 use crate::report::plot::{self, Axis, COLOURS, Line, Scale};
 use crate::verdict::Verdict;
 
 pub fn page(merged: &Merged) -> Result<String> {
     let mut html = begin(&merged.title(), &merged.spans());
-    let class = if merged.verdict == Some(Verdict::Invalid) { "invalid" } else { "valid" };
-    let words = match merged.verdict {
-        Some(Verdict::Valid) => "VALID",
-        Some(Verdict::Invalid) => "INVALID",
-        None => "The verdict is not known",
+    let (belief, words) = match merged.verdict {
+        Some(verdict @ Verdict::Valid) => (Belief::of(verdict), "VALID"),
+        Some(verdict @ Verdict::Invalid) => (Belief::of(verdict), "INVALID"),
+        None => (Belief::Doubtful, "The verdict is not known"),
     };
-    let _ = write!(html, "<div class=\"verdict {class}\"><strong>{words}</strong>");
     let failed = merged.failed_conditions.iter().map(|failed| format!("--fail-if {failed} held"));
-    for line in merged.complaints().chain(merged.warnings.iter().cloned()).chain(failed) {
-        let _ = write!(html, "<p>{}</p>", escape(&line));
-    }
-    if let Some(words) = merged.interruption() {
-        let _ = write!(html, "<p><strong>INTERRUPTED</strong> {}</p>", escape(&words));
-    }
-    html += "</div>\n";
+    let remarks = merged.complaints().chain(merged.warnings.iter().cloned()).chain(failed);
+    verdict_box(&mut html, belief, words, remarks, merged.interruption().as_deref());
     html += &sums(merged);
     html += &files(merged);
 
     // More lines than colours could not be told apart.
     let kinds = || merged.sums.iter().take(COLOURS.len());
-    let time = || Axis { name: "time", scale: Scale::Log, label: figures::time };
-    let seconds = || Axis { name: "seconds since the first log began", scale: Scale::Linear, label: short };
     let lines: Vec<_> =
         kinds().map(|(kind, sum)| Line { name: kind.words(), points: distribution(&sum.times) }).collect();
-    section(
-        &mut html,
-        "Times by quantile",
-        &Axis { name: "requests that took no longer", scale: Scale::Quantile, label: percent },
-        &time(),
-        &lines,
-    )?;
+    section(&mut html, "Times by quantile", &quantiles(), &times(), &lines)?;
+    // All over the same seconds, and times from the least to the greatest of any kind: they are there to be compared.
+    let end_s = merged.rows.last().map_or(0.0, |row| row.start_s + row.length_s);
+    let seconds =
+        || Axis::new("seconds since the first log began", Scale::Linear, &short).with_range(0.0..end_s);
+    let times_of = || merged.rows.iter().flat_map(|row| kinds().filter_map(|(kind, _)| row.quantiles(kind)));
+    let least_us = times_of().map(|times| times.p50).fold(f64::INFINITY, f64::min);
+    let drawn_us = times_of().map(|times| times.max).filter(|us| us.is_finite());
+    let most_us = drawn_us.fold(f64::NEG_INFINITY, f64::max);
     for (kind, _) in kinds() {
         let line = |name, of: fn(&Quantiles) -> f64| Line {
             name,
-            points: merged.rows.iter().map(|row| (row.middle_s(), row.quantiles(kind).map(of))).collect(),
+            points: merged.over_time(kind, None, |row| row.quantiles(kind).map(of)),
         };
         let heading = format!("Over time: {}", kind.words());
         let lines =
             [line("p50", |times| times.p50), line("p99", |times| times.p99), line("max", |times| times.max)];
-        section(&mut html, &heading, &seconds(), &time(), &lines)?;
+        section(&mut html, &heading, &seconds(), &times().with_range(least_us..most_us), &lines)?;
     }
     let rates: Vec<_> = kinds()
         .map(|(kind, _)| Line {
             name: kind.words(),
-            points: merged.rows.iter().map(|row| (row.middle_s(), Some(row.per_s(kind)))).collect(),
+            points: merged.over_time(kind, Some(0.0), |row| Some(row.per_s(kind))),
         })
         .collect();
-    let per_s = Axis { name: "times taken", scale: Scale::Linear, label: figures::rate };
+    let per_s = Axis::new("times recorded", Scale::Linear, &figures::rate);
     section(&mut html, "Rates over time", &seconds(), &per_s, &rates)?;
     html += END;
     Ok(if merged.interrupted { plot::marked(&html, "interrupted") } else { html })
+}
+
+impl Merged {
+    /// A point for each row in which a log with such times ran, and a gap wherever none did. A log that ran and has no times
+    /// of it for a while had none: that is `idle`.
+    fn over_time(
+        &self,
+        kind: &Kind,
+        idle: Option<f64>,
+        of: impl Fn(&Row) -> Option<f64>,
+    ) -> Vec<(f64, Option<f64>)> {
+        let ran_at = |at_s: f64| {
+            self.files.iter().any(|part| {
+                let start_s = part.started_unix_s - self.started_unix_s;
+                part.sums.contains_key(kind) && (start_s..=start_s + part.span_s).contains(&at_s)
+            })
+        };
+        let mut points = Vec::new();
+        let mut end_s = 0.0;
+        for row in &self.rows {
+            // Ends that are rounded may be that much apart.
+            if row.start_s > end_s + 0.001 {
+                let value = if ran_at((end_s + row.start_s) / 2.0) { idle } else { None };
+                points.extend([(end_s, value), (row.start_s, value)]);
+            }
+            let has_times = row.times.get(kind).is_some_and(|(count, _)| *count > 0);
+            let value = if has_times { of(row) } else { idle.filter(|_| ran_at(row.middle_s())) };
+            points.push((row.middle_s(), value));
+            end_s = row.start_s + row.length_s;
+        }
+        points
+    }
 }
 
 impl Row {
@@ -81,46 +109,38 @@ impl Row {
 }
 
 fn sums(merged: &Merged) -> String {
-    let mut html = String::from("<div class=wide><table>\n<tr><th></th>");
-    for name in ["count", "rate", "p50", "p90", "p99", "p99.9", "max", "mean"] {
-        let _ = write!(html, "<th>{name}</th>");
-    }
-    html += "</tr>\n";
-    for times in &merged.times {
-        let _ = write!(html, "<tr><th>{}</th>", escape(times.tag.words()));
-        let _ = write!(html, "<td>{}</td><td>{}</td>", times.count, times.rate_words());
-        for (_, us) in times.us.iter().flat_map(Quantiles::named) {
-            let _ = write!(html, "<td>{}</td>", figures::time(us));
-        }
-        html += "</tr>\n";
-    }
-    html += "</table></div>\n<table class=words>\n";
-    for (name, words) in merged.figures() {
-        let _ = writeln!(html, "<tr><th>{name}</th><td>{}</td></tr>", escape(&words));
-    }
-    html + "</table>\n"
+    let columns = merged.times.iter();
+    let columns: Vec<_> = columns
+        .map(|times| {
+            (times.tag.words(), vec![times.count.to_string(), times.rate_words()], times.us.as_ref())
+        })
+        .collect();
+    quantile_table(&["count", "rate"], &columns) + &words_table(&merged.figures())
 }
 
+/// What each log has, below a line of what it is.
 fn files(merged: &Merged) -> String {
     let mut html = String::from("<h2>Logs</h2>\n<div class=wide><table>\n<tr><th></th>");
-    for name in ["began", "span", "kind", "count", "p50", "p99", "max", "verdict"] {
+    for name in ["count", "p50", "p99", "max"] {
         let _ = write!(html, "<th>{name}</th>");
     }
     html += "</tr>\n";
     for part in &merged.files {
+        let _ = writeln!(
+            html,
+            "<tr><th colspan=5>{}<br><span class=soft>{}</span></th></tr>",
+            escape(&part.path),
+            part.span_words(merged)
+        );
         for times in &part.times {
             let _ = writeln!(
                 html,
-                "<tr><th>{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
-                escape(&part.path),
-                part.began(merged),
-                figures::time(part.span_s * 1e6),
+                "<tr><th>{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
                 escape(times.tag.words()),
                 times.count,
                 times.words(|times| times.p50),
                 times.words(|times| times.p99),
-                times.words(|times| times.max),
-                part.verdict_words()
+                times.words(|times| times.max)
             );
         }
     }

@@ -6,13 +6,12 @@ use console::style;
 use jiff::Timestamp;
 
 use super::{Merged, Part, Times};
+use crate::report::lines::Grid;
 use crate::report::{Quantiles, figures, of_many, replies};
 use crate::verdict::Verdict;
 
-/// Names of kinds of times are as wide as this, if they are not wider.
-const KIND_WIDTH: usize = 14;
-
-const CELL_WIDTH: usize = 10;
+/// As wide as the name of a figure gets.
+const NAME_WIDTH: usize = 14;
 
 impl Merged {
     /// How many logs of what time, in a line.
@@ -28,9 +27,9 @@ impl Merged {
         let whole = figures::time(self.span_s * 1e6);
         match self.common_span_s {
             Some(common_s) => {
-                format!("{whole}, all were driving for {} of it", figures::time(common_s * 1e6))
+                format!("{whole}; all ran at the same time for {} of it", figures::time(common_s * 1e6))
             }
-            None => format!("{whole}, there is no time at which all were driving"),
+            None => format!("{whole}; there is no time at which all ran"),
         }
     }
 
@@ -65,18 +64,19 @@ impl Merged {
 }
 
 impl Part {
-    /// When it began, after the first one.
-    pub fn began(&self, merged: &Merged) -> String {
-        format!("+{}", figures::time((self.started_unix_s - merged.started_unix_s).max(0.0) * 1e6))
-    }
-
-    /// Its verdict in a word.
-    pub fn verdict_words(&self) -> &'static str {
-        match self.verdict {
+    /// When it began, after the first one, how long it took, and its verdict.
+    pub fn span_words(&self, merged: &Merged) -> String {
+        let began_us = (self.started_unix_s - merged.started_unix_s).max(0.0) * 1e6;
+        let verdict = match self.verdict {
             Some(Verdict::Valid) => "VALID",
             Some(Verdict::Invalid) => "INVALID",
-            None => "not known",
-        }
+            None => "verdict not known",
+        };
+        format!(
+            "began at +{}, ran for {}, {verdict}",
+            figures::time(began_us),
+            figures::time(self.span_s * 1e6)
+        )
     }
 }
 
@@ -95,56 +95,36 @@ impl fmt::Display for Merged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", style(self.title()).bold())?;
         writeln!(f, "{}\n", style(self.spans()).dim())?;
-        let width = self.files.iter().map(|part| part.path.chars().count()).max().unwrap_or_default();
-        write!(f, "  {:<width$}", "")?;
-        for name in ["began", "span", "count", "p50", "p99", "max"] {
-            write!(f, " {name:>CELL_WIDTH$}")?;
-        }
-        writeln!(f, "  {:<KIND_WIDTH$} verdict", "kind")?;
         for part in &self.files {
-            for (index, times) in part.main_times().iter().enumerate() {
-                let (path, began, span) = match index {
-                    0 => (part.path.as_str(), part.began(self), figures::time(part.span_s * 1e6)),
-                    _ => ("", String::new(), String::new()),
-                };
-                write!(f, "  {path:<width$} {began:>CELL_WIDTH$} {span:>CELL_WIDTH$}")?;
-                write!(f, " {:>CELL_WIDTH$}", times.count)?;
-                for cell in [
+            let words = part.span_words(self);
+            let words = if part.is_invalid() { style(words).red() } else { style(words) };
+            writeln!(f, "  {}\n  {words}", style(&part.path).bold())?;
+            let mut grid = Grid::new(["", "count", "p50", "p99", "max"]);
+            for times in part.main_times() {
+                grid.row([
+                    times.tag.words().to_owned(),
+                    times.count.to_string(),
                     times.words(|times| times.p50),
                     times.words(|times| times.p99),
                     times.words(|times| times.max),
-                ] {
-                    write!(f, " {cell:>CELL_WIDTH$}")?;
-                }
-                write!(f, "  {:<KIND_WIDTH$}", times.tag.words())?;
-                match (index, part.verdict) {
-                    (0, Some(Verdict::Invalid)) => {
-                        writeln!(f, " {}", style(part.verdict_words()).red().bold())?;
-                    }
-                    (0, _) => writeln!(f, " {}", part.verdict_words())?,
-                    _ => writeln!(f)?,
-                }
+                ]);
             }
+            writeln!(f, "{grid}")?;
         }
-        writeln!(f)?;
         for (name, words) in self.figures() {
-            writeln!(f, "  {name:<KIND_WIDTH$} {words}")?;
-        }
-        write!(f, "\n  {:<KIND_WIDTH$}", "")?;
-        for name in ["count", "rate", "p50", "p90", "p99", "p99.9", "max", "mean"] {
-            write!(f, " {name:>CELL_WIDTH$}")?;
+            writeln!(f, "  {name:<NAME_WIDTH$}  {words}")?;
         }
         writeln!(f)?;
+        let mut grid = Grid::new(["all logs", "count", "rate", "p50", "p90", "p99", "p99.9", "max", "mean"]);
         for times in &self.times {
-            write!(f, "  {:<KIND_WIDTH$}", times.tag.words())?;
-            write!(f, " {:>CELL_WIDTH$} {:>CELL_WIDTH$}", times.count, times.rate_words())?;
-            let quantiles = times.us.as_ref().map(Quantiles::named);
-            for (_, us) in quantiles.iter().flatten() {
-                write!(f, " {:>CELL_WIDTH$}", figures::time(*us))?;
-            }
-            writeln!(f)?;
+            let quantiles = times
+                .us
+                .as_ref()
+                .map_or([const { String::new() }; 6], |times| times.named().map(|(_, us)| figures::time(us)));
+            let cells = [times.tag.words().to_owned(), times.count.to_string(), times.rate_words()];
+            grid.row(cells.into_iter().chain(quantiles));
         }
-        writeln!(f)?;
+        writeln!(f, "{grid}")?;
         for condition in &self.failed_conditions {
             writeln!(f, "  {} --fail-if {condition} held", style("FAILED").red().bold())?;
         }

@@ -19,61 +19,69 @@ const POINTS_MAX: usize = 400;
 /// Points for each halving of the distance to 100 %.
 const TICKS_PER_HALF_DISTANCE: u32 = 10;
 
-/// Without the colours, which come from `colours`.
+/// Without the colours, which come from `colours`. On a phone, names of figures stand above them.
 const STYLE: &str = "\
+*{box-sizing:border-box}\
 body{margin:0 auto;max-width:60rem;padding:1.5rem;background:var(--page);color:var(--ink);\
-font:15px/1.45 system-ui,sans-serif}\
+font:15px/1.45 system-ui,sans-serif;overflow-wrap:anywhere}\
 h1{font-size:1.4rem;margin:0 0 .2rem}h2{font-size:1.05rem;margin:2rem 0 .3rem}p{margin:.2rem 0}\
 .soft,.legend{color:var(--soft)}.wide{overflow-x:auto}\
 .verdict{margin:1rem 0;padding:.6rem .9rem;border-left:4px solid}\
-.valid{border-color:var(--good)}.invalid{border-color:var(--bad)}\
+.verdict.valid{border-color:var(--good)}.verdict.doubtful{border-color:var(--doubt)}.verdict.invalid{border-color:var(--bad)}\
+td.valid{color:var(--good)}td.doubtful{color:var(--doubt)}td.invalid{color:var(--bad)}\
 .key{display:inline-block;width:1.1rem;height:3px;vertical-align:middle;margin:0 .4rem 0 0}\
-.key:not(:first-child){margin-left:1rem}\
+.entry{margin-right:1rem;white-space:nowrap}\
 table{margin:.7rem 0;border-collapse:collapse;font-variant-numeric:tabular-nums}\
-th,td{padding:.25rem .9rem .25rem 0;white-space:nowrap;border-bottom:1px solid var(--grid);text-align:right}\
-th{font-weight:500;color:var(--soft)}th:first-child,.words td{text-align:left}.words td{white-space:normal;overflow-wrap:anywhere}\
-svg{width:100%;height:auto;display:block}svg text{font:13px system-ui,sans-serif}";
+th,td{padding:.25rem .9rem .25rem 0;border-bottom:1px solid var(--grid);text-align:right;vertical-align:top}\
+td{white-space:nowrap}th{font-weight:500;color:var(--soft);overflow-wrap:normal}\
+th:first-child{text-align:left;overflow-wrap:anywhere;min-width:6.5rem}\
+th[colspan]{color:var(--ink);padding-top:.8rem}.words td{text-align:left;white-space:normal}.words th{overflow-wrap:anywhere}\
+svg{width:100%;height:auto;display:block}svg text{font:13px system-ui,sans-serif}\
+svg text[font-weight]{font-weight:600}\
+iframe{border:0;width:100%}\
+@media(max-width:44rem){body{padding:1rem .9rem}th,td{padding-right:.6rem}\
+.words,.words tbody,.words tr,.words th,.words td{display:block;text-align:left}\
+.words th{border:0;padding:.35rem 0 0}.words td{padding:0 0 .35rem}.words tr:first-child:not(:has(td)){display:none}\
+.wide th:first-child{position:sticky;left:0;background:var(--page);max-width:40vw}.wide th[colspan]{position:static;max-width:none}\
+svg.on-phone{max-width:36rem}}\
+@media(prefers-color-scheme:dark){iframe{filter:invert(.9) hue-rotate(180deg)}}";
 
 /// Names of colours, with those of a light and of a dark screen.
-const COLOURS: [(&str, &str, &str); 6] = [
+const COLOURS: [(&str, &str, &str); 8] = [
     ("page", "#fcfcfb", "#1a1a19"),
     ("ink", "#1b1b1a", "#ececea"),
     ("soft", "#55544f", "#b3b2ab"),
     ("grid", "#e3e2dc", "#3a3a37"),
     ("good", "#0b7a3e", "#35b26f"),
+    ("doubt", "#8a5a00", "#e0a93a"),
     ("bad", "#c0271f", "#f0675e"),
+    ("other", "#b7b6af", "#6b6a65"),
 ];
 
 /// The page of a run.
 pub fn page(report: &Report, measured: &Measured) -> Result<String> {
     let mut html = begin(&report.title(), &report.shape());
-    let (class, words) = match report.verdict {
-        Verdict::Valid => ("valid", "VALID".to_owned()),
-        Verdict::Invalid => ("invalid", report.complaint()),
+    let words = match report.verdict {
+        Verdict::Valid => "VALID".to_owned(),
+        Verdict::Invalid => report.complaint(),
     };
-    let _ = write!(html, "<div class=\"verdict {class}\"><strong>{}</strong>", escape(&words));
-    if let Some(hint) = report.hint() {
-        let _ = write!(html, "<p>{hint}</p>");
-    }
-    if let Some(words) = report.interruption() {
-        let _ = write!(html, "<p><strong>INTERRUPTED</strong> {words}</p>");
-    }
-    for failed in &report.failed_conditions {
-        let _ = write!(html, "<p>--fail-if {} held</p>", escape(failed));
-    }
-    html += "</div>\n";
+    let hint = report.hint().map(str::to_owned);
+    let failed = report.failed_conditions.iter().map(|failed| format!("--fail-if {failed} held"));
+    verdict_box(
+        &mut html,
+        Belief::of(report.verdict),
+        &words,
+        hint.into_iter().chain(failed),
+        report.interruption().as_deref(),
+    );
     html += &summary(report);
 
-    let quantiles = quantile_lines(report, measured);
-    section(
-        &mut html,
-        "Times by quantile",
-        &Axis { name: "requests that took no longer", scale: Scale::Quantile, label: percent },
-        &Axis { name: "time", scale: Scale::Log, label: figures::time },
-        &quantiles,
-    )?;
+    section(&mut html, "Times by quantile", &quantiles(), &times(), &quantile_lines(report, measured))?;
     let (points, kind) = points(report, &measured.intervals);
-    let times = |name, of: fn(&Quantiles) -> f64| Line {
+    let end_s = measured.intervals.last().map_or(0.0, |last| last.start_s + last.length_s);
+    let seconds =
+        || Axis::new("seconds since the window began", Scale::Linear, &short).with_range(0.0..end_s);
+    let quantile = |name, of: fn(&Quantiles) -> f64| Line {
         name,
         points: points.iter().map(|point| (point.at_s, point.times.as_ref().map(of))).collect(),
     };
@@ -81,31 +89,77 @@ pub fn page(report: &Report, measured: &Measured) -> Result<String> {
         &mut html,
         &format!("{kind} over time"),
         &seconds(),
-        &Axis { name: "time", scale: Scale::Log, label: figures::time },
-        &[times("p50", |times| times.p50), times("p99", |times| times.p99), times("max", |times| times.max)],
+        &times(),
+        &[
+            quantile("p50", |times| times.p50),
+            quantile("p99", |times| times.p99),
+            quantile("max", |times| times.max),
+        ],
     )?;
+    // Behind the window nothing is sent and replies are waited for: that none comes then is no throughput of 0.
     let per_s = |name, of: fn(&Point) -> f64| Line {
         name,
-        points: points.iter().map(|point| (point.at_s, Some(of(point)))).collect(),
+        points: points
+            .iter()
+            .map(|point| (point.at_s, Some(of(point)).filter(|&rate| point.is_in_window || rate > 0.0)))
+            .collect(),
     };
     let mut lines =
         vec![per_s("sent", |point| point.sent_per_s), per_s("answered", |point| point.answered_per_s)];
     if report.errors + report.lost > 0 {
         lines.push(per_s("wrong or lost", |point| point.failed_per_s));
     }
-    section(
-        &mut html,
-        "Throughput over time",
-        &seconds(),
-        &Axis { name: "requests", scale: Scale::Linear, label: figures::rate },
-        &lines,
-    )?;
+    let requests = Axis::new("requests", Scale::Linear, &figures::rate);
+    section(&mut html, "Throughput over time", &seconds(), &requests, &lines)?;
 
-    html += "<h2>All figures</h2>\n<div class=wide><table class=words>\n";
-    rows(&mut html, "", &serde_json::to_value(report)?);
-    html += "</table></div>\n";
+    all_figures(&mut html, &serde_json::to_value(report)?);
     html += END;
     Ok(if report.interrupted { plot::marked(&html, "interrupted") } else { html })
+}
+
+/// How far what a page says can be believed.
+#[derive(Clone, Copy)]
+pub enum Belief {
+    Valid,
+    /// In part, or nobody knows.
+    Doubtful,
+    Invalid,
+}
+
+impl Belief {
+    pub fn of(verdict: Verdict) -> Belief {
+        match verdict {
+            Verdict::Valid => Belief::Valid,
+            Verdict::Invalid => Belief::Invalid,
+        }
+    }
+
+    /// As the style calls it.
+    pub fn class(self) -> &'static str {
+        match self {
+            Belief::Valid => "valid",
+            Belief::Doubtful => "doubtful",
+            Belief::Invalid => "invalid",
+        }
+    }
+}
+
+/// What came out, in words that are not escaped yet, with what is to be said of it, and that it was ended before its time.
+pub fn verdict_box(
+    html: &mut String,
+    belief: Belief,
+    words: &str,
+    remarks: impl IntoIterator<Item = String>,
+    interruption: Option<&str>,
+) {
+    let _ = write!(html, "<div class=\"verdict {}\"><strong>{}</strong>", belief.class(), escape(words));
+    for remark in remarks {
+        let _ = write!(html, "<p>{}</p>", escape(&remark));
+    }
+    if let Some(words) = interruption {
+        let _ = write!(html, "<p><strong>INTERRUPTED</strong> {}</p>", escape(words));
+    }
+    *html += "</div>\n";
 }
 
 /// The head of a page and its heading.
@@ -149,14 +203,26 @@ pub fn colours() -> String {
 }
 
 /// A plot with its heading and its legend.
-pub fn section(html: &mut String, heading: &str, x: &Axis, y: &Axis, lines: &[Line<'_>]) -> Result<()> {
+pub fn section(
+    html: &mut String,
+    heading: &str,
+    x: &Axis<'_>,
+    y: &Axis<'_>,
+    lines: &[Line<'_>],
+) -> Result<()> {
     let _ = write!(html, "<h2>{}</h2>\n{}\n", escape(heading), plot::legend(lines));
     html.push_str(&plot::svg(x, y, lines)?);
     Ok(())
 }
 
-pub fn seconds() -> Axis {
-    Axis { name: "seconds since the window began", scale: Scale::Linear, label: short }
+/// The axis of shares of requests.
+pub fn quantiles() -> Axis<'static> {
+    Axis::new("requests that took no longer", Scale::Quantile, &percent)
+}
+
+/// The axis of times in microseconds.
+pub fn times() -> Axis<'static> {
+    Axis::new("time", Scale::Log, &figures::time)
 }
 
 /// As few digits as tell it.
@@ -164,27 +230,45 @@ pub fn short(value: f64) -> String {
     format!("{}", (value * 1e6).round() / 1e6)
 }
 
-pub fn percent(quantile: f64) -> String {
+fn percent(quantile: f64) -> String {
     format!("{} %", short(quantile * 100.0))
 }
 
 /// What people look for first.
 fn summary(report: &Report) -> String {
+    let columns: Vec<_> = quantile_rows(report).map(|(name, times)| (name, vec![], Some(times))).collect();
+    quantile_table(&[], &columns) + &words_table(&report.figures())
+}
+
+/// A row for each quantile, and a column for each kind of time, which a phone has room for; above the quantiles, rows of the
+/// columns' own cells.
+pub fn quantile_table(names: &[&str], columns: &[(&str, Vec<String>, Option<&Quantiles>)]) -> String {
     let mut html = String::from("<div class=wide><table>\n<tr><th></th>");
-    for name in ["p50", "p90", "p99", "p99.9", "max", "mean"] {
-        let _ = write!(html, "<th>{name}</th>");
+    for (name, ..) in columns {
+        let _ = write!(html, "<th>{}</th>", escape(name));
     }
     html += "</tr>\n";
-    for (name, times) in quantile_rows(report) {
-        let _ = write!(html, "<tr><th>{name}</th>");
-        for (_, us) in times.named() {
-            let _ = write!(html, "<td>{}</td>", figures::time(us));
+    let mut row = |name: &str, cell: &dyn Fn(&(&str, Vec<String>, Option<&Quantiles>)) -> String| {
+        let _ = write!(html, "<tr><th>{}</th>", escape(name));
+        for column in columns {
+            let _ = write!(html, "<td>{}</td>", escape(&cell(column)));
         }
         html += "</tr>\n";
+    };
+    for (place, name) in names.iter().enumerate() {
+        row(name, &|(_, cells, _)| cells.get(place).cloned().unwrap_or_default());
     }
-    html += "</table></div>\n<table class=words>\n";
-    for (name, words) in report.figures() {
-        let _ = writeln!(html, "<tr><th>{name}</th><td>{}</td></tr>", escape(&words));
+    for (place, name) in ["p50", "p90", "p99", "p99.9", "max", "mean"].into_iter().enumerate() {
+        row(name, &|(.., times)| times.map_or("–".into(), |times| figures::time(times.named()[place].1)));
+    }
+    html + "</table></div>\n"
+}
+
+/// Figures in words, each with its name.
+pub fn words_table(figures: &[(&str, String)]) -> String {
+    let mut html = String::from("<table class=words>\n");
+    for (name, words) in figures {
+        let _ = writeln!(html, "<tr><th>{}</th><td>{}</td></tr>", escape(name), escape(words));
     }
     html + "</table>\n"
 }
@@ -219,6 +303,8 @@ struct Point {
     sent_per_s: f64,
     answered_per_s: f64,
     failed_per_s: f64,
+    /// It began before the last request was sent.
+    is_in_window: bool,
     times: Option<Quantiles>,
 }
 
@@ -236,8 +322,10 @@ fn points(report: &Report, intervals: &[Interval]) -> (Vec<Point>, &'static str)
                 interval.service_time_us.as_ref()
             }
         });
+        let start_s = chunk.first().map_or(0.0, |first| first.start_s);
         Point {
-            at_s: chunk.first().map_or(0.0, |first| first.start_s + length_s / 2.0),
+            at_s: start_s + length_s / 2.0,
+            is_in_window: start_s < report.elapsed_s,
             sent_per_s: figures::per_s(sum(|interval| interval.requests as f64), length_s),
             answered_per_s: figures::per_s(sum(|interval| interval.answered as f64), length_s),
             failed_per_s: figures::per_s(sum(|interval| (interval.errors + interval.lost) as f64), length_s),
@@ -248,7 +336,13 @@ fn points(report: &Report, intervals: &[Interval]) -> (Vec<Point>, &'static str)
 }
 
 /// Every value of the JSON under its path.
-pub fn rows(html: &mut String, path: &str, value: &Value) {
+pub fn all_figures(html: &mut String, json: &Value) {
+    *html += "<h2>All figures</h2>\n<table class=words>\n";
+    rows(html, "", json);
+    *html += "</table>\n";
+}
+
+fn rows(html: &mut String, path: &str, value: &Value) {
     let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
     match value {
         Value::Object(fields) => {

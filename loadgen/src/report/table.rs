@@ -4,6 +4,7 @@ use std::fmt;
 
 use console::style;
 
+use crate::report::lines::Grid;
 use crate::report::{Report, figures, quantile_rows};
 use crate::verdict::Verdict;
 
@@ -13,22 +14,14 @@ impl fmt::Display for Report {
         writeln!(f, "{}", style(self.shape()).dim())?;
         writeln!(f)?;
         for (name, words) in self.figures() {
-            writeln!(f, "  {name:<14} {words}")?;
+            writeln!(f, "  {name:<14}  {words}")?;
         }
         writeln!(f)?;
-        write!(f, "  {:<14}", "")?;
-        for name in ["p50", "p90", "p99", "p99.9", "max", "mean"] {
-            write!(f, " {name:>9}")?;
-        }
-        writeln!(f)?;
+        let mut grid = Grid::new(["", "p50", "p90", "p99", "p99.9", "max", "mean"]);
         for (name, times) in quantile_rows(self) {
-            write!(f, "  {name:<14}")?;
-            for (_, us) in times.named() {
-                write!(f, " {:>9}", figures::time(us))?;
-            }
-            writeln!(f)?;
+            grid.row([name.to_owned()].into_iter().chain(times.named().map(|(_, us)| figures::time(us))));
         }
-        writeln!(f)?;
+        writeln!(f, "{grid}")?;
         if let Some(words) = self.interruption() {
             writeln!(f, "  {} {words}", style("INTERRUPTED").yellow().bold())?;
         }

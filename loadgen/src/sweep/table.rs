@@ -2,17 +2,12 @@
 
 use std::fmt;
 
-use console::style;
+use console::{Style, style};
 
-use super::{COLUMNS, Column, Spread, Swept, Varied};
+use super::{COLUMNS, Spread, Swept, Varied};
 use crate::report::figures;
+use crate::report::lines::{Cell, Grid};
 use crate::verdict::Verdict;
-
-/// As wide as a range gets, with a space before it.
-const WIDTH: usize = 15;
-
-/// As wide as a step's name gets.
-const NAME_WIDTH: usize = 11;
 
 impl fmt::Display for Swept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,40 +23,39 @@ impl fmt::Display for Swept {
             })
             .collect();
         let varied = if self.varied == Varied::Rate { "rate" } else { "connections" };
-        write!(f, "  {varied:<NAME_WIDTH$}")?;
-        for (_, name) in &columns {
-            write!(f, "{name:>WIDTH$}")?;
-        }
-        writeln!(f, "  verdict")?;
+        let heads = columns.iter().map(|(_, name)| *name);
+        let mut grid = Grid::new([varied].into_iter().chain(heads).chain(["verdict"]));
+        grid.has_words_in(columns.len() + 1);
         for step in &self.steps {
             let name = match step.rate_per_s {
                 Some(rate) if self.varied == Varied::Rate => figures::rate(rate),
                 _ => step.connections.to_string(),
             };
-            write!(f, "  {name:<NAME_WIDTH$}")?;
-            let cells = |cell: fn(&Column, Spread) -> String| -> String {
-                let cell =
-                    |column: &Column| (column.of)(step).map_or("–".into(), |spread| cell(column, spread));
-                columns.iter().map(|(column, _)| format!("{:>WIDTH$}", cell(column))).collect()
-            };
-            write!(f, "{}  ", cells(|column, spread| (column.words)(spread.median)))?;
-            let words = step.verdict_words();
-            match step.verdict {
-                Some(Verdict::Valid) if step.valid_repeats == step.repeats.len() => {
-                    writeln!(f, "{}", style(words).green())?;
-                }
-                Some(Verdict::Invalid) => writeln!(f, "{}", style(words).red().bold())?,
-                _ => writeln!(f, "{}", style(words).yellow())?,
-            }
-            if step.valid_repeats > 1 {
-                let ranges = cells(|column, Spread { min, max, .. }| {
-                    figures::range(&(column.words)(min), &(column.words)(max))
+            let mut row = |name: &str, look: Style, of: fn(Spread) -> f64, verdict: Cell| {
+                let cells = columns.iter().map(|(column, _)| {
+                    let words = (column.of)(step).map_or("–".into(), |spread| (column.words)(of(spread)));
+                    Cell::styled(words, look.clone())
                 });
-                writeln!(f, "  {:NAME_WIDTH$}{}", "", style(ranges).dim())?;
+                grid.row([Cell::styled(name, look.clone())].into_iter().chain(cells).chain([verdict]));
+            };
+            let look = match step.verdict {
+                Some(Verdict::Valid) if step.valid_repeats == step.repeats.len() => Style::new().green(),
+                Some(Verdict::Invalid) => Style::new().red().bold(),
+                _ => Style::new().yellow(),
+            };
+            let verdict = Cell::styled(step.verdict_words(), look);
+            row(&name, Style::new(), |spread| spread.median, verdict);
+            if step.valid_repeats > 1 {
+                row(" least", Style::new().dim(), |spread| spread.min, Cell::default());
+                row(" greatest", Style::new().dim(), |spread| spread.max, Cell::default());
             }
         }
+        write!(f, "{grid}")?;
         let kind = if self.is_open_loop { "Response" } else { "Service" };
-        writeln!(f, "\n  {kind} times; medians of the valid repeats, the least and the greatest below.")?;
+        writeln!(
+            f,
+            "\n  {kind} times. Medians of the valid repeats, with the least and the greatest below."
+        )?;
         for step in self.steps.iter().filter(|step| step.valid_repeats < step.repeats.len()) {
             writeln!(f, "  {}: {}", self.name(step), style(step.trouble()).red())?;
         }

@@ -1,29 +1,15 @@
-//! A tour for a person at a terminal: a row for each service.
+//! A tour for a person at a terminal: a row for each service at each load.
 
 use std::env;
 use std::fmt;
 
-use console::style;
+use console::{Style, style};
 
 use super::{CONNECTIONS, RECEIVERS, ROOMS, Toured, Visit};
+use crate::report::lines::{Cell, Grid};
 use crate::report::{Report, figures};
 use crate::service::Service;
 use crate::verdict::Verdict;
-
-/// As wide as the name of a service gets.
-const NAME_WIDTH: usize = 10;
-
-/// The columns, with how wide they are: first those of the full load, then those of the half, then those of both.
-const COLUMNS: [(&str, usize); 8] = [
-    ("achieved", 10),
-    ("server CPU", 12),
-    ("offered", 10),
-    ("p50", 9),
-    ("p99", 9),
-    ("p99.9", 9),
-    ("errors", 8),
-    ("lost", 7),
-];
 
 impl fmt::Display for Toured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -36,31 +22,30 @@ impl fmt::Display for Toured {
             self.seed
         );
         writeln!(f, "{}\n", style(shape).dim())?;
-        let width = |columns: &[(&str, usize)]| columns.iter().map(|(_, width)| width).sum::<usize>();
-        let (full, half) = (width(&COLUMNS[..2]), width(&COLUMNS[2..6]));
-        let heads = format!("  {:NAME_WIDTH$}{}{}", "", rule("full load", full), rule("half load", half));
-        writeln!(f, "{heads}")?;
-        write!(f, "  {:NAME_WIDTH$}", "service")?;
-        for (name, width) in COLUMNS {
-            write!(f, "{name:>width$}")?;
-        }
-        writeln!(f, "  verdict")?;
+        let mut full = Grid::new(["full load", "achieved", "server CPU", "errors", "lost"]);
+        let mut half =
+            Grid::new(["half load", "offered", "p50", "p99", "p99.9", "errors", "lost", "verdict"]);
+        half.has_words_in(7);
         for visit in &self.services {
-            write!(f, "  {:NAME_WIDTH$}", visit.name())?;
-            for (cell, (_, width)) in visit.cells().into_iter().zip(COLUMNS) {
-                write!(f, "{:>width$}", cell.unwrap_or("–".into()))?;
-            }
-            match visit.verdict {
-                Some(Verdict::Valid) => writeln!(f, "  {}", style("VALID").green())?,
-                Some(Verdict::Invalid) => writeln!(f, "  {}", style("INVALID").red().bold())?,
-                None => writeln!(f, "  {}", style("not measured").yellow())?,
-            }
+            let cells = |cells: Vec<Option<String>>| {
+                let cells = cells.into_iter().map(|cell| Cell::from(cell.unwrap_or("–".into())));
+                [Cell::from(visit.name())].into_iter().chain(cells).collect::<Vec<_>>()
+            };
+            full.row(cells(visit.at_full_load()));
+            let verdict = match visit.verdict {
+                Some(Verdict::Valid) => Cell::styled("VALID", Style::new().green()),
+                Some(Verdict::Invalid) => Cell::styled("INVALID", Style::new().red().bold()),
+                None => Cell::styled("not measured", Style::new().yellow()),
+            };
+            half.row(cells(visit.at_half_load()).into_iter().chain([verdict]));
         }
         writeln!(
             f,
-            "
-  Full load: a closed loop, each connection waiting for its reply; server CPU is for each request.
+            "{full}
+{half}
+  Full load: a closed loop, each connection waiting for its reply; server CPU is per request.
   Half load: an open loop at half that rate; response times, from the planned send to the reply.
+  The verdict is that of both loads.
   chat: deliveries in place of requests; each line is delivered to the {RECEIVERS} others of its room."
         )?;
         let most = |share: fn(&Report) -> Option<f64>| {
@@ -95,16 +80,10 @@ impl fmt::Display for Toured {
         // As it was called, so that the lines can be copied.
         let program = env::args().next().unwrap_or_else(|| "loadgen".into());
         writeln!(f, "\n  {}", style("Next, with a server of yours, or with tidewheel serve:").bold())?;
-        writeln!(f, "    {program} run echo=127.0.0.1:7007 -c 50 -r 20k --html result.html")?;
+        writeln!(f, "    {program} run echo=127.0.0.1:7007 -c 50 -r 20k --html run.html")?;
         writeln!(f, "    {program} search echo=127.0.0.1:7007 -c 50 --slo 'p99<1ms'")?;
         writeln!(f, "    {program} --help")
     }
-}
-
-/// A head over several columns.
-fn rule(words: &str, width: usize) -> String {
-    // One column of space on the left keeps it apart from its neighbour.
-    format!("  {:─^width$}", format!(" {words} "), width = width - 2)
 }
 
 impl Visit {
@@ -112,27 +91,34 @@ impl Visit {
         if self.service.has_streams() { self.service.to_string() } else { format!("{} (UDP)", self.service) }
     }
 
-    /// One for each of the columns; none where nothing was measured.
-    fn cells(&self) -> [Option<String>; COLUMNS.len()] {
-        let (full, half) = (self.full_load.as_ref(), self.half_load.as_ref());
-        let ns = |ns: f64| figures::time(ns / 1e3);
-        // A chat is told by deliveries.
-        let each = if self.service == Service::Chat { RECEIVERS as f64 } else { 1.0 };
+    /// How many get each request's answer: a chat is told by deliveries.
+    fn receivers(&self) -> f64 {
+        if self.service == Service::Chat { RECEIVERS as f64 } else { 1.0 }
+    }
+
+    /// The cells of its row; none where nothing was measured.
+    fn at_full_load(&self) -> Vec<Option<String>> {
+        let full = self.full_load.as_ref();
         let achieved = |report: &Report| report.deliveries_per_s.unwrap_or(report.throughput_per_s);
         let cpu = |report: &Report| report.server_cpu_ns_per_delivery.or(report.server_cpu_ns_per_request);
-        let times = half.and_then(Report::times_us);
-        let sum = |count: fn(&Report) -> u64| {
-            self.reports().map(|(report, _)| count(report)).reduce(|one, other| one + other)
-        };
-        [
+        vec![
             full.map(|report| figures::rate(achieved(report))),
-            full.and_then(cpu).map(ns),
-            half.map(|report| figures::rate(report.offered_per_s * each)),
+            full.and_then(cpu).map(|ns| figures::time(ns / 1e3)),
+            full.map(|report| report.errors.to_string()),
+            full.map(|report| report.lost.to_string()),
+        ]
+    }
+
+    fn at_half_load(&self) -> Vec<Option<String>> {
+        let half = self.half_load.as_ref();
+        let times = half.and_then(Report::times_us);
+        vec![
+            half.map(|report| figures::rate(report.offered_per_s * self.receivers())),
             times.map(|times| figures::time(times.p50)),
             times.map(|times| figures::time(times.p99)),
             times.map(|times| figures::time(times.p999)),
-            sum(|report| report.errors).map(|count| count.to_string()),
-            sum(|report| report.lost).map(|count| count.to_string()),
+            half.map(|report| report.errors.to_string()),
+            half.map(|report| report.lost.to_string()),
         ]
     }
 }

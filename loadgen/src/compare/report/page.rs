@@ -10,7 +10,7 @@ use super::{LEGEND, percent, signed_percent, signed_short};
 use crate::compare::decide::median;
 use crate::compare::paired::Contrasts;
 use crate::compare::{CaseResult, Compared, Metric, Outcome};
-use crate::report::html::{END, begin_with_frames, escape, short};
+use crate::report::html::{Belief, END, begin_with_frames, escape, short, verdict_box};
 use crate::report::plot::{self, Axis, Interval, Line, Scale};
 
 /// As high as a flame graph is that does not say it.
@@ -19,12 +19,7 @@ const FLAMES_HEIGHT: &str = "600";
 /// The outcome, and for each case its table, its intervals, and what changed.
 pub fn page(compared: &Compared) -> Result<String> {
     let mut html = begin_with_frames("Base and head compared", &compared.sides());
-    let class = if compared.outcome.exit_code() == 0 { "valid" } else { "invalid" };
-    let _ = writeln!(
-        html,
-        "<div class=\"verdict {class}\"><strong>{}</strong></div>",
-        escape(&compared.outcome_words())
-    );
+    verdict_box(&mut html, belief(compared.outcome), &compared.outcome_words(), None, None);
     if compared.outcome != Outcome::Identical {
         let _ = writeln!(html, "<p class=soft>{LEGEND} {}</p>", escape(&compared.bounds()));
     }
@@ -58,23 +53,35 @@ pub fn page(compared: &Compared) -> Result<String> {
     Ok(html + END)
 }
 
+/// How the style shows an outcome.
+fn belief(outcome: Outcome) -> Belief {
+    match outcome {
+        Outcome::Identical | Outcome::Pass => Belief::Valid,
+        Outcome::Unreliable | Outcome::Inconclusive => Belief::Doubtful,
+        Outcome::Fail => Belief::Invalid,
+    }
+}
+
 fn table(html: &mut String, case: &CaseResult) {
     *html += "<div class=wide><table>\n<tr><th></th>";
-    for name in ["base", "head", "change", "control", "outcome"] {
+    for name in ["outcome", "change", "base", "head", "control"] {
         let _ = write!(html, "<th>{name}</th>");
     }
     *html += "</tr>\n";
     for finding in &case.findings {
         let metric = finding.metric;
+        let belief = belief(finding.outcome).class();
+        // A phone has room for the interval below the change.
+        let change = escape(&finding.change_words()).replacen(" [", "<br><span class=soft>[", 1);
+        let end = if change.contains("<span") { "</span>" } else { "" };
         let _ = writeln!(
             html,
-            "<tr><th>{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            "<tr><th>{}</th><td class=\"{belief}\">{}</td><td>{change}{end}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
             metric.words(),
+            finding.outcome,
             metric.value_words(finding.base),
             metric.value_words(finding.head),
-            escape(&finding.change_words()),
-            finding.control_words(),
-            finding.outcome
+            finding.control_words()
         );
     }
     *html += "</table></div>\n";
@@ -123,8 +130,8 @@ fn lives(html: &mut String, case: &CaseResult) -> Result<()> {
         let lines = [line("change", |said| said.change), line("control", |said| said.control)];
         // One point is no line.
         if case.slices.len() > 1 {
-            let x = Axis { name: "lives of the servers", scale: Scale::Span, label: short };
-            let y = Axis { name: "worse by", scale: Scale::Span, label: signed_short };
+            let x = Axis::new("lives of the servers", Scale::Numbered, &short);
+            let y = Axis::new("worse by", Scale::Span, &signed_short);
             let _ = writeln!(html, "<p>{}, life by life</p>\n{}", metric.words(), plot::legend(&lines));
             *html += &plot::svg(&x, &y, &lines)?;
         }
@@ -154,7 +161,7 @@ fn culprit(html: &mut String, case: &CaseResult) {
         let _ = writeln!(
             html,
             "<p>Instructions per request by function, as they changed; a click opens one.</p>\n\
-             <iframe title=\"flame graph\" sandbox=\"allow-scripts allow-modals\" width=\"100%\" height=\"{}\" \
+             <iframe title=\"flame graph\" sandbox=\"allow-scripts allow-modals\" height=\"{}\" \
              src=\"data:image/svg+xml;base64,{}\"></iframe>",
             height(svg),
             BASE64.encode(svg)
@@ -182,13 +189,17 @@ mod tests {
     fn the_page_has_all_of_it_and_needs_no_network() {
         let compared = compared();
         let html = page(&compared).unwrap();
-        for words in
-            ["FAIL: system calls", "+2.97 % [+2.10, +3.80]", "&lt;a::B&lt;u8&gt; as C&gt;::d|e", "margin 2 %"]
-        {
+        for words in [
+            "FAIL: system calls",
+            "+2.97 %<br><span class=soft>[+2.10, +3.80]</span>",
+            "&lt;a::B&lt;u8&gt; as C&gt;::d|e",
+            "margin 2 %",
+        ] {
             assert!(html.contains(words), "{words}: {html}");
         }
         // Both cases' intervals, and what was timed in either, life by life.
-        assert_eq!(html.matches("<svg").count(), 4);
+        assert_eq!(html.matches("<svg class=\"on-wide\"").count(), 4);
+        assert_eq!(html.matches("<svg class=\"on-phone\"").count(), 4);
         assert!(!html.contains("src=\"http") && !html.contains("href="));
         let svg = compared.cases[0].culprit.as_ref().unwrap().flame_svg.as_ref().unwrap();
         let frame = format!("height=\"300\" src=\"data:image/svg+xml;base64,{}\"", BASE64.encode(svg));

@@ -413,7 +413,7 @@ fn churn_has_the_outputs_of_run() {
         "lost>=0",
     ]);
     let table = String::from_utf8(output.stdout).unwrap();
-    assert!(table.contains("connect time") && table.contains("without reply  none"), "{table}");
+    assert!(table.contains("connect time") && table.contains("without reply   none"), "{table}");
     assert!(table.contains("--fail-if lost>=0 held"), "{table}");
     for path in [&json, &csv, &hgrm, &hlog, &html] {
         assert!(std::fs::metadata(path).unwrap().len() > 0, "{path}");

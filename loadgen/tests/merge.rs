@@ -243,7 +243,7 @@ fn logs_of_other_programs_have_any_tags_and_units_and_no_verdict() {
 
 #[test]
 fn logs_that_never_ran_together_are_added_with_a_warning() {
-    let (_folder, paths) = written(&[
+    let (folder, paths) = written(&[
         ("late", own_log(100.0, 100, &outcome(1000, 0))),
         ("early", own_log(0.0, 100, &outcome(1000, 0))),
     ]);
@@ -251,6 +251,13 @@ fn logs_that_never_ran_together_are_added_with_a_warning() {
     assert_eq!((code, &json["requests"], &json["common_span_s"]), (0, &2000.into(), &Value::Null));
     assert!(json["throughput_per_s"].is_null() && json["times"][0]["per_s"].is_null(), "{json}");
     assert_eq!(json["times"][0]["count"], 2000);
+    // No line is drawn across the time in which nothing ran: each has a part for either log.
+    let html = folder.path("html");
+    merged(&paths, &["--html", &html]);
+    let page = folder.read("html");
+    let (_, rates) = page.split_once("Rates over time").unwrap();
+    let (wide, _) = rates.split_once("</svg>").unwrap();
+    assert_eq!(wide.matches("<polyline fill=\"none\" opacity=\"1\" stroke=\"#100000\"").count(), 2, "{wide}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     assert!(stderr.contains("early had ended when") && stderr.contains("late began"), "{stderr}");
 }

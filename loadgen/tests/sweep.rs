@@ -117,6 +117,7 @@ fn a_step_that_is_never_valid_is_shown_as_such() {
     let (interrupted, figures) = rows[1][5..].split_last().unwrap();
     assert!(*interrupted == "0" && figures.iter().all(|cell| cell.is_empty()), "{text}");
     let page = folder.read("html");
+    assert!(!page.contains("verdict valid"), "not green where a repeat is INVALID");
     assert!(page.contains("INVALID") && page.contains("limited by wrong replies"));
     assert_eq!(page.contains("<svg"), one["verdict"] == "valid", "curves of what is valid");
 }

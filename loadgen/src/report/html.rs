@@ -240,15 +240,18 @@ fn summary(report: &Report) -> String {
     quantile_table(&[], &columns) + &words_table(&report.figures())
 }
 
+/// A kind of time: its name, the cells above its quantiles, and those.
+pub type Column<'a> = (&'a str, Vec<String>, Option<&'a Quantiles>);
+
 /// A row for each quantile, and a column for each kind of time, which a phone has room for; above the quantiles, rows of the
 /// columns' own cells.
-pub fn quantile_table(names: &[&str], columns: &[(&str, Vec<String>, Option<&Quantiles>)]) -> String {
+pub fn quantile_table(names: &[&str], columns: &[Column<'_>]) -> String {
     let mut html = String::from("<div class=wide><table>\n<tr><th></th>");
     for (name, ..) in columns {
         let _ = write!(html, "<th>{}</th>", escape(name));
     }
     html += "</tr>\n";
-    let mut row = |name: &str, cell: &dyn Fn(&(&str, Vec<String>, Option<&Quantiles>)) -> String| {
+    let mut row = |name: &str, cell: &dyn Fn(&Column<'_>) -> String| {
         let _ = write!(html, "<tr><th>{}</th>", escape(name));
         for column in columns {
             let _ = write!(html, "<td>{}</td>", escape(&cell(column)));

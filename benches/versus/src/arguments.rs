@@ -68,6 +68,11 @@ pub struct Versus {
     #[arg(long)]
     pub record: bool,
 
+    /// Draw the README's chart to FILE, an SVG, with its figures as JSON beside it: tidewheel against a thread for each
+    /// connection. It runs `cargo bench` as well.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["cases", "only", "servers", "record"])]
+    pub headline: Option<String>,
+
     /// Show no progress.
     #[arg(short, long)]
     pub quiet: bool,

@@ -19,6 +19,7 @@ macro_rules! message {
 
 mod arguments;
 mod counting;
+mod headline;
 mod peers;
 mod record;
 mod rounds;
@@ -250,6 +251,11 @@ fn main() -> ExitCode {
         return exit;
     }
     let asked = match Versus::try_parse() {
+        Ok(asked) if asked.headline.is_some() => Versus {
+            cases: vec![Case::One, Case::Fifty, Case::Thousand],
+            only: headline::SERVERS.map(str::to_owned).into(),
+            ..asked
+        },
         Ok(asked) => asked,
         Err(error) => {
             message!("{}", loadgen::complaint(&error));
@@ -294,6 +300,9 @@ fn versus(versus: &Versus, stop: &AtomicBool) -> Result<ExitCode> {
     written.add(write_page(html, || Ok(page::page(&compared))));
     if let (true, Some(workshop), Ok(())) = (versus.record, &workshop, &outcome) {
         written.add(record::keep(&compared, &workshop.root().join("benches/record")));
+    }
+    if let (Some(path), Some(workshop), Ok(())) = (&versus.headline, &workshop, &outcome) {
+        written.add(headline::draw(&compared, workshop.root(), path));
     }
     if let Err(error) = &outcome {
         message!("{error:#}");

@@ -43,20 +43,15 @@ pub struct Cli {
 #[derive(Subcommand)]
 #[allow(clippy::large_enum_variant, reason = "there is one, for the whole run")]
 pub enum Command {
-    /// Measure: with --rate an open loop that follows a plan, else a closed loop in which each connection keeps DEPTH
-    /// requests in flight.
+    /// Measure a server: at a target rate (--rate), or in a closed loop with DEPTH requests in flight on each connection.
+    /// With several rates or connection counts, each is measured in turn.
     Run(Box<RunOnce>),
-    /// Measure step by step: rates, or numbers of connections, each several times and in shuffled order.
-    Sweep(Box<Sweep>),
     /// Find the highest rate that keeps conditions such as p99<1ms.
     Search(Box<Search>),
     /// Add the logs (--hlog) of several machines that drove one server at the same time.
     Merge(Merge),
     /// Hold many connections, silent, slow and stopped ones, and see what that costs the server, and a busy few beside them.
     Idle(Box<Idle>),
-    /// Measure connections as such: connect, one exchange, close, over and over. With --rate an open loop of connects, else a
-    /// closed loop that keeps so many connections in progress.
-    Churn(Box<Churn>),
     /// Find out whether one server is worse than another, and what has made it so.
     Compare(Box<Compare>),
     /// Find where something changed, in what compare --history has written: in a step, or creeping over many commits.
@@ -67,7 +62,7 @@ pub enum Command {
 #[derive(Args, Clone)]
 pub struct Options {
     /// What to drive: echo, uppercase, greeting, http, chat or custom, at tcp://HOST:PORT, HOST:PORT or unix:PATH; echo, uppercase
-    /// or time at udp://HOST:PORT or unix-dgram:PATH. For churn also daytime and banner, which say something and close.
+    /// or time at udp://HOST:PORT or unix-dgram:PATH. With --reconnect also daytime and banner, which send a text and close.
     #[arg(value_name = "SERVICE=ADDRESS")]
     pub target: Target,
 
@@ -189,11 +184,46 @@ pub struct Run {
     pub churn: Option<Close>,
 }
 
-/// `loadgen run`.
+/// `loadgen run`: one measurement, or one of each rate or number of connections.
 #[derive(Args)]
 pub struct RunOnce {
+    /// Connections, or UDP sockets, opened before the warm-up; for chat the members of all rooms. Several are measured in turn:
+    /// 1,10,100, or 10..50:5 for five at equal distances.
+    #[arg(short, long, value_name = "N[,N...]", default_value = "1", value_parser = counts)]
+    pub connections: Steps<usize>,
+
+    /// Target rate of an open loop, in requests per second on all connections together, independent of replies: 500, 50k.
+    /// Several are measured in turn: 10k,20k,50k, or 10k..50k:5 for five at equal distances.
+    #[arg(id = "rate", short, long = "rate", value_name = "R[,R...]", value_parser = rates, conflicts_with = "depth")]
+    pub rates: Option<Steps<f64>>,
+
+    /// Measure each rate or number of connections N times. Every round has its own order, drawn from the seed. [default: 3 with
+    /// several rates or connection counts, otherwise 1]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub repeat: Option<usize>,
+
+    /// Open a new connection for each request, and close it after the reply. --rate is then the rate of connects, and
+    /// --connections how many are open at once in a closed loop.
+    #[arg(long, conflicts_with_all = ["depth", "syscalls"])]
+    pub reconnect: bool,
+
+    /// How to close after the reply, with --reconnect: fin, in order, which leaves the port in TIME_WAIT unless the server closes
+    /// first; rst, with a reset, which frees the port at once.
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_enum,
+        default_value_t,
+        hide_possible_values = true,
+        requires = "reconnect"
+    )]
+    pub close: Close,
+
     #[command(flatten)]
-    pub run: Run,
+    pub pacing: Pacing,
+
+    #[command(flatten)]
+    pub options: Options,
 
     /// Count the server's system calls per request, by name: with strace, in a short closed loop after the window. Needs
     /// --pid or --spawn.
@@ -204,107 +234,62 @@ pub struct RunOnce {
     pub outputs: Outputs,
 }
 
-/// `loadgen churn`.
-#[derive(Args)]
-pub struct Churn {
-    /// Connections in progress at once, in a closed loop; an open one has as many as the server takes time for.
-    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = count)]
-    pub connections: usize,
+/// How often each of several rates or connection counts is measured, unless --repeat is given.
+const STEP_REPEATS: usize = 3;
 
-    /// An open loop: so many connects a second, whatever comes back: 500, 50k.
-    #[arg(short, long, value_name = "PER_SECOND", value_parser = rate, conflicts_with = "connections")]
-    pub rate: Option<f64>,
-
-    /// How the connects of an open loop are spaced: constant or poisson.
-    #[arg(long, value_name = "KIND", default_value = "constant", requires = "rate")]
-    pub arrivals: Arrivals,
-
-    /// Let the rate rise from 0 for so long; keep it within the warm-up.
-    #[arg(long, value_name = "TIME", default_value = "0", value_parser = duration, requires = "rate")]
-    pub ramp: Duration,
-
-    /// How to close after the reply: fin, in order, which leaves the port in TIME_WAIT unless the server closes first; rst,
-    /// with a reset, which frees it at once.
-    #[arg(long, value_name = "HOW", value_enum, default_value_t, hide_possible_values = true)]
-    pub close: Close,
-
-    #[command(flatten)]
-    pub options: Options,
-
-    #[command(flatten)]
-    pub outputs: Outputs,
-}
-
-impl From<Churn> for RunOnce {
-    fn from(churn: Churn) -> RunOnce {
-        let Churn { connections, rate, arrivals, ramp, close, options, outputs } = churn;
-        let pacing = Pacing { depth: 1, arrivals, ramp };
-        let run = Run { connections, rate, pacing, options, churn: Some(close) };
-        RunOnce { run, syscalls: false, outputs }
-    }
-}
-
-/// `loadgen sweep`. Of rates and connections one may have several steps.
-#[derive(Args)]
-pub struct Sweep {
-    /// Rates of an open loop, in requests a second: 10k,20k,50k, or 10k..50k:5, five of them evenly apart.
-    #[arg(id = "rate", short, long = "rates", value_name = "STEPS", value_parser = rates, conflicts_with = "depth")]
-    pub rates: Option<Steps<f64>>,
-
-    /// Connections, or sockets of datagrams: 1,10,50,200, or 10..50:5.
-    #[arg(short, long, value_name = "STEPS", default_value = "1", value_parser = counts)]
-    pub connections: Steps<usize>,
-
-    /// Measure each step so often. Every round of them has an order of its own, drawn from the seed.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = count)]
-    pub repeat: usize,
-
-    #[command(flatten)]
-    pub pacing: Pacing,
-
-    #[command(flatten)]
-    pub options: Options,
-
-    /// Write every figure of every repeat as JSON to FILE as well, or to standard output (-) instead of the table.
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<String>,
-
-    /// Write a row for each step to FILE, or to standard output (-).
-    #[arg(long, value_name = "FILE")]
-    pub csv: Option<String>,
-
-    /// Write a page with curves over the steps and all figures to FILE, or to standard output (-); it needs no network.
-    #[arg(long, value_name = "FILE")]
-    pub html: Option<String>,
-
-    /// Show no progress.
-    #[arg(short, long)]
-    pub quiet: bool,
-}
-
-impl Sweep {
-    /// The steps, each as a run.
+impl RunOnce {
+    /// What is to be measured, one run for each rate or number of connections.
     pub fn runs(&self) -> Result<Vec<Run>, String> {
         let rates = match &self.rates {
             Some(rates) => rates.0.iter().copied().map(Some).collect(),
             None => vec![None],
         };
-        if rates.len() > 1 && self.connections.0.len() > 1 {
-            return Err("either --rates or --connections may have several steps, not both".into());
+        let connections = &self.connections.0;
+        if rates.len() > 1 && connections.len() > 1 {
+            return Err("either --rate or --connections can have several values, not both".into());
         }
+        if self.reconnect && self.rates.is_some() && *connections != [1] {
+            return Err(
+                "--connections does not apply to --reconnect with --rate: as many are open as the server \
+                        takes time for"
+                    .into(),
+            );
+        }
+        let churn = self.reconnect.then_some(self.close);
         let (pacing, options) = (&self.pacing, &self.options);
         let run = |rate, connections| Run {
             connections,
             rate,
             pacing: pacing.clone(),
             options: options.clone(),
-            churn: None,
+            churn,
         };
-        let connections = &self.connections.0;
         Ok(rates
             .into_iter()
             .flat_map(|rate| connections.iter().map(move |&count| run(rate, count)))
             .collect())
+    }
+
+    /// How often each of so many runs is measured.
+    pub fn repeats(&self, runs: usize) -> usize {
+        self.repeat.unwrap_or(if runs > 1 { STEP_REPEATS } else { 1 })
+    }
+
+    /// Fails if something is asked for that several measurements do not have.
+    pub fn check_several(&self) -> Result<(), String> {
+        let outputs = &self.outputs;
+        let given = [
+            ("--syscalls", self.syscalls),
+            ("--hgrm", outputs.hgrm.is_some()),
+            ("--hlog", outputs.hlog.is_some()),
+            ("--fail-if", !outputs.fail_if.is_empty()),
+        ];
+        match given.into_iter().find(|(_, is_given)| *is_given) {
+            Some((option, _)) => Err(format!(
+                "{option} is for a single measurement: give one rate and one number of connections, without --repeat"
+            )),
+            None => Ok(()),
+        }
     }
 }
 
@@ -383,7 +368,7 @@ pub struct Outputs {
     #[arg(long, value_name = "FILE")]
     pub hlog: Option<String>,
 
-    /// Write a row for each interval to FILE, or to standard output (-).
+    /// Write a row for each interval, or for each rate or number of connections, to FILE, or to standard output (-).
     #[arg(long, value_name = "FILE")]
     pub csv: Option<String>,
 
@@ -448,7 +433,7 @@ impl Options {
     pub fn asked(&self, connections_min: usize) -> Result<Asked<'_>, String> {
         match self.asked_of_any(connections_min)? {
             Asked::Said(service) => {
-                Err(format!("{service} is for loadgen churn: its server says it once and closes"))
+                Err(format!("{service} needs --reconnect: its server sends a text once and closes"))
             }
             asked => Ok(asked),
         }
@@ -459,7 +444,7 @@ impl Options {
         let Target { service, address, .. } = &self.target;
         if *service == Service::Chat || address.takes_datagrams() {
             return Err(format!(
-                "churn opens streams for one exchange each, which {service} at {address} has not"
+                "--reconnect needs a stream service with requests and replies, not {service} at {address}"
             ));
         }
         if close == Close::Rst && !matches!(address.peer, Peer::Tcp(_)) {

@@ -79,7 +79,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::cli::{Cli, Command, RunOnce};
+use crate::cli::{Cli, Command, Run, RunOnce};
 use crate::fail_if::Measures;
 use crate::message::message;
 use crate::progress::Progress;
@@ -128,8 +128,6 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         None => stop_on_signal().and_then(|stop| tour::tour(&cli.tour, &stop)),
         Some(Command::Run(run)) => self::run(&run),
-        Some(Command::Churn(churn)) => self::run(&(*churn).into()),
-        Some(Command::Sweep(sweep)) => stop_on_signal().and_then(|stop| sweep::sweep(&sweep, &stop)),
         Some(Command::Search(search)) => stop_on_signal().and_then(|stop| search::search(&search, &stop)),
         Some(Command::Merge(merge)) => merge::merge(&merge),
         Some(Command::Idle(idle)) => stop_on_signal().and_then(|stop| idle::idle(&idle, &stop)),
@@ -158,6 +156,10 @@ pub fn be_a_child() -> Option<ExitCode> {
 /// Where what a former command did is found now.
 fn moved(command: &str) -> Option<&'static str> {
     match command {
+        "churn" => Some("loadgen churn is now loadgen run --reconnect"),
+        "sweep" => Some(
+            "loadgen sweep is now loadgen run with several rates or connection counts: -r 10k,20k or -c 1,10",
+        ),
         "versus" => Some("versus is a program of its own now: cargo run --release -p versus"),
         _ => None,
     }
@@ -175,8 +177,20 @@ pub fn complaint(error: &clap::Error) -> String {
     line.join(" ").trim_start_matches("error: ").to_owned()
 }
 
+/// One measurement, or one of each rate or number of connections that is given.
+fn run(once: &RunOnce) -> Result<ExitCode> {
+    let runs = once.runs().map_err(Usage)?;
+    match runs.as_slice() {
+        [run] if once.repeats(1) == 1 => run_once(run, once),
+        runs => {
+            once.check_several().map_err(Usage)?;
+            sweep::sweep(once, runs, &*stop_on_signal()?)
+        }
+    }
+}
+
 /// Warm-up, then the measured window, then the report.
-fn run(RunOnce { run, syscalls, outputs }: &RunOnce) -> Result<ExitCode> {
+fn run_once(run: &Run, RunOnce { syscalls, outputs, .. }: &RunOnce) -> Result<ExitCode> {
     let asked = run.asked().map_err(Usage)?;
     let open_loop = run.rate.is_some();
     for condition in &outputs.fail_if {

@@ -1,4 +1,4 @@
-//! `loadgen sweep`: one measurement for each step, each of them several times.
+//! `loadgen run` with several rates or connection counts: one measurement for each step, each of them several times.
 //!
 //! Every round visits all steps in an order of its own, so that whatever else changes with time (heat, neighbours, a
 //! cache that fills) falls on all steps alike. What a step comes to is the median over its valid repeats, with the least
@@ -18,7 +18,7 @@ use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use serde::Serialize;
 
-use crate::cli::{Asked, Run, Sweep};
+use crate::cli::{Asked, Run, RunOnce};
 use crate::message::message;
 use crate::output::{Output, Written};
 use crate::report::{Quantiles, Report, SCHEMA_VERSION, counted, figures, write, write_page};
@@ -124,21 +124,21 @@ struct Column {
 }
 
 /// Measures every step, and tells what came of it.
-pub fn sweep(sweep: &Sweep, stop: &AtomicBool) -> Result<ExitCode> {
-    let runs = sweep.runs().map_err(Usage)?;
-    let fewest = runs.iter().map(|run| run.connections).min().unwrap_or_default();
-    let asked = sweep.options.asked(fewest).map_err(Usage)?;
+pub fn sweep(once: &RunOnce, runs: &[Run], stop: &AtomicBool) -> Result<ExitCode> {
+    let fewest = runs.iter().min_by_key(|run| run.connections).context("there is no step")?;
+    let asked = fewest.asked().map_err(Usage)?;
+    let outputs = &once.outputs;
     let ([json, csv, html], shown) = Output::open_all([
-        ("--json", sweep.json.as_deref()),
-        ("--csv", sweep.csv.as_deref()),
-        ("--html", sweep.html.as_deref()),
+        ("--json", outputs.json.as_deref()),
+        ("--csv", outputs.csv.as_deref()),
+        ("--html", outputs.html.as_deref()),
     ])?;
     os::raise_descriptor_limit(runs.iter().map(|run| run.connections).max().unwrap_or_default())?;
     let first = runs.first().context("there is no step")?;
-    let mut server = Server::of(&sweep.options, &first_reply(first), stop)?;
+    let mut server = Server::of(&once.options, &first_reply(first), stop)?;
 
-    let mut swept = Swept::new(sweep, &runs);
-    swept.measure(&runs, &asked, server.as_mut(), stop, sweep.quiet);
+    let mut swept = Swept::new(once, runs);
+    swept.measure(runs, &asked, server.as_mut(), stop, outputs.quiet);
 
     // What can be written is, even if something else cannot.
     let mut written = Written::default();
@@ -160,15 +160,18 @@ pub fn sweep(sweep: &Sweep, stop: &AtomicBool) -> Result<ExitCode> {
 }
 
 impl Swept {
-    fn new(sweep: &Sweep, runs: &[Run]) -> Swept {
-        let options = &sweep.options;
-        let is_open_loop = sweep.rates.is_some();
+    fn new(once: &RunOnce, runs: &[Run]) -> Swept {
+        let options = &once.options;
+        let repeats = once.repeats(runs.len());
+        let is_open_loop = once.rates.is_some();
         let varied =
-            if is_open_loop && sweep.connections.0.len() == 1 { Varied::Rate } else { Varied::Connections };
+            if is_open_loop && once.connections.0.len() == 1 { Varied::Rate } else { Varied::Connections };
         let pace = match (varied, runs.first().and_then(|run| run.rate)) {
             (Varied::Connections, Some(rate)) => format!("open loop at {}", figures::rate(rate)),
+            (_, Some(_)) if once.reconnect => "open loop, a connection for each request".to_owned(),
             (_, Some(_)) => "open loop".to_owned(),
-            (_, None) => format!("closed loop, depth {}", sweep.pacing.depth),
+            (_, None) if once.reconnect => "closed loop, a connection for each request".to_owned(),
+            (_, None) => format!("closed loop, depth {}", once.pacing.depth),
         };
         let connections = match varied {
             Varied::Rate => runs.first().map(|run| format!("connections: {}, ", run.connections)),
@@ -200,11 +203,11 @@ impl Swept {
             shape: format!(
                 "{}{} of each step in shuffled order, seed {}",
                 connections.unwrap_or_default(),
-                counted(sweep.repeat, "repeat"),
+                counted(repeats, "repeat"),
                 options.seed
             ),
             seed: options.seed,
-            repeats: sweep.repeat,
+            repeats,
             ended_early: None,
             steps: steps.collect(),
         }

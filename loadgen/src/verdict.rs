@@ -89,7 +89,7 @@ impl Limiter {
             Limiter::SocketBuffer => "Allow larger socket buffers: sysctl net.core.rmem_max.",
             Limiter::FloodControl => "Turn it off to measure the server: tidewheel serve --chat-rate 0.",
             Limiter::Ports => {
-                "Connect from more addresses (--source-ips 127.0.1.0/24), or free ports at once (churn --close rst)."
+                "Connect from more addresses (--source-ips 127.0.1.0/24), or free ports at once (--reconnect --close rst)."
             }
             Limiter::Descriptors => {
                 "Raise the limit on open files (ulimit -n), or keep less in progress at once."

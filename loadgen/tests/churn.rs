@@ -68,7 +68,7 @@ fn sources_that_do_not_suit_are_refused_in_a_line() {
         ("echo=unix:/tmp/none", "127.0.0.2", "unix socket"),
         ("echo=127.0.0.1:1", "127.0.0.300", "no IP address"),
     ] {
-        for command in [&["run"][..], &["sweep"], &["search", "--slo", "p99<1s"]] {
+        for command in [&["run"][..], &["run", "--repeat", "2"], &["search", "--slo", "p99<1s"]] {
             let told = complaint(&[command, &[target, "--source-ips", sources]].concat(), 2);
             assert!(told.contains(words) && told.lines().count() == 1, "{told}");
         }
@@ -89,9 +89,9 @@ fn descriptors_that_run_out_before_the_load_are_named() {
     }
 }
 
-/// Runs `churn` without warm-up; returns its exit code, the JSON and what it says.
+/// Runs with a connection for each request, without warm-up; returns its exit code, the JSON and what it says.
 fn churn(target: &str, arguments: &[&str]) -> (Option<i32>, Value, String) {
-    let output = loadgen(&[&["churn", target, "-w", "0", "--json", "-"], arguments].concat());
+    let output = loadgen(&[&["run", "--reconnect", target, "-w", "0", "--json", "-"], arguments].concat());
     let stderr = String::from_utf8(output.stderr).unwrap();
     (output.status.code(), serde_json::from_slice(&output.stdout).expect(&stderr), stderr)
 }
@@ -233,7 +233,7 @@ fn what_a_server_says_before_it_closes_is_verified() {
         assert!(stderr.contains(words), "{stderr}");
     }
     let told = complaint(&["run", "banner=127.0.0.1:1"], 2);
-    assert!(told.contains("loadgen churn"), "{told}");
+    assert!(told.contains("--reconnect"), "{told}");
 }
 
 #[test]
@@ -301,8 +301,21 @@ fn descriptors_that_run_out_under_load_are_the_limiter() {
     // It answers nobody, so that an open loop has more and more in progress.
     let address = serve(|mut stream| drop(stream.read_to_end(&mut Vec::new())));
     let target = format!("echo={address}");
-    let arguments =
-        ["churn", &target, "-w", "0", "-r", "1k", "-n", "100", "--timeout", "300ms", "--json", "-"];
+    let arguments = [
+        "run",
+        "--reconnect",
+        &target,
+        "-w",
+        "0",
+        "-r",
+        "1k",
+        "-n",
+        "100",
+        "--timeout",
+        "300ms",
+        "--json",
+        "-",
+    ];
     let output = with_descriptors(40, 0, &arguments);
     let result: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), &result["limiter"]), (Some(3), &json!("descriptors")), "{result}");
@@ -340,7 +353,8 @@ fn ports_that_run_out_are_named_and_further_addresses_bring_more() {
     assert_eq!((&result["requests"], &result["errors"], &result["lost"]), (&json!(20), &json!(0), &json!(0)));
 
     // TIME_WAIT keeps a port that was closed in order for a second at least.
-    let churn = ["churn", target, "--spawn", &server, "-w", "0", "-n", "200", "-c", "1", "--json", "-"];
+    let churn =
+        ["run", "--reconnect", target, "--spawn", &server, "-w", "0", "-n", "200", "-c", "1", "--json", "-"];
     let result: Value = serde_json::from_slice(&with_ten_ports(&churn).unwrap().stdout).unwrap();
     assert_eq!(result["limiter"], "ports", "{result}");
     assert_eq!(result["churn"]["ports_exhausted"], result["lost"]);
@@ -363,35 +377,36 @@ fn a_unix_listener_with_a_full_backlog_is_waited_for() {
         let result = churn_rightly(&target, &[pace, &["-n", "300", "--timeout", "60s"]].concat());
         assert_eq!((&result["requests"], &result["lost"]), (&json!(300), &json!(0)), "{result}");
     }
-    let told = complaint(&["churn", &target, "--close", "rst"], 2);
+    let told = complaint(&["run", "--reconnect", &target, "--close", "rst"], 2);
     assert!(told.contains("unix socket"), "{told}");
 }
 
 #[test]
-fn what_churn_cannot_do_is_refused_in_a_line() {
+fn what_reconnect_cannot_do_is_refused_in_a_line() {
     for (arguments, words) in [
-        (&["time=127.0.0.1:1"][..], "streams"),
-        (&["echo=udp://127.0.0.1:1"], "streams"),
-        (&["chat=127.0.0.1:1"], "streams"),
-        (&["echo=127.0.0.1:1", "-r", "5", "-c", "5"], "cannot be used with"),
-        (&["echo=127.0.0.1:1", "-d", "5"], "-d"),
+        (&["time=127.0.0.1:1"][..], "stream service"),
+        (&["echo=udp://127.0.0.1:1"], "stream service"),
+        (&["chat=127.0.0.1:1"], "stream service"),
+        (&["echo=127.0.0.1:1", "-r", "5", "-c", "5"], "does not apply"),
+        (&["echo=127.0.0.1:1", "-d", "5"], "--depth"),
         (&["echo=127.0.0.1:1", "--close", "no"], "--close"),
         (&["echo=127.0.0.1:1", "--source-ips", "192.0.2.1"], "no address of this machine"),
         (&["echo=127.0.0.1:1", "--fail-if", "lag_p99>1ms"], "needs --rate"),
     ] {
-        let told = complaint(&[&["churn"], arguments].concat(), 2);
+        let told = complaint(&[&["run", "--reconnect"], arguments].concat(), 2);
         assert!(told.contains(words) && told.lines().count() == 1, "{told}");
     }
 }
 
 #[test]
-fn churn_has_the_outputs_of_run() {
+fn reconnect_has_every_output() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let target = format!("echo={}", super::echo_server());
     let (json, csv, hgrm, hlog, html) = (file("json"), file("csv"), file("hgrm"), file("hlog"), file("html"));
     let output = loadgen(&[
-        "churn",
+        "run",
+        "--reconnect",
         &target,
         "-r",
         "200",

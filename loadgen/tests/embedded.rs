@@ -211,5 +211,5 @@ fn its_options_are_not_those_of_a_command() {
     complaint(&["--json", "/no/such/folder/json"], 2);
     let help = super::loadgen(&["--help"]);
     let help = String::from_utf8(help.stdout).unwrap();
-    assert!(help.contains("Without a command") && help.contains("sweep"), "{help}");
+    assert!(help.contains("Without a command") && help.contains("search"), "{help}");
 }

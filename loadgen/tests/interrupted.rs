@@ -126,7 +126,7 @@ fn a_sweep_and_a_search_that_are_interrupted_say_so_everywhere() {
     let (address, has_received) = counting_echo();
     let target = format!("echo={address}");
     let [json, csv, html] = ["json", "csv", "html"].map(|name| folder.path(name));
-    let common = ["sweep", &target, "-q", "-c", "1,2", "-w", "0", "-t", "600s"];
+    let common = ["run", &target, "-q", "-c", "1,2", "-w", "0", "-t", "600s"];
     let files = ["--json", &json, "--csv", &csv, "--html", &html];
     let output = interrupted(&[&common[..], &files].concat(), || has_received(10));
     let table = String::from_utf8(output.stdout).unwrap();

@@ -52,8 +52,8 @@ fn a_run_in_which_nothing_came_back_is_invalid_in_every_mode() {
         ("run", &["-n", "5"][..]),
         ("run", &["-n", "20", "-r", "500"]),
         ("run", &["-t", "100ms", "-r", "200", "-c", "3", "--threads", "2", "--arrivals", "poisson"]),
-        ("churn", &["-n", "3"]),
-        ("churn", &["-n", "20", "-r", "500"]),
+        ("run", &["--reconnect", "-n", "3"]),
+        ("run", &["--reconnect", "-n", "20", "-r", "500"]),
     ] {
         assert_silent(run(command, &target, &[arguments, &["--timeout", "100ms"]].concat()));
     }
@@ -63,9 +63,9 @@ fn a_run_in_which_nothing_came_back_is_invalid_in_every_mode() {
         assert_silent(run("run", &datagrams, &[arguments, &["--timeout", "100ms"]].concat()));
     }
     let sweep = [
-        "sweep",
+        "run",
         &target,
-        "--rates",
+        "--rate",
         "100,200",
         "-w",
         "0",
@@ -168,7 +168,7 @@ fn a_lost_reply_is_above_every_bound_in_every_file() {
 #[test]
 fn connections_that_were_never_made_are_above_every_bound_too() {
     // Port 1 is reserved, and unlike a port just released no other test can be given it.
-    let (code, result, _) = run("churn", "echo=127.0.0.1:1", &["-n", "5"]);
+    let (code, result, _) = run("run", "echo=127.0.0.1:1", &["--reconnect", "-n", "5"]);
     assert_eq!((code, &result["churn"]["refused"]), (3, &5.into()), "{result}");
     assert_eq!(result["churn"]["connect_time_us"]["p50"], "lost", "{result}");
 }
@@ -186,9 +186,11 @@ fn rates_are_what_was_planned_however_few_requests_there_are() {
     });
     let folder = Folder::new();
     let (csv, html) = (folder.path("csv"), folder.path("html"));
-    for (command, target, connections) in
-        [("run", &target, &["-c", "4"][..]), ("churn", &target, &[]), ("run", &datagrams, &["-c", "4"])]
-    {
+    for (command, target, connections) in [
+        ("run", &target, &["-c", "4"][..]),
+        ("run", &target, &["--reconnect"]),
+        ("run", &datagrams, &["-c", "4"]),
+    ] {
         for load in [
             ["-n", "1", "--threads", "1", "-w", "0"],
             ["-n", "2", "--threads", "2", "-w", "0"],
@@ -227,7 +229,7 @@ fn nothing_asked_is_invalid_and_has_no_rates_but_zero() {
 fn an_interrupt_in_the_warm_up_leaves_figures_that_are_none() {
     let folder = Folder::new();
     for (index, load) in [&["-r", "100"][..], &["-d", "2"]].into_iter().enumerate() {
-        for command in ["run", "churn"] {
+        for (command, reconnect) in [("run", &[][..]), ("reconnect", &["--reconnect"])] {
             // The first byte of the warm-up shows that it has begun.
             let (begun, wait) = std::sync::mpsc::channel();
             let begun = std::sync::Mutex::new(begun);
@@ -238,9 +240,9 @@ fn an_interrupt_in_the_warm_up_leaves_figures_that_are_none() {
             let (csv, html) = (folder.path(&format!("csv{index}{command}")), folder.path("html"));
             let target = format!("echo={address}");
             let outputs = ["-q", "--json", "-", "--csv", &csv, "--html", &html];
-            let load = if command == "churn" && load[0] == "-d" { &["-c", "2"][..] } else { load };
+            let load = if command == "reconnect" && load[0] == "-d" { &["-c", "2"][..] } else { load };
             let child = Command::new(env!("CARGO_BIN_EXE_loadgen"))
-                .args([&[command, &target, "-w", "60s", "-t", "60s"], load, &outputs[..]].concat())
+                .args([&["run", &target, "-w", "60s", "-t", "60s"], reconnect, load, &outputs[..]].concat())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
                 .spawn()
@@ -298,7 +300,7 @@ fn a_plan_that_cannot_be_sent_is_invalid_and_takes_no_memory() {
             "--expect",
             "x",
         ],
-        &["churn", &target, "-r", "300", "-s", "4MiB", "-t", "500ms"],
+        &["run", "--reconnect", &target, "-r", "300", "-s", "4MiB", "-t", "500ms"],
     ] {
         let output =
             within(500_000, &[arguments, &["-w", "0", "--timeout", "500ms", "-q", "--json", "-"]].concat());

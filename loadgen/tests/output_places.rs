@@ -71,8 +71,11 @@ fn every_output_of_every_command_takes_standard_output() {
     fs::write(&history, super::history::lines("cpu", |_| 0.0, 20)).unwrap();
     let slowed = format!("'{}' be-the-slowed-server {{port}} 0", env!("CARGO_BIN_EXE_loadgen"));
     let commands: [(&[&str], &[&str]); 7] = [
-        (&["churn", &target, "-n", "10", "-w", "0"], &["--json", "--hgrm", "--hlog", "--csv", "--html"]),
-        (&["sweep", &target, "-n", "10", "-w", "0", "--repeat", "1"], &["--json", "--csv", "--html"]),
+        (
+            &["run", "--reconnect", &target, "-n", "10", "-w", "0"],
+            &["--json", "--hgrm", "--hlog", "--csv", "--html"],
+        ),
+        (&["run", &target, "-n", "10", "-w", "0", "--repeat", "2"], &["--json", "--csv", "--html"]),
         (&["search", &target, "--slo", "p99<10s", "-t", "10ms", "-w", "0", "--budget", "1ms"], &["--json"]),
         (
             &["idle", &address, "-c", "2", "--busy", "1", "-n", "10", "-w", "0"],

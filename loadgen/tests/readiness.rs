@@ -172,9 +172,9 @@ fn every_command_that_starts_a_server_waits() {
     let again = server("echo", "resets", 5);
     let short = ["-t", "50ms", "-w", "0"];
     for arguments in [
-        &["sweep", ECHO, "--spawn", &echo, "-c", "1,2", "--repeat", "1", "-q"][..],
+        &["run", ECHO, "--spawn", &echo, "-c", "1,2", "--repeat", "1", "-q"][..],
         &["search", ECHO, "--spawn", &echo, "--slo", "p99<10s", "--start", "100", "--budget", "1ms", "-q"],
-        &["churn", "banner=127.0.0.1:{port}", "--spawn", &banner, "-q"],
+        &["run", "--reconnect", "banner=127.0.0.1:{port}", "--spawn", &banner, "-q"],
         &["idle", "127.0.0.1:{port}", "--spawn", &echo, "-c", "3", "--hold", "10ms"],
         &[
             "compare", "--base", &echo, "--head", &again, "--metric", "cpu", "-c", "1", "--budget", "1ms",

@@ -113,9 +113,9 @@ fn http_replies_may_have_others_before_them_and_end_with_the_connection() {
     let address = http_server(move |number| {
         Some(if number % 2 == 0 { interim.repeat(3) + &page("hello") } else { page("hello") })
     });
-    for command in ["run", "churn"] {
-        let output =
-            super::loadgen(&[command, &format!("http={address}"), "-w", "0", "-n", "50", "--json", "-"]);
+    for command in [&["run"][..], &["run", "--reconnect"]] {
+        let target = format!("http={address}");
+        let output = super::loadgen(&[command, &[&target, "-w", "0", "-n", "50", "--json", "-"]].concat());
         let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!([&result["requests"], &result["errors"], &result["lost"]], [50, 0, 0], "{result}");
     }
@@ -124,7 +124,8 @@ fn http_replies_may_have_others_before_them_and_end_with_the_connection() {
     assert_eq!([&result["errors"], &result["lost"], &result["peer_closed"]], [0, 0, 0], "{result}");
     assert_eq!(result["reopened"], 10, "{result}");
     let address = http_server_that_ends(1, "HTTP/1.0 200 OK\r\n\r\nhello".to_owned());
-    let output = super::loadgen(&["churn", &format!("http={address}"), "-w", "0", "-n", "20", "--json", "-"]);
+    let target = format!("http={address}");
+    let output = super::loadgen(&["run", &target, "--reconnect", "-w", "0", "-n", "20", "--json", "-"]);
     let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!([&result["requests"], &result["errors"], &result["lost"]], [20, 0, 0], "{result}");
     // One that is shorter than the first is wrong, and so is one that is reset.

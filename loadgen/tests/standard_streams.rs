@@ -79,8 +79,8 @@ fn no_command_fails_or_loses_a_file_because_nobody_reads_what_it_prints() {
     let commands: [(&[&str], &[i32]); 9] = [
         (&["run", &upper, "-n", "10", "-w", "0", "--fail-if", fails], &[3]),
         (&["run", &echo, "-r", "1k", "-n", "100", "-w", "0", "--fail-if", fails], &[1, 3]),
-        (&["churn", &upper, "-n", "10", "-w", "0"], &[3]),
-        (&["sweep", &echo, "-c", "1,2", "--repeat", "1", "-n", "50", "-w", "0"], &[0, 3]),
+        (&["run", "--reconnect", &upper, "-n", "10", "-w", "0"], &[3]),
+        (&["run", &echo, "-c", "1,2", "--repeat", "1", "-n", "50", "-w", "0"], &[0, 3]),
         (&["search", &echo, "--slo", "p99<10s", "-t", "20ms", "-w", "0", "--budget", "100ms"], &[0, 3]),
         (&["idle", &echo, "-c", "3", "--busy", "1", "-n", "10", "-w", "0", "--fail-if", fails], &[1, 3]),
         (&["merge", &log, "--fail-if", fails], &[1, 3]),

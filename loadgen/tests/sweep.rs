@@ -11,7 +11,7 @@ use super::{complaint, copy, echo_server, loadgen, serve};
 
 /// Sweeps without warm-up and returns the exit code and the JSON.
 fn sweep(target: &str, arguments: &[&str]) -> (i32, Value) {
-    let output = loadgen(&[&["sweep", target, "-w", "0", "-q", "--json", "-"], arguments].concat());
+    let output = loadgen(&[&["run", target, "-w", "0", "-q", "--json", "-"], arguments].concat());
     let stderr = String::from_utf8_lossy(&output.stderr);
     (output.status.code().unwrap(), serde_json::from_slice(&output.stdout).expect(&stderr))
 }
@@ -46,7 +46,7 @@ fn assert_sums_up(step: &Value) {
 #[test]
 fn every_step_is_measured_as_often_as_asked_in_rounds_of_changing_order() {
     let target = format!("echo={}", echo_server());
-    let (code, swept) = sweep(&target, &["--rates", "3k,1k,2k", "-c", "2", "-n", "50", "--repeat", "3"]);
+    let (code, swept) = sweep(&target, &["--rate", "3k,1k,2k", "-c", "2", "-n", "50", "--repeat", "3"]);
     let steps = list(&swept["steps"]);
     let rates: Vec<_> = steps.iter().map(|step| step["rate_per_s"].as_f64().unwrap()).collect();
     assert_eq!(rates, [1000.0, 2000.0, 3000.0]);
@@ -71,7 +71,7 @@ fn every_step_is_measured_as_often_as_asked_in_rounds_of_changing_order() {
     let all_valid = steps.iter().all(|step| step["verdict"] == "valid");
     assert_eq!(code, if all_valid { 0 } else { 3 });
 
-    let (_, again) = sweep(&target, &["--rates", "1k..3k:3", "-c", "2", "-n", "50", "--repeat", "3"]);
+    let (_, again) = sweep(&target, &["--rate", "1k..3k:3", "-c", "2", "-n", "50", "--repeat", "3"]);
     for (step, before) in list(&again["steps"]).iter().zip(steps) {
         let places = |step: &Value| -> Vec<usize> {
             list(&step["repeats"]).iter().map(|repeat| count(&repeat["place"])).collect()
@@ -127,7 +127,7 @@ fn the_table_has_a_row_for_each_step() {
     let address = serve(|stream| copy(stream, |_, bytes| bytes.make_ascii_uppercase()));
     let target = format!("uppercase={address}");
     let output =
-        loadgen(&["sweep", &target, "-c", "1..5:3", "-d", "2", "-n", "60", "-w", "0", "--repeat", "1"]);
+        loadgen(&["run", &target, "-c", "1..5:3", "-d", "2", "-n", "60", "-w", "0", "--repeat", "1"]);
     let (table, progress) =
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     let names: Vec<_> = table
@@ -144,12 +144,31 @@ fn the_table_has_a_row_for_each_step() {
 #[test]
 fn steps_that_make_no_sense_are_bad_usage() {
     for arguments in [
-        &["sweep", "echo=127.0.0.1:1", "--rates", "1k,2k", "-c", "1,2"][..],
-        &["sweep", "echo=127.0.0.1:1", "--rates", "1k..2k"],
-        &["sweep", "echo=127.0.0.1:1", "-c", "0,2"],
-        &["sweep", "echo=127.0.0.1:1", "--rates", "1k", "-d", "2"],
-        &["sweep", "chat"],
+        &["run", "echo=127.0.0.1:1", "--rate", "1k,2k", "-c", "1,2"][..],
+        &["run", "echo=127.0.0.1:1", "--rate", "1k..2k"],
+        &["run", "echo=127.0.0.1:1", "-c", "0,2"],
+        &["run", "echo=127.0.0.1:1", "--rate", "1k", "-d", "2"],
+        &["run", "chat", "-c", "1,2"],
+        &["run", "echo=127.0.0.1:1", "-c", "1,2", "--syscalls"],
+        &["run", "echo=127.0.0.1:1", "--repeat", "2", "--hgrm", "-"],
+        &["run", "echo=127.0.0.1:1", "-r", "1k,2k", "--hlog", "-"],
+        &["run", "echo=127.0.0.1:1", "-r", "1k,2k", "--fail-if", "p99>1ms"],
+        &["run", "echo=127.0.0.1:1", "--close", "rst"],
     ] {
         complaint(arguments, 2);
+    }
+}
+
+#[test]
+fn a_former_command_is_answered_with_the_present_one() {
+    for (former, present) in [
+        ("churn", "loadgen run --reconnect"),
+        ("sweep", "loadgen run with several rates or connection counts"),
+        ("versus", "cargo run --release -p versus"),
+    ] {
+        for arguments in [&[former][..], &[former, "echo=127.0.0.1:1", "--rates", "1k"]] {
+            let answer = complaint(arguments, 2);
+            assert!(answer.contains(present) && answer.lines().count() == 1, "{answer}");
+        }
     }
 }

@@ -24,7 +24,11 @@ pub fn target(text: &str) -> String {
     }
     let (scheme, rest) = match address.split_once("://") {
         Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
-        None => (String::new(), address),
+        // Without its slashes.
+        None => match address.split_once(':') {
+            Some((scheme @ ("tcp" | "udp"), rest)) if rest.contains(':') => (scheme.to_owned(), rest),
+            _ => (String::new(), address),
+        },
     };
     let is_web = matches!(scheme.as_str(), "http" | "https");
     let service = match service {
@@ -75,7 +79,7 @@ pub fn complaint(text: &str) -> String {
     let target = target(text);
     let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
     if scheme.is_some_and(|scheme| scheme == "https" || scheme.ends_with("=https")) {
-        return format!("expected SERVICE=ADDRESS, such as {target}; TLS is not supported");
+        return format!("expected SERVICE=ADDRESS, such as {target}; TLS is not supported yet");
     }
     format!("expected SERVICE=ADDRESS, such as {target}")
 }
@@ -101,6 +105,8 @@ mod tests {
             ("https://host/", "http=host:443"),
             ("tcp://host:7007", "echo=tcp://host:7007"),
             ("udp://host:7007", "echo=udp://host:7007"),
+            ("tcp:127.0.0.1:80", "echo=tcp://127.0.0.1:80"),
+            ("echo=udp:127.0.0.1:80", "echo=udp://127.0.0.1:80"),
             ("redis://host:6379/0", "echo=host:6379"),
             ("localhost:8080", "echo=localhost:8080"),
             ("localhost", "echo=localhost:7007"),

@@ -19,6 +19,9 @@ pub enum Service {
     Custom,
 }
 
+/// How alike a misspelled name and that of a service must be for it to be suggested.
+const HINT_LIKENESS_MIN: f64 = 0.8;
+
 impl Service {
     const ALL: [Service; 9] = [
         Service::Echo,
@@ -63,8 +66,15 @@ impl FromStr for Service {
 
     fn from_str(text: &str) -> Result<Service, String> {
         Service::ALL.into_iter().find(|service| service.name() == text).ok_or_else(|| {
-            let names = Service::ALL.map(Service::name).join(", ");
-            format!("{text:?} is not a service; there are {names}")
+            let names = Service::ALL.map(Service::name);
+            let nearest = names.into_iter().max_by(|one, other| {
+                strsim::jaro_winkler(one, text).total_cmp(&strsim::jaro_winkler(other, text))
+            });
+            let hint = nearest.filter(|name| strsim::jaro_winkler(name, text) >= HINT_LIKENESS_MIN);
+            match hint {
+                Some(name) => format!("{text:?} is not a service: did you mean {name}?"),
+                None => format!("{text:?} is not a service; there are {}", names.join(", ")),
+            }
         })
     }
 }
@@ -72,5 +82,21 @@ impl FromStr for Service {
 impl fmt::Display for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_suggested_for_a_misspelled_service() {
+        for (text, name) in [("ecoh", "echo"), ("htpp", "http"), ("Echo", "echo"), ("upercase", "uppercase")]
+        {
+            let error = text.parse::<Service>().unwrap_err();
+            assert!(error.contains(&format!("did you mean {name}?")), "{error}");
+        }
+        let error = "zzz".parse::<Service>().unwrap_err();
+        assert!(error.contains("there are echo, uppercase"), "{error}");
     }
 }

@@ -46,7 +46,7 @@ impl Address {
             Peer::Tcp(resolve(host_port)?)
         } else if let Some(host_port) = text.strip_prefix("udp://") {
             Peer::Udp(resolve(host_port)?)
-        } else if text.contains("://") {
+        } else if text.contains("://") || lacks_slashes(text) {
             return Err(
                 "expected tcp://HOST:PORT, udp://HOST:PORT, HOST:PORT, unix:PATH or unix-dgram:PATH".into()
             );
@@ -64,6 +64,11 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Address, String> {
         Address::read(text, Peer::Tcp)
     }
+}
+
+/// Whether it is `tcp:HOST:PORT` or `udp:HOST:PORT`; with one colon it is a host of that name.
+fn lacks_slashes(text: &str) -> bool {
+    matches!(text.split_once(':'), Some(("tcp" | "udp", rest)) if rest.contains(':'))
 }
 
 fn some_path(path: &str) -> Result<PathBuf, String> {

@@ -937,7 +937,7 @@ impl FromStr for Target {
         let address = read.map_err(|error| match meant::target(text) {
             // Its form is not what is wrong with it.
             form if form == text => error,
-            form => format!("{error}; write {form}"),
+            form => format!("{error}; write {form}{}", meant::tls_note(text)),
         })?;
         match address.takes_datagrams() {
             true if !service.has_datagrams() => {
@@ -1008,6 +1008,10 @@ mod tests {
                 ("http=http://host/", "http=host:80"),
                 ("http=127.0.0.1:8080/path", "http=127.0.0.1:8080 --path /path"),
                 ("http=127.0.0.1", "http=127.0.0.1:80"),
+                ("https=127.0.0.1:443", "TLS is not supported yet"),
+                ("https://127.0.0.1/", "TLS is not supported yet"),
+                ("tcp:127.0.0.1:80", "echo=tcp://127.0.0.1:80"),
+                ("echo=tcp:127.0.0.1:80", "write echo=tcp://127.0.0.1:80"),
                 ("echo=/run/a.sock", "echo=unix:/run/a.sock"),
             ] {
                 let error = parse(text).unwrap_err();

@@ -76,12 +76,14 @@ fn default_port(service: &str, scheme: &str) -> &'static str {
 
 /// Why it is not a target, and what would be one.
 pub fn complaint(text: &str) -> String {
-    let target = target(text);
+    format!("expected SERVICE=ADDRESS, such as {}{}", target(text), tls_note(text))
+}
+
+/// What to add for a target that is an https URL, or has one as its address.
+pub fn tls_note(text: &str) -> &'static str {
     let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
-    if scheme.is_some_and(|scheme| scheme == "https" || scheme.ends_with("=https")) {
-        return format!("expected SERVICE=ADDRESS, such as {target}; TLS is not supported yet");
-    }
-    format!("expected SERVICE=ADDRESS, such as {target}")
+    let is_tls = scheme.is_some_and(|scheme| scheme == "https" || scheme.ends_with("=https"));
+    if is_tls { "; TLS is not supported yet" } else { "" }
 }
 
 #[cfg(test)]

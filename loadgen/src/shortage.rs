@@ -37,13 +37,22 @@ impl Shortage {
 
 /// Why something could not be opened or connected, in words.
 pub fn words(error: &io::Error) -> String {
-    Shortage::of(error).map_or_else(|| error.to_string(), |shortage| shortage.words().to_owned())
+    match Shortage::of(error) {
+        Some(shortage) => shortage.words().to_owned(),
+        None if error.kind() == io::ErrorKind::ConnectionRefused => {
+            format!("{error}: is the server running, and does it listen on this address?")
+        }
+        None => error.to_string(),
+    }
 }
 
 /// The error of what could not be opened before the load: a shortage is for the user to mend.
 pub fn explained(error: io::Error) -> Error {
     match Shortage::of(&error) {
         Some(shortage) => Error::new(Usage(shortage.words().to_owned())),
+        None if error.kind() == io::ErrorKind::ConnectionRefused => {
+            Error::new(io::Error::new(error.kind(), words(&error)))
+        }
         None => Error::new(error),
     }
 }
@@ -62,6 +71,7 @@ mod tests {
         // As it is told of an address that there is no way to.
         assert_eq!(Shortage::of(&io::Error::new(io::ErrorKind::AddrNotAvailable, "no way")), None);
         assert!(explained(io::Error::from_raw_os_error(libc::EMFILE)).is::<Usage>());
-        assert!(!explained(io::Error::from_raw_os_error(libc::ECONNREFUSED)).is::<Usage>());
+        let refused = explained(io::Error::from_raw_os_error(libc::ECONNREFUSED));
+        assert!(!refused.is::<Usage>() && refused.to_string().contains("is the server running"), "{refused}");
     }
 }

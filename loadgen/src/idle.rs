@@ -135,8 +135,12 @@ pub fn idle(idle: &Idle, stop: &AtomicBool) -> Result<ExitCode> {
     let table = files.table;
     // Before it starts a server, which inherits it.
     os::raise_descriptor_limit(idle.connections + idle.busy.unwrap_or_default())?;
-    let mut server =
-        Server::of(options, &|patience, is_over| script.first_reply(options, patience, is_over), stop)?;
+    let mut server = Server::of(
+        options,
+        idle.outputs.quiet,
+        &|patience, is_over| script.first_reply(options, patience, is_over),
+        stop,
+    )?;
 
     let mut idled = Idled::new(idle);
     let mut stretch = Stretch { idle, asked: &asked, script, silent, run, stop, server: server.as_mut() };

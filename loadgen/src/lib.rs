@@ -209,7 +209,7 @@ fn run_once(run: &Run, RunOnce { syscalls, outputs, .. }: &RunOnce) -> Result<Ex
     // Before it starts a server, which inherits it.
     os::raise_descriptor_limit(run.connections)?;
     let stop = stop_on_signal()?;
-    let mut server = Server::of(&run.options, &first_reply(run), &stop)?;
+    let mut server = Server::of(&run.options, outputs.quiet, &first_reply(run), &stop)?;
     let watch = Watch {
         progress: Progress::new(outputs.quiet),
         keeps_rows: files.want_rows(),

@@ -95,7 +95,7 @@ pub fn search(search: &Search, stop: &AtomicBool) -> Result<ExitCode> {
     let ([json], table) = Output::open_all([("--json", search.json.as_deref())])?;
     os::raise_descriptor_limit(search.connections)?;
     let first = search.run(search.start, search.options.clone());
-    let mut server = Server::of(&search.options, &first_reply(&first), stop)?;
+    let mut server = Server::of(&search.options, search.quiet, &first_reply(&first), stop)?;
 
     let mut edge = Edge::new(search.start, search.precision, search.repeat);
     let began = Instant::now();

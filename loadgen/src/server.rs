@@ -201,25 +201,41 @@ enum Process {
     Own { child: Child, status: Option<ExitStatus> },
 }
 
+/// What is shown of what a server prints.
+#[derive(Clone, Copy, PartialEq)]
+enum Shown {
+    All,
+    /// Standard error alone.
+    Errors,
+    Nothing,
+}
+
 impl Server {
-    /// Starts the server that `--spawn` asks for, if it does, and waits for its first right reply.
-    pub fn of(options: &Options, first_reply: &FirstReply<'_>, stop: &AtomicBool) -> Result<Option<Server>> {
+    /// Starts the server that `--spawn` asks for, if it does, and waits for its first right reply. What a quiet one prints is
+    /// shown only in the error if it ends.
+    pub fn of(
+        options: &Options,
+        is_quiet: bool,
+        first_reply: &FirstReply<'_>,
+        stop: &AtomicBool,
+    ) -> Result<Option<Server>> {
         let (address, timeout) = (&options.target.address, options.start_timeout());
         let ready = Ready { address, first_reply, timeout, stop };
-        options.spawn.as_ref().map(|command| Server::start(command, &ready)).transpose()
+        let shown = if is_quiet { Shown::Nothing } else { Shown::All };
+        options.spawn.as_ref().map(|command| Server::start_with(command, &ready, shown)).transpose()
     }
 
     /// Starts a server and waits until it is ready. What it prints goes to standard error.
     pub fn start(command: &CommandLine, ready: &Ready<'_>) -> Result<Server> {
-        Server::start_with(command, ready, true)
+        Server::start_with(command, ready, Shown::All)
     }
 
     /// The same, but what it prints on standard output is not shown.
     pub fn start_silent(command: &CommandLine, ready: &Ready<'_>) -> Result<Server> {
-        Server::start_with(command, ready, false)
+        Server::start_with(command, ready, Shown::Errors)
     }
 
-    fn start_with(command: &CommandLine, ready: &Ready<'_>, shows_stdout: bool) -> Result<Server> {
+    fn start_with(command: &CommandLine, ready: &Ready<'_>, shown: Shown) -> Result<Server> {
         let address = ready.address;
         let is_there = match address.takes_datagrams() {
             true => is_bound(address),
@@ -229,9 +245,9 @@ impl Server {
             bail!("another server listens at {address} already");
         }
         let (output, stderr) = io::pipe().context("a pipe for what the server prints")?;
-        let stdout = if shows_stdout { stderr.try_clone()?.into() } else { Stdio::null() };
+        let stdout = if shown == Shown::Errors { Stdio::null() } else { stderr.try_clone()?.into() };
         let mut server = Server::spawn(command, stdout, stderr.into())?;
-        server.last_words = Some(LastWords::of(output));
+        server.last_words = Some(LastWords::of(output, shown != Shown::Nothing));
         server.await_reply(ready)?;
         Ok(server)
     }
@@ -253,7 +269,7 @@ impl Server {
         let (stdout, theirs) = io::pipe().context("a pipe for what the server prints")?;
         let (output, stderr) = io::pipe().context("a pipe for what the server prints")?;
         let mut server = Server::spawn(command, theirs.into(), stderr.into())?;
-        server.last_words = Some(LastWords::of(output));
+        server.last_words = Some(LastWords::of(output, true));
         let told = listen(stdout);
 
         let give_up = Instant::now() + timeout;

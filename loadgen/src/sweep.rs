@@ -135,7 +135,7 @@ pub fn sweep(once: &RunOnce, runs: &[Run], stop: &AtomicBool) -> Result<ExitCode
     ])?;
     os::raise_descriptor_limit(runs.iter().map(|run| run.connections).max().unwrap_or_default())?;
     let first = runs.first().context("there is no step")?;
-    let mut server = Server::of(&once.options, &first_reply(first), stop)?;
+    let mut server = Server::of(&once.options, outputs.quiet, &first_reply(first), stop)?;
 
     let mut swept = Swept::new(once, runs);
     swept.measure(runs, &asked, server.as_mut(), stop, outputs.quiet);

@@ -24,8 +24,8 @@ pub struct LastWords {
 }
 
 impl LastWords {
-    /// Passes on what comes, on a thread that ends with it.
-    pub fn of(mut output: impl Read + Send + 'static) -> LastWords {
+    /// Passes on what comes, if it is to be shown, on a thread that ends with it.
+    pub fn of(mut output: impl Read + Send + 'static, is_shown: bool) -> LastWords {
         let kept = Arc::<Mutex<Vec<u8>>>::default();
         let keeping = kept.clone();
         let reading = thread::spawn(move || {
@@ -41,7 +41,9 @@ impl LastWords {
                 let _ = sched_getaffinity(Pid::from_raw(process::id() as i32))
                     .and_then(|loadgens| sched_setaffinity(None, &loadgens));
                 // It is read to its end even if nobody wants to see it: the server must not wait.
-                let _ = io::stderr().write_all(read);
+                if is_shown {
+                    let _ = io::stderr().write_all(read);
+                }
                 keep(&mut keeping.lock().unwrap_or_else(PoisonError::into_inner), read);
             }
         });
@@ -88,6 +90,6 @@ mod tests {
         keep(&mut kept, b"\nlast\n");
         assert_eq!(kept.len(), KEPT_BYTES_MAX);
         assert!(last_lines(&kept).unwrap().ends_with("x | last"));
-        assert_eq!(LastWords::of(io::Cursor::new("\n")).lines(), None);
+        assert_eq!(LastWords::of(io::Cursor::new("\n"), true).lines(), None);
     }
 }

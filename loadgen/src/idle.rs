@@ -156,7 +156,7 @@ pub fn idle(idle: &Idle, stop: &AtomicBool) -> Result<ExitCode> {
     written.add(table.print(&idled));
     for condition in &idle.outputs.fail_if {
         if let Some(figure) = idled.beside.as_ref().and_then(|report| condition.held(report)) {
-            message!("--fail-if {condition} held: it is {figure}");
+            message!("failed: --fail-if {condition}: it is {figure}");
         }
     }
     match idled.verdict {

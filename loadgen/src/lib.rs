@@ -229,7 +229,7 @@ fn run_once(run: &Run, RunOnce { syscalls, outputs, .. }: &RunOnce) -> Result<Ex
     }
     for condition in &outputs.fail_if {
         if let Some(figure) = condition.held(&report) {
-            message!("--fail-if {condition} held: it is {figure}");
+            message!("failed: --fail-if {condition}: it is {figure}");
         }
     }
     if report.verdict == Verdict::Invalid {

@@ -186,7 +186,7 @@ pub fn merge(merge: &Merge) -> Result<ExitCode> {
     }
     for condition in &outputs.fail_if {
         if let Some(figure) = condition.held(&merged) {
-            message!("--fail-if {condition} held: it is {figure}");
+            message!("failed: --fail-if {condition}: it is {figure}");
         }
     }
     for complaint in merged.complaints() {

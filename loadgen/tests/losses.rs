@@ -135,7 +135,7 @@ fn a_lost_reply_is_above_every_bound_in_every_file() {
     let (code, result, told) = run("run", &target, &[&load[..], &conditions, &below, &files].concat());
     assert_eq!((&result["requests"], &result["lost"]), (&100.into(), &10.into()));
     assert_eq!(result["failed_conditions"].as_array().unwrap().len(), 3, "{told}");
-    assert!(told.contains("p99>3s held: it is lost"), "{told}");
+    assert!(told.contains("--fail-if p99>3s: it is lost"), "{told}");
     assert!(matches!(code, 1 | 3), "the tests share their processors: {told}");
     for times in ["response_time_us", "service_time_us"] {
         assert!(result[times]["p50"].as_f64().unwrap() < 2_000_000.0, "{result}");

@@ -266,7 +266,10 @@ fn a_condition_that_held_is_printed_and_fails_the_run() {
     let (failed, stderr, code, _, fails) = run(&["p50>1ns", "lost>=0", "service_max<1ns"]);
     assert_eq!((&failed[0], &failed[1], &failed[2]), (&"p50>1ns".into(), &"lost>=0".into(), &Value::Null));
     assert_eq!(code, fails, "{stderr}");
-    assert!(stderr.contains("p50>1ns held") && stderr.contains("lost>=0 held: it is 0"), "{stderr}");
+    assert!(
+        stderr.contains("--fail-if p50>1ns: it is ") && stderr.contains("--fail-if lost>=0: it is 0"),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -275,7 +278,7 @@ fn invalid_wins_over_a_condition_that_held() {
     let output = loadgen(&["run", &target, "-n", "10", "-w", "0", "--fail-if", "errors>0"]);
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(3), "{stderr}");
-    assert!(stderr.contains("errors>0 held: it is 10") && stderr.contains("INVALID"), "{stderr}");
+    assert!(stderr.contains("--fail-if errors>0: it is 10") && stderr.contains("INVALID"), "{stderr}");
 }
 
 #[test]

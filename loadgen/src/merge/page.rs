@@ -21,7 +21,7 @@ pub fn page(merged: &Merged) -> Result<String> {
         Some(verdict @ Verdict::Invalid) => (Belief::of(verdict), "INVALID"),
         None => (Belief::Doubtful, "The verdict is not known"),
     };
-    let failed = merged.failed_conditions.iter().map(|failed| format!("--fail-if {failed} held"));
+    let failed = merged.failed_conditions.iter().map(|failed| format!("failed: --fail-if {failed}"));
     let remarks = merged.complaints().chain(merged.warnings.iter().cloned()).chain(failed);
     verdict_box(&mut html, belief, words, remarks, merged.interruption().as_deref());
     html += &sums(merged);

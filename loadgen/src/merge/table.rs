@@ -126,7 +126,7 @@ impl fmt::Display for Merged {
         }
         writeln!(f, "{grid}")?;
         for condition in &self.failed_conditions {
-            writeln!(f, "  {} --fail-if {condition} held", style("FAILED").red().bold())?;
+            writeln!(f, "  {} --fail-if {condition}", style("FAILED").red().bold())?;
         }
         if let Some(words) = self.interruption() {
             writeln!(f, "  {} {words}", style("INTERRUPTED").yellow().bold())?;

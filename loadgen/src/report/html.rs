@@ -66,7 +66,7 @@ pub fn page(report: &Report, measured: &Measured) -> Result<String> {
         Verdict::Invalid => report.complaint(),
     };
     let hint = report.hint().map(str::to_owned);
-    let failed = report.failed_conditions.iter().map(|failed| format!("--fail-if {failed} held"));
+    let failed = report.failed_conditions.iter().map(|failed| format!("failed: --fail-if {failed}"));
     verdict_box(
         &mut html,
         Belief::of(report.verdict),

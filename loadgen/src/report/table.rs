@@ -26,7 +26,7 @@ impl fmt::Display for Report {
             writeln!(f, "  {} {words}", style("INTERRUPTED").yellow().bold())?;
         }
         for condition in &self.failed_conditions {
-            writeln!(f, "  {} --fail-if {condition} held", style("FAILED").red().bold())?;
+            writeln!(f, "  {} --fail-if {condition}", style("FAILED").red().bold())?;
         }
         match self.verdict {
             Verdict::Valid => writeln!(f, "  {}", style("VALID").green().bold())?,

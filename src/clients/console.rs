@@ -29,6 +29,8 @@ pub enum Input {
     Line(Vec<u8>),
     /// Some bytes of a pipe, as they are: of any kind, or the beginning of a line that is too long to be kept.
     Bytes(Vec<u8>),
+    /// A line was typed that is not UTF-8, and is lost.
+    Invalid,
     /// There will be no more.
     End,
     /// Nothing more can be read, for this reason.

@@ -107,6 +107,8 @@ pub struct Conversation<'a> {
     leaving_until: Option<Instant>,
     /// The server has yet to take the nickname: what comes out of a pipe would be taken for another one.
     introduction: Option<Introduction>,
+    /// Others were here before: without a peer the end of input is the end of everything.
+    is_later: bool,
 }
 
 /// A line without an ending was sent, and the next has to keep its distance.
@@ -133,7 +135,13 @@ impl<'a> Conversation<'a> {
             unsent: false,
             leaving_until: None,
             introduction: None,
+            is_later: false,
         }
+    }
+
+    /// A conversation that is not the first one on its socket.
+    pub fn later(self) -> Conversation<'a> {
+        Conversation { is_later: true, ..self }
     }
 
     /// Says a nickname before all else. Whoever types sees when it is refused; a pipe is not read before it is taken.
@@ -159,13 +167,15 @@ impl<'a> Conversation<'a> {
                     Some(Input::Bytes(bytes)) if self.link.is_stream() => self.out = Some(bytes),
                     Some(Input::Bytes(_)) => return Ok(self.broken("send to", &Errno::MSGSIZE.into())),
                     Some(Input::End) => self.end_of_input(),
+                    Some(Input::Invalid) => self.console.say(&Notice::NotUtf8),
                     Some(Input::Failed(why)) => return Err(terminal_failed(&why)),
                 }
                 if let Some(outcome) = self.flush() {
                     return Ok(outcome);
                 }
             }
-            if self.console.is_stopping() {
+            let waits_for_end = self.is_later && self.link.peer().is_none();
+            if self.console.is_stopping() || waits_for_end && self.console.input_is_over() {
                 return Ok(Outcome::Stopped);
             }
             if (self.input_ended || self.is_leaving()) && self.out.is_none() && !self.half_closed {
@@ -179,7 +189,8 @@ impl<'a> Conversation<'a> {
 
             let silence = self.silence();
             let to_write = self.out.is_some() && self.link.tells_room();
-            let ready = self.console.wait(self.link.fd(), to_write, self.may_speak(), silence)?;
+            let input_wanted = self.may_speak() || waits_for_end && !self.console.line_is_next();
+            let ready = self.console.wait(self.link.fd(), to_write, input_wanted, silence)?;
             if self.leaving_until.is_some_and(|until| until <= now()) {
                 self.last_words()?;
                 return Ok(Outcome::Farewell);
@@ -434,11 +445,15 @@ impl<'a> Conversation<'a> {
 }
 
 /// Waits for the next peer that connects. Lines that are typed in the meantime go nowhere. `None`: the input has ended, or
-/// the program is to.
+/// the program is to. The end of a pipe counts once somebody was here (`is_later`): before that it may be all that there is to say.
 ///
 /// # Errors
 /// When nobody can be accepted, or the terminal fails.
-pub fn next_peer(listening: &Listening, console: &mut Console) -> Result<Option<Box<dyn Link>>, Failure> {
+pub fn next_peer(
+    listening: &Listening,
+    console: &mut Console,
+    is_later: bool,
+) -> Result<Option<Box<dyn Link>>, Failure> {
     loop {
         // What comes out of a pipe waits until there is somebody for it.
         while (console.is_terminal() || !console.line_is_next())
@@ -447,13 +462,15 @@ pub fn next_peer(listening: &Listening, console: &mut Console) -> Result<Option<
             match input {
                 Input::Line(_) | Input::Bytes(_) => console.say(&Notice::Nobody),
                 Input::End => return Ok(None),
+                Input::Invalid => console.say(&Notice::NotUtf8),
                 Input::Failed(why) => return Err(terminal_failed(&why)),
             }
         }
         if console.is_stopping() {
             return Ok(None);
         }
-        if console.wait(listening.fd(), false, false, None)?.readable {
+        let input_wanted = is_later && !console.line_is_next();
+        if console.wait(listening.fd(), false, input_wanted, None)?.readable {
             match listening.accept() {
                 Ok(link) => return Ok(Some(link)),
                 // Gone again before it was greeted.

@@ -143,9 +143,11 @@ fn listen(options: &TalkOptions) -> Result<(), Failure> {
     let (mut listening, address) = link::listen(&options.address)?;
     let mut console = Console::open(language(options.lang), options.by_lines(&manners, is_datagrams))?;
     console.say(&Notice::Listening(&address.to_string()));
+    let mut is_later = false;
     let ended = match &mut listening {
         Listening::Datagrams(link) => loop {
-            match Conversation::new(&mut **link, &mut console, &manners).run() {
+            let conversation = Conversation::new(&mut **link, &mut console, &manners);
+            match if is_later { conversation.later() } else { conversation }.run() {
                 Ok(Outcome::Done | Outcome::Stopped) => break Ok(()),
                 Ok(Outcome::Farewell | Outcome::Closed) => {}
                 Ok(Outcome::Failed(failure)) => console.say(&Notice::Failed(failure.line())),
@@ -158,6 +160,7 @@ fn listen(options: &TalkOptions) -> Result<(), Failure> {
                 break Ok(());
             }
             link.forget_peer();
+            is_later = true;
         },
         streams => one_after_another(streams, &mut console, &manners),
     };
@@ -167,7 +170,9 @@ fn listen(options: &TalkOptions) -> Result<(), Failure> {
 
 /// Talks to one peer after another until the input ends.
 fn one_after_another(listening: &Listening, console: &mut Console, manners: &Manners) -> Result<(), Failure> {
-    while let Some(mut link) = next_peer(listening, console)? {
+    let mut is_later = false;
+    while let Some(mut link) = next_peer(listening, console, is_later)? {
+        is_later = true;
         let peer = link.peer().unwrap_or_default().to_owned();
         console.say(&Notice::Here(&peer));
         let conversation = Conversation::new(&mut *link, console, manners);

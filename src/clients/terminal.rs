@@ -253,7 +253,7 @@ impl Shared {
                 // gone, of which nothing else will ever be read.
                 Err(ReadlineError::Interrupted | ReadlineError::Eof) => return self.leave(),
                 Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
-                    return self.put([Input::Failed("what was typed is not UTF-8".to_owned())]);
+                    self.put([Input::Invalid]);
                 }
                 Err(error) => return self.put([Input::Failed(error.to_string())]),
             }

@@ -17,6 +17,8 @@ pub enum Notice<'a> {
     Gone(&'a str),
     /// A line was typed, and there is nobody to send it to.
     Nobody,
+    /// A line was typed that is not UTF-8.
+    NotUtf8,
     /// The input is over, the peer is not.
     Waiting(&'a str),
     /// The conversation with one of several peers failed.
@@ -59,6 +61,8 @@ impl Notice<'_> {
             (Notice::Gone(peer), Language::Chinese) => format!("{peer} 离开了"),
             (Notice::Nobody, Language::English) => "nobody is here: not sent".to_owned(),
             (Notice::Nobody, Language::Chinese) => "这里没有人，未发送".to_owned(),
+            (Notice::NotUtf8, Language::English) => "not sent: what was typed is not UTF-8".to_owned(),
+            (Notice::NotUtf8, Language::Chinese) => "未发送：输入的内容不是 UTF-8".to_owned(),
             (Notice::Waiting(peer), Language::English) => {
                 format!("end of input: waiting for what {peer} still sends (Ctrl-C: leave)")
             }

@@ -89,6 +89,28 @@ fn the_end_of_input_ends_it_after_the_conversation() {
 }
 
 #[test]
+fn input_that_ends_between_two_conversations_ends_it() {
+    let (mut operator, address) = start();
+    let mut peer = connect(&address);
+    operator.say("hello\n");
+    expect(&mut peer, b"hello\n");
+    drop(peer);
+    assert!(operator.err_line().ends_with(" is here"));
+    assert!(operator.err_line().ends_with(" is gone"));
+    operator.end_input();
+    assert_eq!(operator.wait().code, Some(0));
+
+    let (mut operator, address) = start_at("udp://127.0.0.1:0");
+    let peer = UdpSocket::bind("127.0.0.1:0").expect("loopback has a port");
+    peer.send_to(b"bye", address.strip_prefix("udp://").expect("it is of udp")).expect("it listens");
+    assert_eq!(operator.out_line(), "bye");
+    assert!(operator.err_line().ends_with(" is here"));
+    assert!(operator.err_line().ends_with(" is gone"));
+    operator.end_input();
+    assert_eq!(operator.wait().code, Some(0));
+}
+
+#[test]
 fn after_the_end_of_input_the_word_ends_it_too() {
     let mut operator = Client::start(["talk", "--listen", "127.0.0.1:0", "--wait", "0"]);
     let mut peer = connect(&operator.listening());
@@ -308,7 +330,7 @@ fn it_sleeps_while_nobody_says_anything() {
         operator.await_rest();
     }
     operator.end_input();
-    operator.await_rest();
+    assert_eq!(operator.wait().code, Some(0));
 }
 
 #[test]

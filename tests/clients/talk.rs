@@ -277,7 +277,7 @@ fn bad_addresses_are_bad_usage() {
         ("127.0.0.1", "expected HOST:PORT"),
         ("127.0.0.1:http", "number from 0 to 65535"),
         ("127.0.0.1:0", "no port 0"),
-        ("http://127.0.0.1:80", "no transport"),
+        ("http://127.0.0.1:80", "unknown transport 'http'"),
         ("unix:", "path"),
         ("no-such-host.invalid:80", "cannot find the host 'no-such-host.invalid'"),
     ] {

@@ -269,12 +269,16 @@ fn a_server_that_vanishes_leaves_the_terminal_as_it_was() {
 }
 
 #[test]
-fn what_cannot_be_read_is_told_and_the_terminal_left_as_it_was() {
-    let Some((screen, _stream)) = talk(&[]) else { return };
+fn what_is_typed_and_not_utf8_is_not_sent_and_the_conversation_goes_on() {
+    let Some((screen, mut stream)) = talk(&[]) else { return };
     screen.send_bytes(b"caf\xe9\r");
-    let lines = screen.await_code(1);
-    let told = "tidewheel: cannot read from the terminal: what was typed is not UTF-8";
-    assert!(lines.iter().any(|line| line == told), "{}", lines.join("\n"));
+    screen.await_line("* not sent: what was typed is not UTF-8");
+    screen.type_text("coffee");
+    screen.await_last("> coffee");
+    screen.press("Enter");
+    expect(&mut stream, b"coffee\n");
+    screen.press("C-c");
+    screen.await_end();
 }
 
 #[test]

@@ -8,6 +8,7 @@
 mod files;
 mod http;
 mod list;
+mod proxy;
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -97,7 +98,10 @@ The password of an account, ftp://USER@HOST/PATH, is taken from TIDEWHEEL_FTP_PA
 login is anonymous; where the server refuses that, it is with the account in TIDEWHEEL_FTP_USER and \
 TIDEWHEEL_FTP_PASSWORD. What of the two is not set is asked for on a terminal if there is one URL alone; with several, or \
 with --list-from, it is not. No account is for a server that a list alone names.
-A proxy is taken from HTTPS_PROXY, HTTP_PROXY or ALL_PROXY, but for the hosts in NO_PROXY.
+Proxies: http_proxy (lower case only) for http://, https_proxy or HTTPS_PROXY for https://, else all_proxy or ALL_PROXY, as \
+[SCHEME://][USER:PASSWORD@]HOST[:PORT] with http, https, socks4, socks4a, socks5 or socks5h; http and https proxies must \
+allow CONNECT to the port. no_proxy or NO_PROXY lists domains, addresses and networks (192.0.2.0/24) without one, * for all. \
+ftp:// uses no proxy.
 Certificates are those that the system trusts, or if it is set those in the file SSL_CERT_FILE.
 
 Exit codes: 0 all were fetched; 1 one was not, and a line on standard error says why; 2 a bad command line";

@@ -132,6 +132,19 @@ fn certificates_are_those_that_the_system_trusts() {
     stranger.env_remove("SSL_CERT_FILE");
     let line = finish(stranger).failed();
     assert!(line.contains("the server's certificate is not trusted"), "{line}");
+    // A file that was meant to have certificates, and a folder.
+    fs::write(served.path("empty.pem"), "").expect("the folder is there");
+    for (name, value, told) in [
+        ("SSL_CERT_FILE", served.path("missing.pem"), "No such file"),
+        ("SSL_CERT_FILE", served.path("empty.pem"), "it has no certificate in PEM"),
+        ("SSL_CERT_FILE", served.path(""), "Is a directory"),
+        ("SSL_CERT_DIR", served.path("missing"), "No such file"),
+    ] {
+        let mut blind = get("localhost");
+        blind.env_remove("SSL_CERT_FILE").env(name, &value);
+        let line = finish(blind).failed();
+        assert!(line.contains(&format!("{name}={}: {told}", value.display())), "{line}");
+    }
     // A server that speaks no TLS.
     let Some((_plain, port)) = python(PYTHON, &served) else { return };
     let line = run_in(&folder, ["get", &format!("https://127.0.0.1:{port}/x")]).failed();

@@ -24,6 +24,10 @@ const NAMELESS: &str = "index.html";
 /// The longest name, in bytes, less room for a number.
 const NAME_BYTES_MAX: usize = 200;
 
+/// What stands behind the last dot of a name is its extension, which is kept when the name is shortened, if it has no more bytes
+/// with the dot.
+const EXTENSION_BYTES_MAX: usize = 16;
+
 /// The drafts there are, for when a signal ends the program.
 static DRAFTS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
@@ -244,9 +248,15 @@ pub fn name_for(path: &str) -> String {
         })
         .collect();
     let name = name.trim().trim_start_matches('.');
-    let end = name.char_indices().map(|(at, character)| at + character.len_utf8());
-    let end = end.take_while(|end| *end <= NAME_BYTES_MAX).last();
-    end.map_or(NAMELESS, |end| &name[..end]).to_owned()
+    if name.is_empty() {
+        return NAMELESS.to_owned();
+    }
+    let (stem, extension) = match name.rfind('.') {
+        Some(dot) if name.len() - dot <= EXTENSION_BYTES_MAX => name.split_at(dot),
+        _ => (name, ""),
+    };
+    let end = stem.floor_char_boundary(NAME_BYTES_MAX - extension.len());
+    format!("{}{extension}", &stem[..end])
 }
 
 fn drafts() -> MutexGuard<'static, Vec<PathBuf>> {
@@ -299,6 +309,12 @@ mod tests {
         }
         let long = name_for(&format!("/{}", "图".repeat(500)));
         assert!(long.len() <= NAME_BYTES_MAX && long.ends_with('图'), "{long}");
+        for (extension, kept) in [(".jpg", ".jpg"), (".图片", ".图片"), (".tar.gz", ".gz")] {
+            let long = name_for(&format!("/{}{extension}", "图".repeat(500)));
+            assert!(long.len() <= NAME_BYTES_MAX && long.ends_with(kept), "{long}");
+        }
+        let all_dots = name_for(&format!("/a.{}", "b".repeat(500)));
+        assert_eq!(all_dots.len(), NAME_BYTES_MAX, "that is no extension");
     }
 
     #[test]

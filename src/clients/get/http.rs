@@ -1,10 +1,11 @@
 //! One document over HTTP or HTTPS.
 
 use std::fmt::Display;
-use std::io;
+use std::path::PathBuf;
+use std::{env, fs, io};
 
 use ureq::config::Config;
-use ureq::http::header::{CONTENT_ENCODING, LOCATION};
+use ureq::http::header::{CONTENT_ENCODING, LOCATION, TRANSFER_ENCODING};
 use ureq::http::{Response, StatusCode, Uri};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
@@ -14,6 +15,7 @@ use ureq::unversioned::transport::{
 use ureq::{Agent, Body, Error, Timeout};
 use url::Url;
 
+use super::proxy;
 use crate::clients::place;
 use crate::clients::transfer::{Broken, Sink, Terms, Trouble, begin_bar};
 
@@ -80,6 +82,13 @@ impl Http {
             let line = format!("the server answers {status}");
             return Err(Trouble { line, may_pass: may_pass(status) });
         }
+        // What was made smaller for the way alone is not the document.
+        if let Some(codings) = response.headers().get(TRANSFER_ENCODING) {
+            let codings = String::from_utf8_lossy(codings.as_bytes()).into_owned();
+            if !codings.trim().eq_ignore_ascii_case("chunked") {
+                return Err(Trouble::lasting(format!("unsupported Transfer-Encoding: {codings}")));
+            }
+        }
         let encoding = response.headers().get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity");
         let encoding = encoding.map(|encoding| String::from_utf8_lossy(encoding.as_bytes()).into_owned());
         let body = response.into_body();
@@ -96,7 +105,8 @@ impl Http {
     fn ask(&self, url: &Url) -> Result<(Url, Response<Body>), Trouble> {
         let mut at = url.clone();
         for _ in 0..=REDIRECTS_MAX {
-            let response = self.agent.get(at.as_str()).call().map_err(|error| self.trouble(error, None))?;
+            let request = self.agent.get(at.as_str()).config().proxy(proxy::of(&at)?).build();
+            let response = request.call().map_err(|error| self.trouble(error, None))?;
             let location = response.headers().get(LOCATION).filter(|_| sends_on(response.status()));
             let Some(location) = location else { return Ok((at, response)) };
             at = next(&at, &String::from_utf8_lossy(location.as_bytes())).map_err(Trouble::lasting)?;
@@ -140,10 +150,30 @@ fn insecure(error: &impl Display) -> Trouble {
                 .to_owned()
         }
         Some(reason) => {
-            format!("the server's certificate is not trusted (see SSL_CERT_FILE in --help): {reason}")
+            let see = useless_certificates().unwrap_or_else(|| "see SSL_CERT_FILE in --help".to_owned());
+            format!("the server's certificate is not trusted ({see}): {reason}")
         }
-        None => format!("TLS: {told}"),
+        None => match useless_certificates() {
+            Some(why) => format!("no certificate can be trusted: {why}"),
+            None => format!("TLS: {told}"),
+        },
     })
+}
+
+/// Why a variable that names certificates has brought none.
+fn useless_certificates() -> Option<String> {
+    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(path) = set("SSL_CERT_FILE") {
+        let why = match fs::read_to_string(&path) {
+            Ok(text) if text.contains("-----BEGIN CERTIFICATE-----") => return None,
+            Ok(_) => "it has no certificate in PEM".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        return Some(format!("SSL_CERT_FILE={}: {why}", path.display()));
+    }
+    let path = set("SSL_CERT_DIR")?;
+    let error = fs::read_dir(&path).err()?;
+    Some(format!("SSL_CERT_DIR={}: {error}", path.display()))
 }
 
 /// Whether an answer only names another address.

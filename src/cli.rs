@@ -178,12 +178,32 @@ pub fn run() -> ExitCode {
         Err(error) => {
             let command = command();
             let about = command.find_subcommand(&asked).map_or(SERVE, clap::Command::get_name);
-            let line =
-                format!("tidewheel: {} (see tidewheel {about} --help)\n", show::printable(&sentence(&error)));
+            let line = match other_than_a_command(&asked.to_string_lossy(), cfg!(feature = "clients")) {
+                Some(line) if error.kind() == ErrorKind::InvalidSubcommand => format!("tidewheel: {line}\n"),
+                _ => {
+                    format!(
+                        "tidewheel: {} (see tidewheel {about} --help)\n",
+                        show::printable(&sentence(&error))
+                    )
+                }
+            };
             // The stream may be closed; the exit code tells all the same.
             let _ = io::stderr().write_all(line.as_bytes());
             ExitCode::from(EXIT_USAGE)
         }
+    }
+}
+
+/// The remedy for a word that is not a command here: one of the clients, or another word for `serve`.
+fn other_than_a_command(asked: &str, has_clients: bool) -> Option<String> {
+    match asked {
+        "talk" | "chat" | "get" | "ftp" | "completions" | "man" if !has_clients => Some(format!(
+            "this program was built without its clients, of which '{asked}' is one: {INSTALL_CLIENTS}"
+        )),
+        "start" | "server" | "run" | "listen" => {
+            Some(format!("unknown command '{asked}': did you mean 'tidewheel serve'?"))
+        }
+        _ => None,
     }
 }
 
@@ -242,8 +262,13 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 }
 
 fn described() -> clap::Command {
+    let mut program = Cli::command();
+    if !cfg!(feature = "clients") {
+        let help = program.get_after_help().map(ToString::to_string).unwrap_or_default();
+        program = program.after_help(format!("{help}\nClients (talk, chat, get, ftp): {INSTALL_CLIENTS}"));
+    }
     // The table of services belongs in the help, and is known only when the program runs.
-    Cli::command().mut_subcommand(SERVE, |serve| {
+    program.mut_subcommand(SERVE, |serve| {
         let about = serve.get_about().cloned().unwrap_or_default();
         let services = services::describe();
         serve
@@ -273,6 +298,9 @@ fn sentence(error: &clap::Error) -> String {
         .collect();
     parts.join("; ").trim_start_matches("error: ").to_owned()
 }
+
+/// What adds the clients to a program that was built without them.
+pub const INSTALL_CLIENTS: &str = "cargo install --path . --locked --features clients";
 
 const MORE_HELP: &str = "See --help for examples, the forms of ADDRESS, signals and exit codes.";
 
@@ -333,6 +361,20 @@ mod tests {
     #[test]
     fn clap_finds_the_definition_sound() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn words_that_are_commands_elsewhere_get_the_right_command() {
+        for client in ["talk", "chat", "get", "ftp", "completions", "man"] {
+            let line = other_than_a_command(client, false).expect("it is a client");
+            assert!(line.contains(client) && line.ends_with(INSTALL_CLIENTS), "{line}");
+            assert_eq!(other_than_a_command(client, true), None);
+        }
+        for word in ["start", "server", "run"] {
+            let line = other_than_a_command(word, true).expect("there is a hint");
+            assert!(line.ends_with("did you mean 'tidewheel serve'?"), "{line}");
+        }
+        assert_eq!(other_than_a_command("serve", false), None);
     }
 
     #[test]

@@ -34,7 +34,7 @@ use super::services::{Add, Entry};
 use super::settings::Settings;
 use super::units::Time;
 use super::unix_mode::UnixMode;
-use super::{EXIT_FAILED, EXIT_USAGE, PanicPolicy, ServeOptions, cgroup, show};
+use super::{EXIT_FAILED, EXIT_USAGE, INSTALL_CLIENTS, PanicPolicy, ServeOptions, cgroup, show};
 
 /// How long a reactor may take to tell its counters. A turn is a matter of milliseconds.
 const COUNTERS_PATIENCE: Duration = Duration::from_secs(2);
@@ -200,6 +200,13 @@ fn serve_on(options: &ServeOptions, streams: &Streams) -> Result<(), Failure> {
             if let Address::Tcp(at) = &listener.address {
                 info!("open http://{}/", for_a_browser(*at));
             }
+        }
+        if cfg!(feature = "clients") {
+            if let Some(listener) = bound.first() {
+                info!("try it: tidewheel talk {}", listener.address);
+            }
+        } else {
+            info!("to add the clients (tidewheel talk, chat, get, ftp): {INSTALL_CLIENTS}");
         }
         streams.out.detach();
         streams.err.detach();

@@ -138,7 +138,11 @@ fn options_that_pages_name_exist() {
     if !loadgen.exists() {
         return skip("needs loadgen: cargo build -p loadgen");
     }
-    let mut helps = help(tidewheel, &["serve"]) + &help(&loadgen, &[]);
+    let versus = tidewheel.with_file_name("versus");
+    if !versus.exists() {
+        return skip("needs versus: cargo build -p versus");
+    }
+    let mut helps = help(tidewheel, &["serve"]) + &help(&loadgen, &[]) + &help(&versus, &[]);
     let commands = help(&loadgen, &[]);
     let (_, commands) = commands.split_once("Commands:").expect("loadgen has commands");
     let (commands, _) = commands.split_once("\n\n").expect("there is something behind them");

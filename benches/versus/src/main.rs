@@ -29,6 +29,8 @@ mod page;
 mod table;
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -276,7 +278,11 @@ fn versus(versus: &Versus, stop: &AtomicBool) -> Result<ExitCode> {
         ("--markdown", versus.markdown.as_deref()),
         ("--html", versus.html.as_deref()),
     ])?;
+    if let Some(folder) = versus.headline.as_deref().and_then(|path| Path::new(path).parent()) {
+        fs::create_dir_all(folder).with_context(|| format!("the folder {}", folder.display()))?;
+    }
     let needs_workshop = versus.record
+        || versus.headline.is_some()
         || versus.only.is_empty()
         || versus.only.iter().any(|only| peers::names().contains(&only.as_str()));
     let workshop = needs_workshop.then(|| Workshop::find(versus.peers.as_deref())).transpose()?;

@@ -429,7 +429,7 @@ fn reconnect_has_every_output() {
     ]);
     let table = String::from_utf8(output.stdout).unwrap();
     assert!(table.contains("connect time") && table.contains("without reply   none"), "{table}");
-    assert!(table.contains("--fail-if lost>=0 held"), "{table}");
+    assert!(table.contains("--fail-if lost>=0\n"), "{table}");
     for path in [&json, &csv, &hgrm, &hlog, &html] {
         assert!(std::fs::metadata(path).unwrap().len() > 0, "{path}");
     }

@@ -281,7 +281,7 @@ fn tables_pages_and_conditions() {
     let result: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
     let due = if result["verdict"] == "valid" { 1 } else { 3 };
     assert_eq!(output.status.code(), Some(due), "{stderr}");
-    assert!(stderr.contains("--fail-if throughput>0 held"), "{stderr}");
+    assert!(stderr.contains("failed: --fail-if throughput>0: it is "), "{stderr}");
     assert_eq!(result["failed_conditions"], serde_json::json!(["throughput>0"]));
     let table = String::from_utf8(output.stdout).unwrap();
     let (first, table) = table.split_once('\n').unwrap();

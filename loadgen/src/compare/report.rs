@@ -166,6 +166,8 @@ impl Compared {
     pub fn sides(&self) -> String {
         let side = |name: &str, commit: &Option<String>| match commit {
             Some(commit) if commit.starts_with(name) => commit.clone(),
+            // As a revision's label has it already.
+            Some(commit) if commit.get(..10).is_some_and(|short| name.contains(short)) => name.to_owned(),
             Some(commit) => format!("{name} ({})", commit.get(..10).unwrap_or(commit)),
             None => name.to_owned(),
         };

@@ -5,8 +5,8 @@
 //!                               └► paired: lives of four servers ─► decide: looks ──┘        └► culprit
 //! ```
 //!
-//! What is counted is the same each time, so a small difference is a finding. What is timed is not: [`paired`] says how it is
-//! measured, and [`decide`] when it is enough.
+//! What is counted is the same each time, so a small difference is a finding. What is timed is not: `paired` says how it is
+//! measured, and `decide` when it is enough.
 
 mod asked;
 mod binary;

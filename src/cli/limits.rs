@@ -55,7 +55,7 @@ impl Descriptors {
 #[derive(clap::Args, Debug, Clone)]
 #[command(next_help_heading = "Limits (durations as 30s, 1.5s, 50ms; sizes as 64KiB, 1MiB; 0 for no limit)")]
 pub struct LimitOptions {
-    /// Connections open at once; one more is told so and closed [default: what the descriptor limit allows]
+    /// Connections open at once; further connections get a message and are closed [default: what the descriptor limit allows]
     #[arg(long, value_name = "N", default_value = "0", hide_default_value = true)]
     max_connections: usize,
 

@@ -198,12 +198,18 @@ fn serve_on(options: &ServeOptions, streams: &Streams) -> Result<(), Failure> {
         );
         for listener in bound.iter().filter(|listener| listener.service.name == "http") {
             if let Address::Tcp(at) = &listener.address {
-                info!("open http://{}/", for_a_browser(*at));
+                info!("open http://{}/", on_this_machine(*at));
             }
         }
         if cfg!(feature = "clients") {
-            if let Some(listener) = bound.first() {
-                info!("try it: tidewheel talk {}", listener.address);
+            // HTTP has a page, see above.
+            if let Some(listener) = bound.iter().find(|listener| listener.service.name != "http") {
+                let address = match &listener.address {
+                    Address::Tcp(at) => Address::Tcp(on_this_machine(*at)),
+                    Address::Udp(at) => Address::Udp(on_this_machine(*at)),
+                    other => other.clone(),
+                };
+                info!("try it: tidewheel talk {address}");
             }
         } else {
             info!("to add the clients (tidewheel talk, chat, get, ftp): {INSTALL_CLIENTS}");
@@ -462,8 +468,8 @@ fn refused(error: Error) -> Failure {
 }
 
 /// Whether several sockets can share an address; a unix path belongs to one.
-/// The address that a browser on this machine is given: where all addresses are served, that of loopback.
-fn for_a_browser(mut at: SocketAddr) -> SocketAddr {
+/// The address under which this machine reaches a listener: where all addresses are served, that of loopback.
+fn on_this_machine(mut at: SocketAddr) -> SocketAddr {
     match at.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => at.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(ip) if ip.is_unspecified() => at.set_ip(Ipv6Addr::LOCALHOST.into()),

@@ -122,7 +122,7 @@ impl<M> Mailbox<M> {
 
 /// The receiving end, as the reactor sees it.
 pub(crate) trait Inbox {
-    /// Takes up to `max` messages to the service. Returns whether more wait.
+    /// Delivers what a panic left, and then up to `max` messages. Returns whether more wait.
     fn deliver(&mut self, max: usize, service: &mut dyn Service, cx: &mut Context<'_>) -> bool;
 }
 

@@ -45,6 +45,8 @@ pub(crate) struct Memory {
     /// How many connections may still be closed in this turn. While more have to be, nothing is read: so a turn stays short, and
     /// the memory does not grow meanwhile.
     pub evictions_left: usize,
+    /// How many have been closed in all turns.
+    pub evictions: u64,
     /// The connections that hold something, except those that a topic has set aside.
     pub holders: Ranking<ConnId>,
 }
@@ -58,6 +60,7 @@ impl Memory {
             release_due: false,
             exceeds: false,
             evictions_left: limits.effects_per_turn.max(1),
+            evictions: 0,
             holders: Ranking::default(),
         }
     }

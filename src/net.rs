@@ -191,6 +191,19 @@ pub enum Checks {
     All,
 }
 
+/// What a reactor has done in all its turns, and through how many mailboxes; [`Net::checks`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// Deadlines that have been taken up.
+    pub deadlines: u64,
+    /// Messages that have been delivered.
+    pub messages: u64,
+    /// Connections that have been closed because of [`Limits::memory_bytes_max`].
+    pub evictions: u64,
+    /// Mailboxes that there are now.
+    pub mailboxes: usize,
+}
+
 /// The system under a [`Reactor`](crate::Reactor): [`Os`](crate::os::Os), the real one, or [`SimNet`](crate::sim::SimNet), a
 /// simulated one. Functions that take a reactor of either kind are generic over it:
 ///
@@ -346,8 +359,8 @@ pub trait Net: Wire + 'static {
     /// How thoroughly the reactor is to check itself at the end of this turn. The real system does not ask for it, and
     /// then it costs nothing; a simulated one also looks whether what was asked of it in this turn is within the limits.
     #[inline(always)]
-    fn checks(&mut self, limits: &Limits) -> Checks {
-        let _ = limits;
+    fn checks(&mut self, limits: &Limits, totals: Totals) -> Checks {
+        let _ = (limits, totals);
         Checks::None
     }
 }

@@ -27,7 +27,7 @@ pub use self::remote::Remote;
 pub use self::sources::ListenerId;
 
 use self::failures::{Failure, Failures, Next};
-use self::panics::Unfinished;
+use self::panics::{At, Unfinished};
 use self::sharing::Sharing;
 use self::sources::Source;
 use crate::connection::{CloseReason, Due, Kept, Marks, Phase};
@@ -89,6 +89,10 @@ pub struct Reactor<N: Net = Os> {
     inbound: Option<Box<Inbound>>,
     /// The datagrams in there that a panic kept from their service, and from which source they are.
     unshown: Option<(usize, Range<usize>)>,
+    /// Which phase has called a service last, of those after the events.
+    at: At,
+    /// How many hand-overs, outgoing connections and calls of `closed` this turn has still to take up.
+    effects: [usize; 3],
     /// Whether those who have much to say take small portions.
     sharing: Sharing,
     /// The service of the last run of events.
@@ -196,12 +200,18 @@ impl<N: Net> Reactor<N> {
         if self.state.attention {
             self.apply_effects();
         }
+        self.end_turn();
+    }
+
+    #[inline(always)]
+    fn end_turn(&mut self) {
         self.flush();
         if self.state.attention {
             self.settle_and_free();
         }
         self.state.metrics.turns += 1;
-        let checks = self.net.checks(&self.state.limits);
+        let totals = self.totals();
+        let checks = self.net.checks(&self.state.limits, totals);
         if checks > Checks::None {
             self.assert_invariants(checks);
         }
@@ -633,12 +643,18 @@ impl<N: Net> Reactor<N> {
     #[inline(never)]
     fn fire_deadlines(&mut self) {
         let now = self.state.time(&self.net);
+        self.at = At::Deadlines;
         // All are taken out before the first is acted on: one that is set again for now waits for the next turn.
         while self.due.len() < self.state.limits.deadlines_per_turn.max(1)
             && let Some(id) = self.state.timers.pop_due(now)
         {
             self.due.push_back(id);
         }
+        self.act_on_deadlines();
+    }
+
+    fn act_on_deadlines(&mut self) {
+        let now = self.state.time(&self.net);
         while let Some(id) = self.due.pop_front() {
             self.fire_deadline(id, now);
         }
@@ -687,14 +703,19 @@ impl<N: Net> Reactor<N> {
     fn deliver_messages(&mut self) {
         self.mail = false;
         self.remote.answer(&self.state.metrics);
-        for (service, inbox) in &mut self.inboxes {
-            self.state.calling = Some((service.0, None));
-            let service = &mut *self.services[service.0 as usize].service;
-            let max = self.state.limits.messages_per_turn;
-            let mut cx = Context { state: &mut self.state, wire: &mut self.net };
-            self.mail |= inbox.deliver(max, service, &mut cx);
-            self.state.calling = None;
+        for index in 0..self.inboxes.len() {
+            self.deliver_from(index, self.state.limits.messages_per_turn.max(1));
         }
+    }
+
+    fn deliver_from(&mut self, index: usize, max: usize) {
+        self.at = At::Messages(index);
+        let (service, inbox) = &mut self.inboxes[index];
+        self.state.calling = Some((service.0, None));
+        let service = &mut *self.services[service.0 as usize].service;
+        let mut cx = Context { state: &mut self.state, wire: &mut self.net };
+        self.mail |= inbox.deliver(max, service, &mut cx);
+        self.state.calling = None;
     }
 
     // ---- 5: effects ----
@@ -713,13 +734,23 @@ impl<N: Net> Reactor<N> {
 
     /// So many of each kind of effect. What a service asks for meanwhile is for another turn, but for `closed` of more connections.
     fn apply(&mut self, max: usize) {
-        for _ in 0..self.state.handed.len().min(max) {
+        self.at = At::Effects;
+        let State { handed, connects, .. } = &self.state;
+        self.effects = [handed.len().min(max), connects.len().min(max), max];
+        self.apply_rest();
+    }
+
+    fn apply_rest(&mut self) {
+        while let Some(left) = self.effects[0].checked_sub(1) {
+            self.effects[0] = left;
             self.open_handed_over();
         }
-        for _ in 0..self.state.connects.len().min(max) {
+        while let Some(left) = self.effects[1].checked_sub(1) {
+            self.effects[1] = left;
             self.begin_connect();
         }
-        for _ in 0..max {
+        while let Some(left) = self.effects[2].checked_sub(1) {
+            self.effects[2] = left;
             let Some(id) = self.state.ended.pop_front() else { break };
             self.report_closed(id);
         }

@@ -837,6 +837,7 @@ impl State {
             let (alone, aside) = (self.memory.holders.largest(), self.topics.largest_aside());
             let Some((_, id)) = alone.into_iter().chain(aside).max_by_key(|&(size, _)| size) else { return };
             self.memory.evictions_left -= 1;
+            self.memory.evictions += 1;
             self.kill(id, CloseReason::MemoryLimit);
         }
     }

@@ -70,7 +70,7 @@ pub(crate) struct Timers {
     /// Where each slot stands in `heap`.
     positions: Vec<u32>,
     /// How many were due since the last look, for whoever checks that a turn is bounded.
-    pub fired: usize,
+    pub fired: u64,
 }
 
 impl Timers {

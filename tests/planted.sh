@@ -149,5 +149,18 @@ fault "slots: a generation is not raised" simulation::effects src/slots.rs \
         let (_, entry)' 'let (_, entry)'
 fault "shared: what is held no more stays counted" simulation::limits src/shared.rs '
             self.total.set(self.total.get() - self.whole.memory_bytes());' ''
+fault "messages: a turn delivers all there are" simulation::effects src/reactor.rs '
+            self.deliver_from(index, self.state.limits.messages_per_turn.max(1));' '
+            self.deliver_from(index, usize::MAX);'
+fault "memory: one turn closes as many as it likes" simulation::memory src/state.rs \
+    'if self.memory.evictions_left == 0 {' 'if false {'
+fault "panics: the phase that was interrupted begins again" simulation::panics src/reactor/panics.rs \
+    'self.deliver_from(interrupted, 0);' 'self.deliver_messages();'
+fault "panics: events behind two datagrams that panic are lost" simulation::panics src/reactor/panics.rs '
+        if self.in_left_over {
+            batch.left = Some(total);
+        }
+        let left = batch.left;' '
+        let left = if self.in_left_over { Some(total) } else { batch.left.take() };'
 
 exit "$((missed > 0))"

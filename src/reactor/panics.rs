@@ -39,6 +39,24 @@ impl Drop for Unshown<'_> {
     }
 }
 
+/// Where a turn is, after its events.
+#[derive(Clone, Copy)]
+pub(super) enum At {
+    Deadlines,
+    /// Of which mailbox.
+    Messages(usize),
+    Effects,
+}
+
+/// Where a turn goes on.
+#[derive(Clone, Copy)]
+struct Behind {
+    /// So many events have been taken up.
+    taken: usize,
+    /// All of them, and what else comes before this.
+    at: Option<At>,
+}
+
 impl<N: Net> Reactor<N> {
     pub(crate) fn set_catch_panics(&mut self, catch_panics: bool) {
         self.catch_panics = catch_panics;
@@ -54,9 +72,9 @@ impl<N: Net> Reactor<N> {
             self.batch.take().unwrap_or_else(|| Batch { events: Box::new(self.net.events()), left: None });
         let mut outcome = catch_unwind(AssertUnwindSafe(|| turns(self, &mut batch)));
         while let Err(panic) = outcome {
-            let taken = self.recover(&mut batch, panic);
+            let behind = self.recover(&mut batch, panic);
             outcome = catch_unwind(AssertUnwindSafe(|| {
-                self.resume_turn(&mut batch, taken);
+                self.resume_turn(&mut batch, behind);
                 Ok(())
             }));
         }
@@ -64,28 +82,48 @@ impl<N: Net> Reactor<N> {
         outcome.unwrap_or(Ok(()))
     }
 
-    /// What is left of a turn of which so many events have been taken up.
+    /// What is left of a turn. The phase that was interrupted finishes what it had taken up and begins nothing more, so that a
+    /// turn in which services panic is no longer than others.
     #[cold]
     #[inline(never)]
-    fn resume_turn(&mut self, batch: &mut Batch<N>, taken: usize) {
-        self.show_unshown();
-        self.take_events(batch, taken);
-        self.finish_turn();
+    fn resume_turn(&mut self, batch: &mut Batch<N>, behind: Behind) {
+        let Some(at) = behind.at else {
+            self.show_unshown();
+            batch.left = None;
+            self.take_events(batch, behind.taken);
+            return self.finish_turn();
+        };
+        if matches!(at, At::Deadlines) {
+            self.act_on_deadlines();
+            if self.mail {
+                self.deliver_messages();
+            }
+        }
+        if let At::Messages(interrupted) = at {
+            self.deliver_from(interrupted, 0);
+            for index in interrupted + 1..self.inboxes.len() {
+                self.deliver_from(index, self.state.limits.messages_per_turn.max(1));
+            }
+        }
+        match at {
+            At::Effects => self.apply_rest(),
+            _ => self.apply_effects(),
+        }
+        self.end_turn();
     }
 
-    /// Closes the connection whose service has panicked. Returns how many events of the turn have been taken up.
+    /// Closes the connection whose service has panicked. Returns where the turn goes on.
     ///
     /// # Panics
     /// With the same panic, when it did not come from a service, or is not to be caught.
     #[cold]
-    fn recover(&mut self, batch: &mut Batch<N>, panic: Box<dyn Any + Send>) -> usize {
+    fn recover(&mut self, batch: &mut Batch<N>, panic: Box<dyn Any + Send>) -> Behind {
         let total = N::readiness(&batch.events).count();
-        let left = batch.left.take();
-        let taken = match left {
-            Some(left) => total - left,
-            None if self.in_left_over => 0,
-            None => total,
-        };
+        if self.in_left_over {
+            batch.left = Some(total);
+        }
+        let left = batch.left;
+        let taken = total - left.unwrap_or(0);
         let noted = self.state.calling.take();
         let on_fast_path = || self.input_of(batch, left.and(taken.checked_sub(1))?);
         let called = noted.or_else(on_fast_path).filter(|_| self.catch_panics);
@@ -101,13 +139,14 @@ impl<N: Net> Reactor<N> {
         if let Some(id) = conn {
             self.state.finish(id, CloseReason::ServicePanic);
         }
+        let at = left.is_none().then_some(self.at);
         // Whatever was interrupted is looked through again.
         self.in_left_over = false;
         self.left_over = true;
         self.mail = true;
         self.state.look_again = false;
         self.state.attention = true;
-        taken
+        Behind { taken, at }
     }
 
     /// The connection, and its service, that an event offers plain input on.

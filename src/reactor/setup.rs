@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::config::Config;
 use super::failures::Failures;
+use super::panics::At;
 use super::remote::Remote;
 use super::sharing::Sharing;
 use super::sources::{ListenerId, Source};
@@ -139,6 +140,8 @@ impl<N: Net> Reactor<N> {
             wait_failures: Failures::default(),
             release_at: Instant::default(),
             mail: false,
+            at: At::Deadlines,
+            effects: [0; 3],
             catch_panics: true,
         }
     }

@@ -382,21 +382,25 @@ impl Receive<&'static str> for Room {
 
 #[test]
 fn messages_from_outside_reach_the_service_in_order() {
-    kind_and_hostile(&with!(Limits::default(), messages_per_turn = 2), |sim| {
-        let room = sim.listen("127.0.0.1:25666", Room::default());
-        let mailbox = sim.reactor().mailbox::<Room, &'static str>(room.service, 5);
-        let peer = sim.connect(room);
-        sim.settle();
-        for message in ["one ", "two ", "three ", "four ", "five "] {
-            assert_eq!(mailbox.send(message), Ok(()));
-        }
-        assert_eq!(mailbox.send("six"), Err(SendError::Full("six")));
-        sim.settle();
-        assert_eq!(mailbox.send("seven"), Ok(()));
-        sim.settle();
-        assert_eq!(heard(sim, peer), "one two three four five seven");
-        assert_eq!(sim.reactor().metrics().mailbox_messages, 6);
-    });
+    // 0 would never deliver anything; it means 1, as for everything that is counted per turn.
+    let deliver = |per_turn| {
+        kind_and_hostile(&with!(Limits::default(), messages_per_turn = per_turn), |sim| {
+            let room = sim.listen("127.0.0.1:25666", Room::default());
+            let mailbox = sim.reactor().mailbox::<Room, &'static str>(room.service, 5);
+            let peer = sim.connect(room);
+            sim.settle();
+            for message in ["one ", "two ", "three ", "four ", "five "] {
+                assert_eq!(mailbox.send(message), Ok(()));
+            }
+            assert_eq!(mailbox.send("six"), Err(SendError::Full("six")));
+            sim.settle();
+            assert_eq!(mailbox.send("seven"), Ok(()));
+            sim.settle();
+            assert_eq!(heard(sim, peer), "one two three four five seven");
+            assert_eq!(sim.reactor().metrics().mailbox_messages, 6);
+        })
+    };
+    [0, 1, 2, 100].into_iter().for_each(deliver);
 }
 
 /// Answers the first byte of its input: `c` closes, `a` aborts, both after a long answer.

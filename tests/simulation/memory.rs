@@ -180,6 +180,22 @@ fn one_turn_closes_a_bounded_number() {
 }
 
 #[test]
+fn those_who_hold_one_block_together_are_closed_in_several_turns() {
+    for effects_per_turn in [1, 40, 256] {
+        let limits = with!(limits(1 << 20), effects_per_turn = effects_per_turn);
+        let sim = &mut Sim::with_limits(5, Faults::none(), limits);
+        let hoard = sim.listen("127.0.0.1:7", Hoard::default());
+        deaf_peers(sim, hoard, 600);
+        let block = Shared::from(vec![b'x'; 2 << 20]);
+        with(sim, hoard, |hoard, cx| hoard.conns.iter().for_each(|&conn| cx.send_shared(conn, &block)));
+        // That no turn closes more than it may is checked by the simulation.
+        sim.settle();
+        assert_eq!(evicted(sim), 600, "nothing is gained before the last one is closed");
+        assert_eq!(held(sim), 0);
+    }
+}
+
+#[test]
 fn what_a_room_says_between_private_words_is_stored_once() {
     const PEERS: usize = 50;
     kind_and_hostile(&limits(8 << 20), |sim| {

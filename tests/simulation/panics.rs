@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidewheel::sim::{self, Faults, PeerId, Sim};
 use tidewheel::{
-    Arrival, CloseReason, ConnId, Context, Datagram, Options, Receive, Report, Service, ServiceId,
+    Arrival, CloseReason, ConnId, Context, Datagram, Limits, Options, Receive, Report, Service, ServiceId,
 };
 
 use super::{assert_nothing_leaks, heard};
@@ -196,6 +196,106 @@ fn messages_and_datagrams_behind_one_that_panics_are_delivered() {
     let metrics = sim.reactor().metrics();
     assert_eq!((metrics.service_panics, metrics.mailbox_messages), (3, 10));
     assert_eq!(*reports.lock().unwrap(), [(); 3].map(|()| ("fragile".to_owned(), false)));
+}
+
+/// Panics in every call but `open`, in which it sets a deadline.
+#[derive(Default)]
+struct Faller {
+    calls: u64,
+    conns: Vec<ConnId>,
+}
+
+impl Service for Faller {
+    fn open(&mut self, conn: ConnId, _: Arrival, cx: &mut Context<'_>) {
+        self.conns.push(conn);
+        cx.set_deadline(conn, cx.now() + Duration::from_secs(1));
+    }
+
+    fn deadline(&mut self, _: ConnId, _: &mut Context<'_>) {
+        self.calls += 1;
+        panic!("in deadline");
+    }
+
+    fn closed(&mut self, _: ConnId, _: CloseReason, _: &mut Context<'_>) {
+        self.calls += 1;
+        panic!("in closed");
+    }
+}
+
+impl Receive<()> for Faller {
+    fn message(&mut self, (): (), _: &mut Context<'_>) {
+        self.calls += 1;
+        panic!("in message");
+    }
+}
+
+#[test]
+fn a_turn_in_which_every_call_panics_does_no_more_than_any_other() {
+    let mut limits = Limits::default();
+    (limits.deadlines_per_turn, limits.messages_per_turn, limits.effects_per_turn) = (20, 30, 40);
+    let mut sim = Sim::with_limits(0, Faults::none(), limits);
+    sim.catch_panics();
+    let faller = sim.listen("127.0.0.1:7", Faller::default());
+    let other = sim.listen("127.0.0.1:8", Faller::default());
+    for _ in 0..200 {
+        sim.connect(faller);
+    }
+    sim.settle();
+    for service in [faller.service, other.service, faller.service] {
+        let mailbox = sim.reactor().mailbox::<Faller, ()>(service, 1000);
+        (0..100).for_each(|_| mailbox.send(()).unwrap());
+    }
+    sim.sleep(Duration::from_secs(2));
+    let calls = |sim: &mut Sim| {
+        let of = |sim: &mut Sim, service| sim.reactor().with(service, |faller: &mut Faller, _| faller.calls);
+        of(sim, faller.service) + of(sim, other.service)
+    };
+    let (mut before, mut turns) = (0, 0);
+    while before < 200 + 300 + 200 {
+        sim.reactor().turn(Some(Duration::ZERO)).unwrap();
+        let now = calls(&mut sim);
+        assert!(now - before <= 20 + 3 * 30 + 40, "turn {turns}: {} calls in one turn", now - before);
+        assert!(now > before, "turn {turns}: nothing is done");
+        (before, turns) = (now, turns + 1);
+    }
+    assert!(turns <= 12, "{turns} turns for what ten can do");
+    sim.run();
+    assert_nothing_leaks(&mut sim, 2);
+}
+
+#[test]
+fn connections_whose_events_come_with_datagrams_that_panic_are_served() {
+    // Datagrams that earlier turns left come before all events, others between them.
+    for datagrams_per_turn in [1, 2, 3, 64] {
+        let mut limits = Limits::default();
+        limits.datagrams_per_turn = datagrams_per_turn;
+        let mut sim = Sim::with_limits(0, Faults::none(), limits);
+        sim.catch_panics();
+        let lines = sim.listen("127.0.0.1:7", Fragile::default());
+        let datagrams = sim.listen("udp://127.0.0.1:7", Fragile::default());
+        let peers: Vec<PeerId> = (0..10).map(|_| sim.connect(lines)).collect();
+        sim.settle();
+        for (number, &peer) in peers.iter().enumerate() {
+            if number % 3 == 1 {
+                for bytes in [&b"panic"[..], b"one", b"panic", b"two", b"panic"] {
+                    sim.send_datagram(datagrams, "10.0.0.1:5000", bytes);
+                }
+            }
+            sim.send(peer, format!("line {number}\n").as_bytes());
+        }
+        // All of it has come when the reactor looks again.
+        sim.sleep(Duration::from_secs(1));
+        sim.settle();
+        for (number, &peer) in peers.iter().enumerate() {
+            assert_eq!(
+                heard(&mut sim, peer),
+                format!("line {number}\n"),
+                "{datagrams_per_turn} datagrams a turn"
+            );
+        }
+        assert_eq!(sim.replies("10.0.0.1:5000").len(), 6);
+        assert_eq!(sim.reactor().metrics().service_panics, 9);
+    }
 }
 
 #[test]

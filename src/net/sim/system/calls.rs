@@ -15,8 +15,8 @@ use crate::net::sim::errno;
 use crate::net::sim::peer::{PeerId, PlayedPeer};
 use crate::net::sim::socket::Owner;
 use crate::net::{
-    ALARM, Address, Checks, Delivery, Flags, ListenOptions, Net, Peer, Readiness, Short, WAKER, Wake, Wire,
-    source_token, write_one_by_one,
+    ALARM, Address, Checks, Delivery, Flags, ListenOptions, Net, Peer, Readiness, Short, Totals, WAKER, Wake,
+    Wire, source_token, write_one_by_one,
 };
 use crate::slots::ConnId;
 use crate::timer::Instant;
@@ -489,9 +489,9 @@ impl Net for SimNet {
     }
 
     /// Everything is checked the more often the fewer connections there are, for it takes as long as there are many.
-    fn checks(&mut self, limits: &Limits) -> Checks {
+    fn checks(&mut self, limits: &Limits, totals: Totals) -> Checks {
         let _at_work = AtWork::begin();
-        self.work.assert_within(limits);
+        self.work.assert_within(limits, totals);
         let everything = self.sampler.chance(CHECKED_CONNECTIONS / (1 + self.connections.len()) as f64);
         if everything { Checks::All } else { Checks::Cheap }
     }

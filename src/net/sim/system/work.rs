@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use crate::limits::Limits;
-use crate::net::{Readiness, source_token};
+use crate::net::{Readiness, Totals, source_token};
 use crate::slots::ConnId;
 
 #[derive(Default)]
@@ -16,6 +16,8 @@ pub(super) struct Work {
     received: HashMap<u32, usize>,
     connected: usize,
     closed: usize,
+    /// At the end of the last turn.
+    totals: Totals,
 }
 
 /// What was read from one connection.
@@ -68,7 +70,20 @@ impl Work {
     }
 
     /// Panics if this was more than a turn may take.
-    pub fn assert_within(&self, limits: &Limits) {
+    pub fn assert_within(&mut self, limits: &Limits, totals: Totals) {
+        let before = std::mem::replace(&mut self.totals, totals);
+        let assert_count = |done: u64, max: usize, what: &str| {
+            assert!(done <= max as u64, "one turn has {what}: {done}, and {max} are enough");
+        };
+        let effects = limits.effects_per_turn.max(1);
+        let messages = limits.messages_per_turn.max(1).saturating_mul(totals.mailboxes);
+        assert_count(
+            totals.deadlines - before.deadlines,
+            limits.deadlines_per_turn.max(1),
+            "acted on deadlines",
+        );
+        assert_count(totals.messages - before.messages, messages, "delivered messages");
+        assert_count(totals.evictions - before.evictions, effects, "closed connections for their memory");
         let assert_times = |done: &HashMap<u32, usize>, limit: usize, what: &str| {
             for (&source, &count) in done {
                 let max = limit.max(1) * self.times(source_token(source));
@@ -80,7 +95,6 @@ impl Work {
         };
         assert_times(&self.accepted, limits.accepts_per_turn, "accepted");
         assert_times(&self.received, limits.datagrams_per_turn, "received");
-        let effects = limits.effects_per_turn.max(1);
         assert!(self.connected <= effects, "one turn has begun {} connections", self.connected);
         // Those that are refused without a word are closed as they come.
         let refused: usize = self.accepted.values().sum();

@@ -52,7 +52,8 @@ pub use peer::{PeerId, PeerState};
 pub use random::Random;
 pub use seeds::check;
 use system::Failing;
-pub use system::{Reach, SimNet, at_work};
+use system::While;
+pub use system::{Reach, Running, SimNet, running};
 pub use trace::Trace;
 pub use unit::UnitTest;
 
@@ -79,6 +80,8 @@ pub struct Listener {
     source: u32,
 }
 
+type Check = Box<dyn FnMut(&Sim)>;
+
 /// A reactor on a simulated system, and the peers that talk to it.
 ///
 /// What peers are asked to do happens in the next run: [`Sim::run`], [`Sim::settle`] or [`Sim::run_for`]. When a scenario
@@ -87,6 +90,7 @@ pub struct Sim {
     reactor: Reactor<SimNet>,
     seed: u64,
     sources: u32,
+    each_turn: Vec<Check>,
 }
 
 impl Sim {
@@ -102,7 +106,7 @@ impl Sim {
     pub fn with_limits(seed: u64, faults: Faults, limits: Limits) -> Sim {
         let mut reactor = Reactor::with_net(SimNet::new(seed, faults), limits, usize::MAX);
         reactor.set_catch_panics(false);
-        Sim { reactor, seed, sources: 0 }
+        Sim { reactor, seed, sources: 0, each_turn: Vec::new() }
     }
 
     // ---- the reactor ----
@@ -162,6 +166,12 @@ impl Sim {
     /// tests count.
     pub fn catch_panics(&mut self) {
         self.reactor.set_catch_panics(true);
+    }
+
+    /// From here on `check` is called after every turn of a run: for what must hold at any time, such as that nobody is in two
+    /// rooms. Further calls add to it.
+    pub fn check_each_turn(&mut self, check: impl FnMut(&Sim) + 'static) {
+        self.each_turn.push(Box::new(check));
     }
 
     /// Descriptors that are open: listeners, datagram sockets and connections.
@@ -452,9 +462,7 @@ impl Sim {
             }
             turned = true;
             let progress = self.net().progress;
-            if let Err(error) = self.reactor.turn(Some(end - now)) {
-                panic!("{error}");
-            }
+            self.turn(end - now);
             let still = self.net().progress == progress && timeout == Some(Duration::ZERO);
             idle_turns = if still { idle_turns + 1 } else { 0 };
             assert!(
@@ -466,6 +474,17 @@ impl Sim {
             self.reactor.assert_invariants(Checks::All);
         }
         ended
+    }
+
+    fn turn(&mut self, max_wait: Duration) {
+        let running = While::begin(Running::Reactor);
+        if let Err(error) = self.reactor.turn(Some(max_wait)) {
+            panic!("{error}");
+        }
+        drop(running);
+        let mut each_turn = std::mem::take(&mut self.each_turn);
+        each_turn.iter_mut().for_each(|check| check(self));
+        self.each_turn = each_turn;
     }
 
     // ---- what happened ----

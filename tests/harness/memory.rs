@@ -1,10 +1,13 @@
 //! What is allocated on this thread, by who allocated it: the engine, a service, the simulated system, or the test itself.
 //!
 //! Tests on the simulated net run on one thread, so these numbers are the same in every run. By itself everything
-//! is the test's; [`engine`] says that from here on it is the engine's, [`service`] that it is a service's.
+//! is the test's, except in the turns of a run, which are the engine's; [`engine`] says that from here on it is the engine's,
+//! [`service`] that it is a service's.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+
+use tidewheel::sim::{Running, running};
 
 /// Who allocates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,9 +61,11 @@ unsafe impl GlobalAlloc for Counting {
         if block.is_null() {
             return block;
         }
-        let scope = match SCOPE.try_with(Cell::get).unwrap_or(Scope::Test) {
-            Scope::Engine if tidewheel::sim::at_work() => Scope::Simulator,
-            scope => scope,
+        let scope = match (SCOPE.try_with(Cell::get).unwrap_or(Scope::Test), running()) {
+            (Scope::Service, _) => Scope::Service,
+            (_, Running::System) => Scope::Simulator,
+            (Scope::Test, Running::Reactor) => Scope::Engine,
+            (scope, _) => scope,
         };
         count(scope as usize, layout.size() as isize);
         // SAFETY: the block has `room` bytes in front of what is asked for, and is aligned for a usize.

@@ -9,7 +9,7 @@ use tidewheel::{
 
 use crate::harness::with;
 
-use super::assert_nothing_leaks;
+use super::{assert_nothing_leaks, simulate};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -33,7 +33,7 @@ fn largest_step(sim: &mut Sim, count: impl Fn(&mut Sim) -> u64) -> u64 {
 
 #[test]
 fn idle_connections_whose_time_is_up_together_are_closed_in_several_turns() {
-    let mut sim = Sim::with_limits(0, Faults::none(), with!(limits(), idle_timeout = Some(1000 * MS)));
+    let mut sim = simulate(0, Faults::none(), with!(limits(), idle_timeout = Some(1000 * MS)));
     let crowd = sim.listen("127.0.0.1:7", Crowd::default());
     for _ in 0..1000 {
         sim.connect(crowd);
@@ -70,7 +70,7 @@ impl Service for Restless {
 #[test]
 fn a_deadline_that_is_set_to_now_when_it_comes_waits_for_the_next_turn() {
     for peers in [1, 7, 300] {
-        let mut sim = Sim::with_limits(0, Faults::none(), limits());
+        let mut sim = simulate(0, Faults::none(), limits());
         let restless = sim.listen("127.0.0.1:7", Restless { left: 5000, calls: 0 });
         for _ in 0..peers {
             sim.connect(restless);
@@ -106,7 +106,7 @@ impl Service for Crowd {
 }
 
 fn crowd_of(count: usize) -> (Sim, ServiceId) {
-    let mut sim = Sim::with_limits(0, Faults::none(), limits());
+    let mut sim = simulate(0, Faults::none(), limits());
     let crowd = sim.listen("127.0.0.1:7", Crowd::default());
     for _ in 0..count {
         sim.connect(crowd);

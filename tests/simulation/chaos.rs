@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tidewheel::sim::{self, Faults, Random, Reach, Sim};
+use tidewheel::sim::{self, Faults, Random, Reach};
 use tidewheel::{
     Address, Arrival, CloseReason, ConnId, ConnMap, Context, Instant, Limits, Options, Service, ServiceId,
     Shared, TopicId,
@@ -13,7 +13,7 @@ use tidewheel::{
 
 use crate::harness::with;
 
-use super::assert_nothing_leaks;
+use super::{assert_nothing_leaks, simulate};
 
 /// What a connection may still hear.
 #[derive(Default)]
@@ -264,7 +264,7 @@ fn chaos(seed: u64, faults: Faults, rounds: usize, end: End) -> (u64, sim::Trace
         input_bytes_max = 4_000,
         read_bytes_per_turn = 3_000
     );
-    let mut sim = Sim::with_limits(seed, faults, limits);
+    let mut sim = simulate(seed, faults, limits);
     sim.remote("192.0.2.1:80", Reach::Answers);
     sim.remote("192.0.2.2:80", Reach::Silent);
     let world = Rc::new(RefCell::new(World {

@@ -9,7 +9,7 @@ use tidewheel::sim::{self, Faults, Listener, PeerId, PeerState, Random, Sim};
 use tidewheel::{CloseReason, Limits, Options};
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
-use super::{assert_nothing_leaks, kind_and_hostile};
+use super::{assert_nothing_leaks, kind_and_hostile, simulate};
 use crate::fuzz::checks::chat::assert_orderly;
 use crate::harness::with;
 
@@ -63,7 +63,7 @@ fn send_in_pieces(sim: &mut Sim, random: &mut Random, mut speeches: Vec<(PeerId,
 fn conversation(seed: u64, faults: Faults, limits: ChatLimits) -> usize {
     const PEOPLE: usize = 10;
     const LINES: usize = 12;
-    let mut sim = Sim::new(seed, faults);
+    let mut sim = simulate(seed, faults, Limits::default());
     let chat = listen(&mut sim, limits);
     let descriptors = sim.descriptors();
     let mut random = Random::new(!seed);
@@ -157,7 +157,7 @@ fn who_is_cut_off_spoils_it_for_nobody_else() {
 fn people_who_come_and_go_leave_nothing_behind() {
     sim::check(0..30, |seed| {
         for faults in [Faults::hostile(), Faults::lossy()] {
-            let mut sim = Sim::new(seed, faults);
+            let mut sim = simulate(seed, faults, Limits::default());
             let chat = listen(&mut sim, with!(free(), rooms_max = 3, announce_max = 5));
             let descriptors = sim.descriptors();
             let mut random = Random::new(!seed);
@@ -208,7 +208,7 @@ fn people_who_come_and_go_leave_nothing_behind() {
 #[test]
 fn chat_is_the_same_for_the_same_seed() {
     let run = || {
-        let mut sim = Sim::new(7, Faults::lossy());
+        let mut sim = simulate(7, Faults::lossy(), Limits::default());
         let chat = listen(&mut sim, ChatLimits::default());
         let peers: Vec<_> = (0..20).map(|number| enter(&mut sim, chat, &format!("p{number}"))).collect();
         for (number, &peer) in peers.iter().enumerate() {
@@ -226,7 +226,7 @@ fn chat_is_the_same_for_the_same_seed() {
 
 #[test]
 fn a_room_that_is_left_takes_its_topic_with_it() {
-    let mut sim = Sim::new(0, Faults::none());
+    let mut sim = simulate(0, Faults::none(), Limits::default());
     let chat = listen(&mut sim, free());
     let create_topic =
         |sim: &mut Sim| sim.reactor().with(chat.service, |_: &mut Framed<Chat>, cx| cx.create_topic());

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tidewheel::services::echo::Echo;
-use tidewheel::sim::{self, Faults, Sim};
+use tidewheel::sim::{self, Faults};
 
-use super::kind_and_hostile;
+use super::{kind_and_hostile, simulate};
 use tidewheel::{DropCause, Limits};
 
 use crate::harness::with;
@@ -38,7 +38,7 @@ fn every_datagram_is_answered() {
 fn what_is_lost_is_accounted_for() {
     let (mut failed, mut refused) = (0, 0);
     sim::check(0..20, |seed| {
-        let mut sim = Sim::new(seed, Faults::lossy());
+        let mut sim = simulate(seed, Faults::lossy(), Limits::default());
         let udp = sim.listen("udp://127.0.0.1:7007", Echo);
         for number in 0..300 {
             sim.send_datagram(udp, &format!("10.0.{}.1:5000", number % 7), b"hello");

@@ -14,7 +14,7 @@ use tidewheel::{
 
 use crate::harness::with;
 
-use super::{assert_nothing_leaks, heard, kind_and_hostile, listen_echo};
+use super::{assert_nothing_leaks, heard, kind_and_hostile, listen_echo, simulate};
 
 const MS: Duration = Duration::from_millis(1);
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -46,7 +46,7 @@ fn what_stands_in_the_backlog_and_in_the_buffers_is_answered() {
 
 #[test]
 fn more_than_one_turn_reads_is_answered_too() {
-    let mut sim = Sim::with_limits(0, Faults::none(), with!(Limits::default(), output_hard_bytes = None));
+    let mut sim = simulate(0, Faults::none(), with!(Limits::default(), output_hard_bytes = None));
     sim.faults().receive_buffer_bytes = 1 << 20;
     let echo = listen_echo(&mut sim);
     let peers = [0; 10].map(|_| sim.connect(echo));
@@ -124,7 +124,7 @@ fn a_connection_that_its_service_has_paused_is_waited_for() {
         (2000 * MS, "at last", with!(Drained::default(), answered = 1)),
         (20_000 * MS, "", with!(Drained::default(), reset = 1)),
     ] {
-        let mut sim = Sim::new(0, Faults::none());
+        let mut sim = simulate(0, Faults::none(), Limits::default());
         let slow = sim.listen("127.0.0.1:7", Slow(takes));
         let peer = sim.connect(slow);
         sim.send(peer, b"well?");
@@ -195,13 +195,13 @@ fn a_service_that_does_everything_inside_closed_does_not_keep_the_shutdown_from_
         assert!(sim.now() - begun <= 2100 * MS, "{:?}", sim.now() - begun);
         assert_nothing_leaks(sim, 0);
     };
-    scenario(&mut Sim::new(0, Faults::none()));
-    sim::check(0..20, |seed| scenario(&mut Sim::new(seed, Faults::lossy())));
+    scenario(&mut simulate(0, Faults::none(), Limits::default()));
+    sim::check(0..20, |seed| scenario(&mut simulate(seed, Faults::lossy(), Limits::default())));
 }
 
 #[test]
 fn datagrams_that_have_come_are_answered() {
-    let mut sim = Sim::new(0, Faults::none());
+    let mut sim = simulate(0, Faults::none(), Limits::default());
     let options = Options::new("echo");
     let echo = sim.listen_with("udp://127.0.0.1:7", tidewheel::services::echo::Echo, options);
     for number in 0..500 {

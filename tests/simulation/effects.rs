@@ -11,7 +11,7 @@ use tidewheel::{
 
 use crate::harness::with;
 
-use super::{Notebook, assert_nothing_leaks, heard, kind_and_hostile, listen_echo};
+use super::{Notebook, assert_nothing_leaks, heard, kind_and_hostile, listen_echo, simulate};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -530,7 +530,7 @@ fn effects_on_a_connection_that_is_gone_do_nothing_and_are_counted() {
 
 #[test]
 fn a_failing_rearm_closes_the_connection_and_nothing_else() {
-    let mut sim = Sim::new(1, with!(Faults::none(), rearm_failed = 1.0));
+    let mut sim = simulate(1, with!(Faults::none(), rearm_failed = 1.0), Limits::default());
     let echo = listen_echo(&mut sim);
     let (stuck, fine) = (sim.connect(echo), sim.connect(echo));
     sim.stop_reading(stuck);
@@ -548,7 +548,7 @@ fn a_failing_rearm_closes_the_connection_and_nothing_else() {
 fn a_peer_that_can_do_no_more_is_not_told_to_in_vain() {
     /// What a scenario says when it panics; nothing if it does not.
     fn panics(prepare: impl Fn(&mut Sim, PeerId), what: impl Fn(&mut Sim, PeerId)) -> String {
-        let mut sim = Sim::new(1, Faults::none());
+        let mut sim = simulate(1, Faults::none(), Limits::default());
         let leaver = sim.listen("127.0.0.1:7", Leaver);
         let peer = sim.connect(leaver);
         sim.settle();
@@ -622,7 +622,7 @@ fn a_peer_that_can_do_no_more_is_not_told_to_in_vain() {
     assert!(said.contains("cannot be cut off: its connection is broken"), "{said}");
     assert_eq!(panics(|_, _| {}, |sim, peer| sim.cut_off(peer)), "");
     // Nobody listens there.
-    let mut sim = Sim::new(1, Faults::none());
+    let mut sim = simulate(1, Faults::none(), Limits::default());
     let listener = sim.listen("127.0.0.1:7", Leaver);
     let peer = sim.connect(listener);
     sim.reactor().unlisten(listener.id);

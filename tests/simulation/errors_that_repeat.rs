@@ -10,7 +10,7 @@ use tidewheel::{Error, Limits, Options, Report};
 
 use crate::harness::with;
 
-use super::heard;
+use super::{heard, simulate};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -40,20 +40,24 @@ fn hostile() -> Faults {
 fn with_each(errors: &[i32], scenario: impl Fn(&mut Sim, &str, i32)) {
     for address in ADDRESSES {
         for &error in errors {
-            scenario(&mut Sim::new(0, Faults::none()), address, error);
+            scenario(&mut simulate(0, Faults::none(), Limits::default()), address, error);
         }
     }
     sim::check(0..16, |seed| {
         let (address, error) = (seed as usize % ADDRESSES.len(), seed as usize / ADDRESSES.len());
-        scenario(&mut Sim::new(seed, hostile()), ADDRESSES[address], errors[error % errors.len()]);
+        scenario(
+            &mut simulate(seed, hostile(), Limits::default()),
+            ADDRESSES[address],
+            errors[error % errors.len()],
+        );
     });
 }
 
 /// Runs a scenario on a kind system and on hostile ones.
 #[track_caller]
 fn kind_and_hostile(limits: &Limits, scenario: impl Fn(&mut Sim)) {
-    scenario(&mut Sim::with_limits(0, Faults::none(), limits.clone()));
-    sim::check(0..10, |seed| scenario(&mut Sim::with_limits(seed, hostile(), limits.clone())));
+    scenario(&mut simulate(0, Faults::none(), limits.clone()));
+    sim::check(0..10, |seed| scenario(&mut simulate(seed, hostile(), limits.clone())));
 }
 
 fn listen(sim: &mut Sim, address: &str) -> Listener {

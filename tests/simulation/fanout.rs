@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use tidewheel::sim::{self, Faults, PeerId, Random, Sim};
+use tidewheel::sim::{self, Faults, PeerId, Random};
 use tidewheel::{Arrival, CloseReason, ConnId, Context, Limits, Service, TopicId};
 
 use crate::harness::with;
 
-use super::assert_nothing_leaks;
+use super::{assert_nothing_leaks, simulate};
 
 const ROOMS: usize = 3;
 const PEOPLE: usize = 6;
@@ -93,7 +93,7 @@ fn everybody_hears_what_is_meant_for_them_in_the_order_in_which_it_was_said() {
     let limits = with!(Limits::default(), output_soft_bytes = None, output_hard_bytes = None);
     sim::check(0..50, |seed| {
         let faults = if seed % 5 == 0 { Faults::none() } else { Faults::hostile() };
-        let sim = &mut Sim::with_limits(seed, faults, limits.clone());
+        let sim = &mut simulate(seed, faults, limits.clone());
         let hall = sim.listen("127.0.0.1:7", Hall::default());
         let peers: Vec<PeerId> = (0..PEOPLE)
             .map(|_| {
@@ -146,7 +146,7 @@ impl Service for Two {
 
 #[test]
 fn who_is_in_two_topics_gets_what_a_turn_brings_in_one_write() {
-    let mut sim = Sim::new(0, Faults::none());
+    let mut sim = simulate(0, Faults::none(), Limits::default());
     let two = sim.listen("127.0.0.1:7", Two::default());
     let peers = [0; 3].map(|_| sim.connect(two));
     sim.settle();

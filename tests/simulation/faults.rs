@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use tidewheel::sim::{self, Faults, PeerState, Random, Sim};
+use tidewheel::sim::{self, Faults, PeerState, Random};
 use tidewheel::{CloseReason, Limits};
 
 use crate::harness::with;
 
-use super::{Notebook, assert_nothing_leaks, heard, kind_and_hostile, listen_echo};
+use super::{Notebook, assert_nothing_leaks, heard, kind_and_hostile, listen_echo, simulate};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -57,7 +57,7 @@ fn when_descriptors_run_out_accepting_rests_and_resumes_by_itself() {
 fn accept_errors_are_counted_and_never_the_end() {
     sim::check(0..20, |seed| {
         let faults = with!(Faults::hostile(), accept_exhausted = 0.4, accept_aborted = 0.3);
-        let mut sim = Sim::new(seed, faults);
+        let mut sim = simulate(seed, faults, Limits::default());
         let echo = listen_echo(&mut sim);
         let peers = [0; 30].map(|_| sim.connect(echo));
         for &peer in &peers {
@@ -78,7 +78,7 @@ fn accept_errors_are_counted_and_never_the_end() {
 fn resets(seeds: std::ops::Range<u64>, rounds: usize) {
     sim::check(seeds, |seed| {
         let mut random = Random::new(!seed);
-        let mut sim = Sim::new(seed, with!(Faults::hostile(), reset = 0.01));
+        let mut sim = simulate(seed, with!(Faults::hostile(), reset = 0.01), Limits::default());
         let echo = listen_echo(&mut sim);
         let mut reset = 0;
         for _ in 0..rounds {
@@ -121,7 +121,7 @@ fn nothing_that_was_meant_for_an_earlier_connection_reaches_a_later_one() {
     sim::check(0..20, |seed| {
         let mut random = Random::new(!seed);
         let faults = with!(Faults::hostile(), stale_event = 1.0, doubled_event = 0.5, spurious_event = 0.5);
-        let mut sim = Sim::new(seed, with!(faults, reset = 0.01));
+        let mut sim = simulate(seed, with!(faults, reset = 0.01), Limits::default());
         let echo = listen_echo(&mut sim);
         let mut peers = Vec::new();
         for number in 0..150_u8 {
@@ -222,7 +222,7 @@ fn urgent_data_hides_nothing_that_follows_it() {
 fn a_ring_that_takes_nothing_more_loses_nothing_and_delays_nobody() {
     sim::check(0..10, |seed| {
         let faults = with!(Faults::hostile(), ring = 1.0, ring_failed = 0.3);
-        let mut sim = Sim::new(seed, faults);
+        let mut sim = simulate(seed, faults, Limits::default());
         let echo = listen_echo(&mut sim);
         let peers = [0; 40].map(|_| sim.connect(echo));
         sim.settle();

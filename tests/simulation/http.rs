@@ -8,7 +8,7 @@ use tidewheel::{CloseReason, Limits, Options};
 
 use crate::harness::with;
 
-use super::{assert_nothing_leaks, kind_and_hostile};
+use super::{assert_nothing_leaks, kind_and_hostile, simulate};
 use crate::fuzz::responses::Response;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: me\r\n\r\n";
@@ -71,7 +71,7 @@ fn heard(bytes: &[u8], expected: &[(u16, bool)]) -> Vec<(u16, bool)> {
 /// Many peers ask in parts, some of them slow readers, and end their side. Returns how many connections broke.
 fn ask(seed: u64, faults: Faults) -> usize {
     let loses = faults.reset > 0.0;
-    let mut sim = Sim::new(seed, faults);
+    let mut sim = simulate(seed, faults, Limits::default());
     let listener = listen(&mut sim);
     let descriptors = sim.descriptors();
     let mut random = Random::new(!seed);

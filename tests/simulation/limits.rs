@@ -8,7 +8,7 @@ use tidewheel::{Arrival, CloseReason, ConnId, Context, Limits, Options, Service,
 
 use crate::harness::with;
 
-use super::{Notebook, assert_nothing_leaks, heard, kind_and_hostile, listen_echo};
+use super::{Notebook, assert_nothing_leaks, heard, kind_and_hostile, listen_echo, simulate};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -407,7 +407,7 @@ fn left_after(
     say: impl Fn(&mut Sim, tidewheel::sim::Listener, &[u8]),
     sizes: &[usize],
 ) -> Vec<usize> {
-    let mut sim = Sim::with_limits(1, Faults::none(), limits.clone());
+    let mut sim = simulate(1, Faults::none(), limits.clone());
     tighten(&mut sim);
     let station = sim.listen("127.0.0.1:7", Station::default());
     let peer = sim.connect(station);
@@ -451,7 +451,7 @@ fn limits_of_output_are_exact_to_the_byte() {
 fn a_turn_reads_as_much_from_a_connection_as_it_may() {
     // The simulated system counts what a turn asks of it.
     let limits = with!(Limits::default(), read_bytes_per_turn = 1000);
-    let mut sim = Sim::with_limits(1, Faults::none(), limits);
+    let mut sim = simulate(1, Faults::none(), limits);
     let listener = sim.listen("127.0.0.1:7", Notebook::default());
     let peer = sim.connect(listener);
     sim.settle();
@@ -488,7 +488,7 @@ fn a_turn_acts_on_as_many_deadlines_as_it_may_and_on_each_once() {
         deadlines_per_turn = 10,
         effects_per_turn = 20
     );
-    let mut sim = Sim::with_limits(1, Faults::none(), limits);
+    let mut sim = simulate(1, Faults::none(), limits);
     let echo = listen_echo(&mut sim);
     let _ = [0; 300].map(|_| sim.connect(echo));
     sim.run();
@@ -583,7 +583,7 @@ fn a_drain_answers_what_has_come_and_breaks_off_who_does_not_take_it() {
 
 #[test]
 fn what_is_left_over_from_one_turn_is_read_in_the_next_without_being_told_again() {
-    let mut sim = Sim::new(1, Faults::none());
+    let mut sim = simulate(1, Faults::none(), Limits::default());
     let listener = sim.listen("127.0.0.1:7", Notebook::default());
     let peer = sim.connect(listener);
     sim.settle();
@@ -597,7 +597,7 @@ fn what_is_left_over_from_one_turn_is_read_in_the_next_without_being_told_again(
 #[test]
 fn a_budget_keeps_one_loud_peer_from_delaying_the_others() {
     let limits = with!(Limits::default(), read_bytes_per_turn = 1000);
-    let mut sim = Sim::with_limits(1, Faults::none(), limits);
+    let mut sim = simulate(1, Faults::none(), limits);
     let listener = sim.listen("127.0.0.1:7", Notebook::default());
     let (loud, quiet) = (sim.connect(listener), sim.connect(listener));
     sim.settle();

@@ -9,7 +9,7 @@ use tidewheel::{Arrival, CloseReason, ConnId, Context, Limits, Options, Service,
 
 use crate::harness::with;
 
-use super::kind_and_hostile;
+use super::{kind_and_hostile, simulate};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -153,7 +153,7 @@ fn a_slice_holds_all_that_it_is_a_part_of() {
 fn one_turn_closes_a_bounded_number() {
     const PEERS: usize = 900;
     let limits = with!(limits(1 << 20), accepts_per_turn = PEERS);
-    let sim = &mut Sim::with_limits(3, Faults::none(), limits);
+    let sim = &mut simulate(3, Faults::none(), limits);
     let hoard = sim.listen("127.0.0.1:7", Hoard::default());
     sim.faults().send_buffer_bytes = 1500;
     sim.faults().receive_buffer_bytes = 2000;
@@ -183,7 +183,7 @@ fn one_turn_closes_a_bounded_number() {
 fn those_who_hold_one_block_together_are_closed_in_several_turns() {
     for effects_per_turn in [1, 40, 256] {
         let limits = with!(limits(1 << 20), effects_per_turn = effects_per_turn);
-        let sim = &mut Sim::with_limits(5, Faults::none(), limits);
+        let sim = &mut simulate(5, Faults::none(), limits);
         let hoard = sim.listen("127.0.0.1:7", Hoard::default());
         deaf_peers(sim, hoard, 600);
         let block = Shared::from(vec![b'x'; 2 << 20]);
@@ -219,7 +219,7 @@ fn what_a_room_says_between_private_words_is_stored_once() {
 
 #[test]
 fn a_small_turn_behind_a_large_one_keeps_what_it_has_and_no_more() {
-    let sim = &mut Sim::with_limits(5, Faults::none(), limits(8 << 20));
+    let sim = &mut simulate(5, Faults::none(), limits(8 << 20));
     let (loud, quiet) =
         (sim.listen("127.0.0.1:7", Hoard::default()), sim.listen("127.0.0.1:8", Hoard::default()));
     sim.connect(loud);

@@ -13,7 +13,7 @@ use tidewheel::{CloseReason, Limits, Service};
 
 use crate::harness::with;
 
-use super::{assert_nothing_leaks, kind_and_hostile};
+use super::{assert_nothing_leaks, kind_and_hostile, simulate};
 
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -31,7 +31,7 @@ fn text(sim: &mut Sim, peer: sim::PeerId) -> String {
 
 #[test]
 fn text_without_a_newline_is_a_message_after_the_pause_and_not_before() {
-    let mut sim = Sim::new(1, Faults::none());
+    let mut sim = simulate(1, Faults::none(), Limits::default());
     let peer = greeted(&mut sim, Rules::default());
     for (sent, rest, heard) in [
         ("he", PAUSE - Duration::from_millis(10), "Welcome!"),
@@ -55,7 +55,7 @@ fn text_without_a_newline_is_a_message_after_the_pause_and_not_before() {
 
 #[test]
 fn without_a_pause_only_newlines_end_messages() {
-    let mut sim = Sim::new(1, Faults::none());
+    let mut sim = simulate(1, Faults::none(), Limits::default());
     let peer = greeted(&mut sim, with!(Rules::default(), message_pause = None));
     sim.send(peer, b"hello");
     sim.run_for(Duration::from_secs(5));
@@ -98,7 +98,7 @@ fn an_endless_line_is_refused_at_the_limit() {
 fn conversations_come_whole_however_the_network_cuts_them() {
     for faults in [Faults::hostile(), Faults::lossy()] {
         sim::check(0..40, |seed| {
-            let mut sim = Sim::new(seed, faults.clone());
+            let mut sim = simulate(seed, faults.clone(), Limits::default());
             let listener = sim.listen("127.0.0.1:9999", Framed::new(Greeting::default(), Rules::default()));
             let descriptors = sim.descriptors();
             let mut random = Random::new(!seed);
@@ -135,7 +135,7 @@ fn conversations_come_whole_however_the_network_cuts_them() {
 fn what_is_said_on_connect_comes_whole_whatever_the_peer_does() {
     for faults in [Faults::hostile(), Faults::lossy()] {
         sim::check(0..40, |seed| {
-            let mut sim = Sim::new(seed, faults.clone());
+            let mut sim = simulate(seed, faults.clone(), Limits::default());
             let banner = sim.listen("127.0.0.1:9998", Banner::new("欢迎"));
             let daytime = sim.listen("127.0.0.1:6789", Daytime::local());
             let descriptors = sim.descriptors();
@@ -171,7 +171,7 @@ fn a_peer_that_asks_and_never_reads_is_read_from_no_more_and_closed_in_the_end()
         let limits = with!(Limits::default(), read_deadline = None);
         // All that is held: what waits to go out, and what one read may bring on top.
         let bound = limits.output_high_water_bytes + limits.output_hard_bytes.unwrap_or_default();
-        let mut sim = Sim::with_limits(1, Faults::none(), limits);
+        let mut sim = simulate(1, Faults::none(), limits);
         let listener = sim.listen("127.0.0.1:7", service);
         let peer = sim.connect(listener);
         sim.stop_reading(peer);

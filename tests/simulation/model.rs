@@ -17,9 +17,9 @@ use tidewheel::{
     Shared, TopicId,
 };
 
-use crate::harness::with;
+use crate::harness::{memory, with};
 
-use super::assert_nothing_leaks;
+use super::{assert_nothing_leaks, simulate};
 
 /// Outgoing connections of one run, each to an address of its own.
 const CALLS_MAX: usize = 30;
@@ -66,7 +66,7 @@ impl Line {
     fn own(&mut self, turn: u64, bytes: &[u8]) {
         if self.takes() && !bytes.is_empty() {
             self.begin_turn(turn);
-            self.due.push(Due::Own(bytes.to_vec()));
+            memory::service(|| self.due.push(Due::Own(bytes.to_vec())));
         }
     }
 
@@ -75,11 +75,17 @@ impl Line {
             return;
         }
         self.begin_turn(turn);
-        if !matches!(self.due.last(), Some(Due::Topics(of, _)) if *of == turn) {
-            self.due.push(Due::Topics(turn, BTreeMap::new()));
-        }
-        let Some(Due::Topics(_, topics)) = self.due.last_mut() else { unreachable!() };
-        topics.entry(topic).or_default().push_back(bytes.to_vec());
+        memory::service(|| {
+            if !matches!(self.due.last(), Some(Due::Topics(of, _)) if *of == turn) {
+                self.due.push(Due::Topics(turn, BTreeMap::new()));
+            }
+            let Some(Due::Topics(_, topics)) = self.due.last_mut() else { unreachable!() };
+            topics.entry(topic).or_default().push_back(bytes.to_vec());
+        });
+    }
+
+    fn consume(&mut self, bytes: &[u8]) {
+        memory::service(|| self.consumed.extend(bytes));
     }
 
     /// Whether this is a beginning of what was due; if so, whether it is all that had to come.
@@ -173,7 +179,7 @@ impl World {
     }
 
     fn line(&mut self, conn: ConnId) -> &mut Line {
-        self.lines.entry(conn).or_default()
+        memory::service(|| self.lines.entry(conn).or_default())
     }
 
     fn publish(&mut self, topic: TopicId, bytes: &[u8], except: Option<ConnId>) {
@@ -327,7 +333,7 @@ impl Service for Twin {
             let all = world.random.chance(0.8);
             let consumed = if all { bytes.len() } else { 1 + world.random.below(bytes.len()) };
             let part = &bytes[..consumed];
-            world.line(conn).consumed.extend(part);
+            world.line(conn).consume(part);
             let turn = world.turn;
             // What is relayed from where it was read takes another way than anything else.
             if !world.quiet && world.random.chance(0.3) {
@@ -354,7 +360,7 @@ impl Service for Twin {
         {
             let mut world = self.world.borrow_mut();
             let line = world.line(conn);
-            line.consumed.extend(rest);
+            line.consume(rest);
             line.saw_eof = true;
         }
         self.act(Some(conn), cx);
@@ -414,18 +420,8 @@ struct Played {
     finished: bool,
 }
 
-/// Lets time pass turn by turn, so that the model knows which turn it is.
-fn turn_for(sim: &mut Sim, world: &RefCell<World>, duration: Duration) {
-    let end = sim.now() + duration;
-    while sim.now() < end {
-        let left = end - sim.now();
-        sim.reactor().turn(Some(left)).unwrap();
-        world.borrow_mut().turn += 1;
-    }
-}
-
 fn run_beside_the_model(seed: u64, faults: Faults, limits: Limits, rounds: usize) -> u64 {
-    let sim = &mut Sim::with_limits(seed, faults, limits);
+    let sim = &mut simulate(seed, faults, limits);
     for number in 0..CALLS_MAX {
         let reach = [Reach::Answers, Reach::Answers, Reach::Answers, Reach::Refuses][number % 4];
         sim.remote(&call_address(number).to_string(), reach);
@@ -445,6 +441,9 @@ fn run_beside_the_model(seed: u64, faults: Faults, limits: Limits, rounds: usize
         calls: 0,
         deeds: 0,
     }));
+    // So that the model knows which turn it is.
+    let turned = world.clone();
+    sim.check_each_turn(move |_| turned.borrow_mut().turn += 1);
     let options = || Options::new("twin").messages(false);
     let listener = sim.listen_with("127.0.0.1:7", Twin { me: 0, world: world.clone() }, options());
     let other = sim.reactor().add_service(Twin { me: 1, world: world.clone() }, options());
@@ -497,7 +496,7 @@ fn run_beside_the_model(seed: u64, faults: Faults, limits: Limits, rounds: usize
         if random.chance(0.2) {
             let _ = mailbox.send(());
         }
-        turn_for(sim, &world, Duration::from_micros(random.below(2_000) as u64));
+        sim.run_for(Duration::from_micros(random.below(2_000) as u64));
         if random.chance(0.05) {
             let index = random.below(peers.len().max(1));
             if let Some(played) = peers.get(index) {
@@ -523,7 +522,7 @@ fn finish(sim: &mut Sim, world: &RefCell<World>, service: ServiceId, peers: &[Pl
     let conns = world.borrow().conns.clone();
     sim.reactor().with(service, |_: &mut Twin, cx| conns.iter().for_each(|&conn| cx.resume(conn)));
     // Longer than anything takes but the deadline of somebody who takes nothing.
-    turn_for(sim, world, Duration::from_secs(5));
+    sim.run_for(Duration::from_secs(5));
     for (index, played) in peers.iter().enumerate() {
         compare(sim, &world.borrow(), played.peer, address_of(index), played, true);
     }

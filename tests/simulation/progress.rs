@@ -5,14 +5,14 @@ use std::time::Duration;
 use tidewheel::sim::{Faults, Sim};
 use tidewheel::{CloseReason, Limits, Options};
 
-use super::{assert_nothing_leaks, listen_echo};
+use super::{assert_nothing_leaks, listen_echo, simulate};
 
 const MS: Duration = Duration::from_millis(1);
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The system takes a megabyte for each connection, and reports room only when a third of that is free.
 fn with_large_buffers(limits: Limits, receive_buffer_bytes: usize) -> Sim {
-    let mut sim = Sim::with_limits(0, Faults::none(), limits);
+    let mut sim = simulate(0, Faults::none(), limits);
     sim.faults().send_buffer_bytes = 1 << 20;
     sim.faults().receive_buffer_bytes = receive_buffer_bytes;
     sim
@@ -75,7 +75,7 @@ fn whoever_takes_nothing_is_closed_whether_its_output_waits_here_or_in_the_syste
 
 #[test]
 fn nothing_wakes_a_reactor_whose_output_has_arrived() {
-    let mut sim = Sim::new(0, Faults::none());
+    let mut sim = simulate(0, Faults::none(), Limits::default());
     let echo = listen_echo(&mut sim);
     let peers = [0; 50].map(|_| sim.connect(echo));
     for &peer in &peers {

@@ -7,7 +7,7 @@ use tidewheel::{Address, Arrival, CloseReason, ConnId, Context, Limits, Service}
 
 use crate::harness::with;
 
-use super::{assert_nothing_leaks, kind_and_hostile};
+use super::{assert_nothing_leaks, kind_and_hostile, simulate};
 use crate::proxy::example::Proxy;
 
 const BACKEND: &str = "192.0.2.1:80";
@@ -33,7 +33,7 @@ fn pairs(sim: &mut Sim, count: usize) -> Vec<(PeerId, PeerId)> {
 fn talk(seed: u64, faults: Faults) -> usize {
     let loses = faults.reset > 0.0;
     // Without faults until they are connected.
-    let mut sim = Sim::new(seed, with!(faults.clone(), reset = 0.0, accept_aborted = 0.0));
+    let mut sim = simulate(seed, with!(faults.clone(), reset = 0.0, accept_aborted = 0.0), Limits::default());
     let mut random = Random::new(!seed);
     let mut ends = Vec::new();
     for (near, far) in pairs(&mut sim, 20) {

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use tidewheel::services::echo::Echo;
 use tidewheel::services::uppercase::Uppercase;
-use tidewheel::sim::{self, Faults, PeerState, Random, Sim, Trace};
-use tidewheel::{Options, Service};
+use tidewheel::sim::{self, Faults, PeerState, Random, Trace};
+use tidewheel::{Limits, Options, Service};
 
 use crate::harness::with;
 
-use super::assert_nothing_leaks;
+use super::{assert_nothing_leaks, simulate};
 
 /// Peers that say random things, in parts, some of them slow readers, and then end their side. Returns what each
 /// said, what each heard and how it ended.
@@ -27,7 +27,7 @@ fn converse(
     service: impl Service,
     words: impl Fn(&mut Random) -> Vec<u8>,
 ) -> Conversation {
-    let mut sim = Sim::new(seed, faults);
+    let mut sim = simulate(seed, faults, Limits::default());
     let options = Options::new("conversation").messages(false);
     let listener = sim.listen_with(address, service, options);
     let descriptors = sim.descriptors();
@@ -98,7 +98,7 @@ fn everything_that_has_come_is_answered_before_anything_else_comes() {
     sim::check(0..20, |seed| {
         for faults in [Faults::none(), Faults::hostile(), one_byte_at_a_time()] {
             for address in ["127.0.0.1:7007", "unix:/echo"] {
-                let mut sim = Sim::new(seed, faults.clone());
+                let mut sim = simulate(seed, faults.clone(), Limits::default());
                 let echo = sim.listen(address, Echo);
                 let peer = sim.connect(echo);
                 let mut said = Vec::new();
@@ -119,7 +119,7 @@ fn everything_that_has_come_is_answered_before_anything_else_comes() {
 
 /// Peers that all speak while the reactor sleeps, so that one turn finds everything at once.
 fn speak_at_once(faults: Faults, service: impl Service, peers: usize, bytes_max: usize) {
-    let mut sim = Sim::new(1, faults);
+    let mut sim = simulate(1, faults, Limits::default());
     let options = Options::new("crowd").messages(false);
     let listener = sim.listen_with("127.0.0.1:7007", service, options);
     let descriptors = sim.descriptors();

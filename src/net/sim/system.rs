@@ -118,29 +118,41 @@ pub struct SimNet {
 }
 
 thread_local! {
-    static AT_WORK: Cell<bool> = const { Cell::new(false) };
+    static RUNNING: Cell<Running> = const { Cell::new(Running::Test) };
 }
 
-/// Whether a simulated system is executing a call of its reactor on this thread. An allocator in a test uses it to tell the
-/// memory of the engine from that of the simulation.
-pub fn at_work() -> bool {
-    AT_WORK.try_with(Cell::get).unwrap_or(false)
+/// What is running on a thread; [`running`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Running {
+    /// The test, and everything outside of a simulation.
+    Test,
+    /// A turn of a simulated reactor: the engine, and the services that it calls.
+    Reactor,
+    /// The simulated system, in a system call of the reactor.
+    System,
 }
 
-/// While there is one, the system is at work.
-struct AtWork {
-    before: bool,
+/// What is running on this thread. With it an allocator of a test counts the memory of the engine apart from that of the
+/// simulation.
+pub fn running() -> Running {
+    RUNNING.try_with(Cell::get).unwrap_or(Running::Test)
 }
 
-impl AtWork {
-    fn begin() -> AtWork {
-        AtWork { before: AT_WORK.replace(true) }
+/// While there is one, this is running.
+pub(super) struct While {
+    before: Running,
+}
+
+impl While {
+    pub fn begin(what: Running) -> While {
+        While { before: RUNNING.replace(what) }
     }
 }
 
-impl Drop for AtWork {
+impl Drop for While {
     fn drop(&mut self) {
-        AT_WORK.set(self.before);
+        RUNNING.set(self.before);
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::{AtWork, Reach, SimNet, Source, failed, nanos};
+use super::{Reach, Running, SimNet, Source, While, failed, nanos};
 use crate::datagram::{Inbound, Outbound};
 use crate::limits::Limits;
 use crate::net::sim::agenda::Happening;
@@ -113,7 +113,7 @@ impl SimNet {
 
 impl Wire for SimNet {
     fn write(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize> {
-        let _at_work = AtWork::begin();
+        let _system = While::begin(Running::System);
         self.write_some(id, &[IoSlice::new(bytes)])
     }
 
@@ -136,7 +136,7 @@ impl Net for SimNet {
 
     /// Without a `max_wait`, and with nothing that could ever happen, it returns no events.
     fn wait(&mut self, events: &mut Vec<Readiness>, max_wait: Option<Duration>) -> io::Result<()> {
-        let _at_work = AtWork::begin();
+        let _system = While::begin(Running::System);
         events.clear();
         self.work.begin_turn(events);
         self.disturb_clocks();
@@ -204,7 +204,7 @@ impl Net for SimNet {
     }
 
     fn listen(&mut self, source: u32, address: &Address, options: ListenOptions) -> io::Result<Address> {
-        let _at_work = AtWork::begin();
+        let _system = While::begin(Running::System);
         if self.is_out_of_descriptors() {
             return Err(failed(errno::EMFILE));
         }
@@ -238,7 +238,7 @@ impl Net for SimNet {
     }
 
     fn unlisten(&mut self, source: u32) {
-        let _at_work = AtWork::begin();
+        let _system = While::begin(Running::System);
         let closed = self.sources[source as usize].take();
         assert!(closed.is_some(), "the reactor closed source {source} twice");
         self.descriptors -= 1;
@@ -254,7 +254,7 @@ impl Net for SimNet {
     }
 
     fn accept(&mut self, source: u32, id: ConnId) -> io::Result<Peer> {
-        let _at_work = AtWork::begin();
+        let _system = While::begin(Running::System);
         self.call()?;
         // Linux looks for a descriptor first, whether or not somebody waits.
         if self.is_out_of_descriptors() {
@@ -289,7 +289,7 @@ impl Net for SimNet {
     }
 
     fn connect(&mut self, address: &Address, id: ConnId) -> io::Result<()> {
-        let _at_work = AtWork::begin();
+        let _system = While::begin(Running::System);
         let (near, far, tcp) = match address {
             Address::Tcp(at) => {
                 let own = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port()));
@@ -348,7 +348,7 @@ impl Net for SimNet {
     }
 
     fn rearm(&mut self, id: ConnId, interest: Flags) -> io::Result<()> {
-        let _at_work = AtWork::begin();
+        let _system = While::begin(Running::System);
         let socket = self.socket_of(id);
         if self.random.chance(self.faults.rearm_failed) {
             return Err(failed(errno::ENOMEM));
@@ -360,7 +360,7 @@ impl Net for SimNet {
     }
 
     fn read(&mut self, id: ConnId, buffer: &mut [u8]) -> io::Result<usize> {
-        let _at_work = AtWork::begin();
+        let _system = While::begin(Running::System);
         let socket = self.socket_of(id);
         self.call()?;
         if let Some(error) = self.faults.read_error {
@@ -395,7 +395,7 @@ impl Net for SimNet {
         if !self.random.chance(self.faults.ring) {
             return write_one_by_one(self, list, short);
         }
-        let _at_work = AtWork::begin();
+        let _system = While::begin(Running::System);
         let mut entries: Vec<_> = list.collect();
         let (mut written, mut given_up) = (0, false);
         while !entries.is_empty() {
@@ -419,7 +419,7 @@ impl Net for SimNet {
     }
 
     fn write_vectored(&mut self, id: ConnId, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        let _at_work = AtWork::begin();
+        let _system = While::begin(Running::System);
         self.write_some(id, pieces)
     }
 
@@ -438,13 +438,13 @@ impl Net for SimNet {
     }
 
     fn take_error(&mut self, id: ConnId) -> Option<io::Error> {
-        let _at_work = AtWork::begin();
+        let _system = While::begin(Running::System);
         let socket = self.socket_of(id);
         self.sockets[socket].error.take().map(failed)
     }
 
     fn shutdown_write(&mut self, id: ConnId) {
-        let _at_work = AtWork::begin();
+        let _system = While::begin(Running::System);
         let socket = self.socket_of(id);
         self.sockets[socket].write_shut = true;
         self.note("shutdown", id.token(), 0);
@@ -452,7 +452,7 @@ impl Net for SimNet {
     }
 
     fn close(&mut self, id: ConnId, reset: bool) {
-        let _at_work = AtWork::begin();
+        let _system = While::begin(Running::System);
         // An outgoing connection that failed at once, or was given up before it began, has nothing to close.
         let Some(&Some((owner, socket))) = self.connections.get(id.slot()) else { return };
         assert_eq!(owner, id, "the reactor closed a connection that the system does not have");
@@ -470,17 +470,17 @@ impl Net for SimNet {
     }
 
     fn receive(&mut self, source: u32, batch: &mut Inbound) -> io::Result<usize> {
-        let _at_work = AtWork::begin();
+        let _system = While::begin(Running::System);
         self.receive_batch(source, batch)
     }
 
     fn transmit(&mut self, source: u32, batch: &Outbound, first: usize) -> io::Result<usize> {
-        let _at_work = AtWork::begin();
+        let _system = While::begin(Running::System);
         self.transmit_batch(source, batch, first)
     }
 
     fn rearm_datagram(&mut self, source: u32, write: bool) -> io::Result<()> {
-        let _at_work = AtWork::begin();
+        let _system = While::begin(Running::System);
         if let Some(Some(Source::Datagram { wants_write, .. })) = self.sources.get_mut(source as usize) {
             *wants_write = write;
         }
@@ -490,7 +490,7 @@ impl Net for SimNet {
 
     /// Everything is checked the more often the fewer connections there are, for it takes as long as there are many.
     fn checks(&mut self, limits: &Limits, totals: Totals) -> Checks {
-        let _at_work = AtWork::begin();
+        let _system = While::begin(Running::System);
         self.work.assert_within(limits, totals);
         let everything = self.sampler.chance(CHECKED_CONNECTIONS / (1 + self.connections.len()) as f64);
         if everything { Checks::All } else { Checks::Cheap }

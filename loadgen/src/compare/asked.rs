@@ -30,7 +30,7 @@ pub fn gather(asked: &Compare, stop: &AtomicBool) -> Result<Asked> {
     };
     let is_built = asked.revisions.base_rev.is_some();
     // A build takes its time: what is wrong without it is told before.
-    let yet_to_be = Path::new("yet-to-be-built");
+    let yet_to_be = Path::new("{binary}");
     cases(asked, &written, is_built.then_some([yet_to_be; 2]))?;
     let built = is_built.then(|| revision::build(&asked.revisions, asked.quiet, stop)).transpose()?;
     let binaries = built.as_ref().map(|built| [built.base.as_path(), built.head.as_path()]);

@@ -1,5 +1,6 @@
 //! `tidewheel ftp`: files and folders on an FTP server.
 
+pub mod accounts;
 pub mod login;
 mod source;
 mod text_mode;
@@ -216,8 +217,8 @@ fn log_in(
     terms: Terms,
     act: impl FnOnce(&mut Login) -> Result<String, Trouble>,
 ) -> Result<(), Failure> {
-    let known = login::known_account(place, terms)?;
-    let account = || known.map_or_else(|| login::typed_account(place, terms), |known| Ok(Some(known)));
+    let known = accounts::known_account(place, terms)?;
+    let account = || known.map_or_else(|| accounts::typed_account(place, terms), |known| Ok(Some(known)));
     let told = Login::open(place, account, terms).and_then(|mut login| {
         let told = act(&mut login)?;
         login.close();

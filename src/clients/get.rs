@@ -23,7 +23,8 @@ use ureq::http::HeaderValue;
 use url::Url;
 
 use super::Failure;
-use super::ftp::login::{self, Account, Login, Mode};
+use super::ftp::accounts::{self, Account};
+use super::ftp::login::{Login, Mode};
 use super::place::{self, FtpPlace};
 use super::text;
 use super::transfer::{Sink, TermOptions, Terms, Trouble, begin_bar};
@@ -179,7 +180,7 @@ pub fn accounts(urls: &[&Url], terms: Terms) -> Result<HashMap<String, Account>,
     for url in urls.iter().filter(|url| url.scheme() == "ftp") {
         let place = FtpPlace::of(url).map_err(Failure::usage)?;
         if !accounts.contains_key(&place.account())
-            && let Some(account) = login::known_account(&place, terms)?
+            && let Some(account) = accounts::known_account(&place, terms)?
         {
             accounts.insert(place.account(), account);
         }
@@ -349,7 +350,7 @@ impl Downloads {
         if known.is_some() || !self.asks {
             return Ok(known.cloned());
         }
-        let typed = self.bars.suspend(|| login::typed_account(place, self.terms))?;
+        let typed = self.bars.suspend(|| accounts::typed_account(place, self.terms))?;
         Ok(typed.map(|account| self.typed.get_or_init(|| account).clone()))
     }
 

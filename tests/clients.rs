@@ -3,6 +3,8 @@
 mod chat;
 mod console;
 mod ftp;
+mod ftp_accounts;
+mod ftp_debian;
 mod ftp_server;
 mod get;
 mod listen;

@@ -5,6 +5,8 @@ mod console;
 mod ftp;
 mod ftp_accounts;
 mod ftp_debian;
+mod ftp_replies;
+mod ftp_script;
 mod ftp_server;
 mod get;
 mod listen;

@@ -1,7 +1,10 @@
 //! `tidewheel ftp`: files and folders on an FTP server.
 
 pub mod accounts;
+mod control;
 pub mod login;
+pub mod names;
+mod reply;
 mod source;
 mod text_mode;
 
@@ -15,7 +18,7 @@ use url::Url;
 
 use super::Failure;
 use super::get::{self, Downloads};
-use super::place::{self, FtpPlace};
+use super::place::{self, FtpPlace, Kind};
 use super::text;
 use super::transfer::{TermOptions, Terms, Trouble, begin_bar};
 use super::words::Notice;
@@ -117,15 +120,20 @@ struct ModeOptions {
     #[arg(long)]
     ascii: bool,
 
-    /// Transfer byte for byte; this is the default
+    /// Transfer byte for byte; this is the default, unless the URL ends in ;type=a
     #[arg(long, conflicts_with = "ascii")]
     binary: bool,
 }
 
 impl ModeOptions {
-    fn mode(&self) -> Mode {
+    /// What is wanted, whatever the URL says.
+    fn mode(&self) -> Option<Mode> {
         // Only one of them is given.
-        if self.ascii && !self.binary { Mode::Text } else { Mode::Binary }
+        match (self.ascii, self.binary) {
+            (true, _) => Some(Mode::Text),
+            (false, true) => Some(Mode::Binary),
+            (false, false) => None,
+        }
     }
 }
 
@@ -159,8 +167,9 @@ pub fn run(options: &FtpOptions) -> Result<(), Failure> {
         Action::Get(options) => fetch(options, terms),
         Action::Put(options) => put(options, terms),
         Action::Rename(RenameOptions { url, to }) => {
-            one_name(to).map_err(|reason| Failure::usage(format!("the new path: {reason}")))?;
-            at(url, terms, |login, path| login.rename(path, to).map(silently))
+            let to =
+                one_name(to, terms).map_err(|reason| Failure::usage(format!("the new path: {reason}")))?;
+            at(url, terms, |login, path| login.rename(path, &to).map(silently))
         }
         Action::Rm(At { url }) => at(url, terms, |login, path| login.remove(path).map(silently)),
         Action::Mkdir(At { url }) => at(url, terms, |login, path| login.make_folder(path).map(silently)),
@@ -168,9 +177,14 @@ pub fn run(options: &FtpOptions) -> Result<(), Failure> {
     }
 }
 
-/// A path that stands in a command.
-fn one_name(path: &str) -> Result<(), String> {
-    if path.is_empty() { Err("it is empty".to_owned()) } else { place::one_line(path) }
+/// A path that was typed, as it stands in a command.
+fn one_name(path: &str, terms: Terms) -> Result<Vec<u8>, String> {
+    if path.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    let bytes = terms.names.encode(path)?.into_owned();
+    place::without_ends(&bytes)?;
+    Ok(bytes)
 }
 
 /// What is done needs no words.
@@ -178,8 +192,8 @@ fn silently((): ()) -> String {
     String::new()
 }
 
-fn ftp_url(text: &str) -> Result<(Url, FtpPlace), Failure> {
-    let url = place::url(text, &SCHEMES).map_err(Failure::usage)?;
+fn ftp_url(text: &str, terms: Terms) -> Result<(Url, FtpPlace), Failure> {
+    let url = place::url(text, &SCHEMES, terms.names).map_err(Failure::usage)?;
     let place = FtpPlace::of(&url).map_err(Failure::usage)?;
     Ok((url, place))
 }
@@ -190,7 +204,7 @@ fn within(
     terms: Terms,
     ask: impl FnOnce(&mut Login) -> Result<String, Trouble>,
 ) -> Result<(), Failure> {
-    let (url, place) = ftp_url(url)?;
+    let (url, place) = ftp_url(url, terms)?;
     log_in(&url, &place, terms, |login| {
         login.enter(&place.path)?;
         ask(login)
@@ -201,9 +215,9 @@ fn within(
 fn at(
     url: &str,
     terms: Terms,
-    act: impl FnOnce(&mut Login, &str) -> Result<String, Trouble>,
+    act: impl FnOnce(&mut Login, &[u8]) -> Result<String, Trouble>,
 ) -> Result<(), Failure> {
-    let (url, place) = ftp_url(url)?;
+    let (url, place) = ftp_url(url, terms)?;
     if place.path.is_empty() {
         return Err(Failure::usage(format!("{url} names no file or folder")));
     }
@@ -240,7 +254,7 @@ fn log_in(
 
 /// Fetches a file, in the way of `tidewheel get`.
 fn fetch(options: &GetOptions, terms: Terms) -> Result<(), Failure> {
-    let (url, _) = ftp_url(&options.url)?;
+    let (url, _) = ftp_url(&options.url, terms)?;
     let mut downloads = Downloads::new(
         get::accounts(&[&url], terms)?,
         get::destination(options.output.as_deref(), 1)?,
@@ -256,18 +270,24 @@ fn put(options: &PutOptions, terms: Terms) -> Result<(), Failure> {
     let shown = options.file.display();
     let source = Source::open(&options.file)
         .map_err(|error| Failure::failed(format!("cannot read {shown}: {error}")))?;
-    let mode = options.mode.mode();
-    let (url, place) = ftp_url(&options.url)?;
+    let (url, place) = ftp_url(&options.url, terms)?;
     let mut path = place.path.clone();
-    if path.is_empty() || path.ends_with('/') {
-        let name = options.file.file_name().and_then(OsStr::to_str);
-        let name = name.filter(|name| *name != "-" && place::one_line(name).is_ok()).ok_or_else(|| {
+    if place.kind == Some(Kind::Folder) {
+        return Err(Failure::usage(format!(
+            "{url} is a list of names, by ;type=d: nothing can be stored there"
+        )));
+    }
+    if path.is_empty() || path.ends_with(b"/") {
+        let name = options.file.file_name().and_then(OsStr::to_str).filter(|name| *name != "-");
+        let name = name.and_then(|name| one_name(name, terms).ok()).ok_or_else(|| {
             Failure::usage(format!(
                 "{url} is a folder, and {shown} has no name to have there: write the whole path"
             ))
         })?;
-        path.push_str(name);
+        path.extend_from_slice(&name);
     }
+    let mode = options.mode.mode().unwrap_or(Mode::of(place.kind));
+    let shown = terms.names.decode(&path);
     log_in(&url, &place, terms, |login| {
         let draft = if options.in_place { path.clone() } else { draft_of(&path) };
         let signals = Signals::hold()
@@ -276,7 +296,7 @@ fn put(options: &PutOptions, terms: Terms) -> Result<(), Failure> {
         // A text grows on the way.
         let total = source.total.filter(|_| mode == Mode::Binary);
         let bar =
-            MultiProgress::new().add(ProgressBar::no_length().with_message(text::harmless(path.as_bytes())));
+            MultiProgress::new().add(ProgressBar::no_length().with_message(text::harmless(shown.as_bytes())));
         begin_bar(&bar, total);
         let sent = login.store(stream, mode, &mut signals.watch(&source), |bytes| bar.inc(bytes));
         let stored = sent.and_then(|bytes| {
@@ -290,12 +310,13 @@ fn put(options: &PutOptions, terms: Terms) -> Result<(), Failure> {
         });
         bar.finish_and_clear();
         match stored {
-            Ok(bytes) => Ok(Notice::Stored { path: &path, bytes }.text(terms.language)),
+            Ok(bytes) => Ok(Notice::Stored { path: &shown, bytes }.text(terms.language)),
             Err(trouble) if login.remove(&draft).is_ok() => {
                 signals.release();
                 Err(trouble)
             }
             Err(Trouble { line, may_pass }) => {
+                let draft = terms.names.decode(&draft);
                 Err(Trouble { line: format!("{line}; a part of it may be left there as {draft}"), may_pass })
             }
         }
@@ -303,8 +324,9 @@ fn put(options: &PutOptions, terms: Terms) -> Result<(), Failure> {
 }
 
 /// The name that a file has on the server until it is whole, beside its final one.
-fn draft_of(path: &str) -> String {
-    let at = path.rfind('/').map_or(0, |slash| slash + 1);
+fn draft_of(path: &[u8]) -> Vec<u8> {
+    let (folder, name) =
+        path.split_at(path.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1));
     // Two of us may store the same name at the same time.
-    format!("{}.tidewheel-{}-{}.part", &path[..at], std::process::id(), &path[at..])
+    [folder, format!(".tidewheel-{}-", std::process::id()).as_bytes(), name, b".part"].concat()
 }

@@ -25,7 +25,8 @@ use url::Url;
 use super::Failure;
 use super::ftp::accounts::{self, Account};
 use super::ftp::login::{Login, Mode};
-use super::place::{self, FtpPlace};
+use super::ftp::names::NameEncoding;
+use super::place::{self, FtpPlace, Kind};
 use super::text;
 use super::transfer::{Sink, TermOptions, Terms, Trouble, begin_bar};
 use super::words::Notice;
@@ -120,7 +121,7 @@ fn header_value(text: &str) -> Result<String, String> {
 /// A line for people.
 pub fn run(options: &GetOptions) -> Result<(), Failure> {
     let terms = options.terms.terms();
-    let read = |text: &String| place::url(text, &SCHEMES).map_err(Failure::usage);
+    let read = |text: &String| place::url(text, &SCHEMES, terms.names).map_err(Failure::usage);
     let mut urls = options.urls.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let list = options.list_from.as_ref().map(read).transpose()?.zip(options.field.as_ref());
     let output = options.output.as_deref();
@@ -131,7 +132,7 @@ pub fn run(options: &GetOptions) -> Result<(), Failure> {
         asks: known.len() == 1 && list.is_none(),
         retries: options.retry,
         headers: options.headers,
-        ..Downloads::new(accounts, destination(output, urls.len())?, Mode::Binary, terms)
+        ..Downloads::new(accounts, destination(output, urls.len())?, None, terms)
     };
     let mut failed = 0;
     if let Some((url, field)) = list {
@@ -198,8 +199,8 @@ pub struct Downloads {
     /// What was answered, for further tries.
     typed: OnceLock<Account>,
     destination: Destination,
-    /// For FTP.
-    mode: Mode,
+    /// For FTP; without it the URL says it.
+    mode: Option<Mode>,
     retries: u32,
     /// Whether what an answer begins with is shown.
     headers: bool,
@@ -211,7 +212,7 @@ impl Downloads {
     pub fn new(
         accounts: HashMap<String, Account>,
         destination: Destination,
-        mode: Mode,
+        mode: Option<Mode>,
         terms: Terms,
     ) -> Downloads {
         let http = Http::new(terms, http::USER_AGENT);
@@ -269,7 +270,7 @@ impl Downloads {
     /// Fetches one and puts it where it belongs.
     fn save(&self, url: &Url) -> Result<(), Trouble> {
         let unwritable = |error: io::Error| Trouble::unwritable(&error);
-        let name = files::name_for(url.path());
+        let name = self.name(url).map_err(Trouble::lasting)?;
         let mut draft = self.destination.draft(&name).map_err(unwritable)?;
         let bar = self.bar(&name);
         let fetched = self.try_often(url, || {
@@ -288,6 +289,16 @@ impl Downloads {
             });
         }
         Ok(())
+    }
+
+    /// The name of what is at a URL.
+    fn name(&self, url: &Url) -> Result<String, String> {
+        Ok(if url.scheme() == "ftp" {
+            let (path, _) = place::path_and_kind(url)?;
+            files::name_for(&path, self.terms.names)
+        } else {
+            files::name_for(url.path(), NameEncoding::default())
+        })
     }
 
     /// Tries until it succeeds, fails for good, or there are no retries left.
@@ -326,14 +337,7 @@ impl Downloads {
             }
         };
         if url.scheme() == "ftp" {
-            let place = FtpPlace::of(url).map_err(Trouble::lasting)?;
-            if place.path.is_empty() {
-                return Err(Trouble::lasting("it names no file".to_owned()));
-            }
-            let mut login = Login::open(&place, || self.account(&place), self.terms)?;
-            on_head(login.welcome());
-            login.retrieve(&place.path, self.mode, &mut sink)?;
-            login.close();
+            self.fetch_by_ftp(url, &mut sink, on_head)?;
             Ok((url.clone(), sink.bytes))
         } else {
             let Found { at, encoding } = self.http.fetch(url, &mut sink, &on_head)?;
@@ -342,6 +346,21 @@ impl Downloads {
             }
             Ok((at, sink.bytes))
         }
+    }
+
+    fn fetch_by_ftp(&self, url: &Url, sink: &mut Sink<'_>, on_head: impl Fn(&str)) -> Result<(), Trouble> {
+        let place = FtpPlace::of(url).map_err(Trouble::lasting)?;
+        if place.path.is_empty() && place.kind != Some(Kind::Folder) {
+            return Err(Trouble::lasting("it names no file".to_owned()));
+        }
+        let mut login = Login::open(&place, || self.account(&place), self.terms)?;
+        on_head(login.welcome());
+        match place.kind {
+            Some(Kind::Folder) => login.retrieve_names(&place.path, sink)?,
+            kind => login.retrieve(&place.path, self.mode.unwrap_or(Mode::of(kind)), sink)?,
+        }
+        login.close();
+        Ok(())
     }
 
     /// Who logs in at a place.
@@ -370,7 +389,7 @@ impl Downloads {
         if texts.is_empty() {
             return Err(Trouble::lasting(format!("there are no addresses at {field}")));
         }
-        Ok(texts.into_iter().map(|text| listed(&at, text)).collect())
+        Ok(texts.into_iter().map(|text| listed(&at, text, self.terms.names)).collect())
     }
 
     /// A bar below those that are there.
@@ -391,8 +410,8 @@ impl Downloads {
 }
 
 /// An address in the list that was fetched from `from`, which it may be relative to.
-fn listed(from: &Url, text: &str) -> Result<Url, String> {
-    let url = from.join(text).map_err(|error| format!("'{text}' in the list: {error}"))?;
+fn listed(from: &Url, text: &str, names: NameEncoding) -> Result<Url, String> {
+    let url = place::joined(from, text, names).map_err(|error| format!("'{text}' in the list: {error}"))?;
     // Strangers wrote it: our password is not for whatever host they name.
     if !url.username().is_empty() || url.password().is_some() {
         return Err(format!("{} in the list names an account", url.host_str().unwrap_or_default()));
@@ -414,10 +433,10 @@ mod tests {
             ("1.jpg", "http://h/api/1.jpg"),
             ("ftp://h/1.jpg", "ftp://h/1.jpg"),
         ] {
-            assert_eq!(listed(&from, text).map(String::from).as_deref(), Ok(url));
+            assert_eq!(listed(&from, text, NameEncoding::default()).map(String::from).as_deref(), Ok(url));
         }
         for bad in ["ftp://root@h/x", "http://u:secret@h/", "file:///etc/passwd", "javascript:x", "http://"] {
-            let told = listed(&from, bad).expect_err(bad);
+            let told = listed(&from, bad, NameEncoding::default()).expect_err(bad);
             assert!(!told.contains("secret"), "{told}");
         }
     }

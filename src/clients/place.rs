@@ -9,7 +9,11 @@ use std::sync::{Mutex, PoisonError};
 use percent_encoding::percent_decode_str;
 use url::{ParseError, Url};
 
+use super::ftp::names::NameEncoding;
 use crate::cli::address::look_up;
+
+/// What stands before the kind of what an FTP URL is about.
+const KIND_WORD: &str = ";type=";
 
 /// The port of FTP.
 const FTP_PORT: u16 = 21;
@@ -50,12 +54,13 @@ fn without_interface(text: &str) -> Result<Cow<'_, str>, String> {
     Ok(format!("{scheme}://{before}[{ip}]{after}{path}").into())
 }
 
-/// Reads a URL of one of `schemes`.
+/// Reads a URL of one of `schemes`. What of the path of an FTP URL is not ASCII becomes bytes in the encoding of `names`.
 ///
 /// # Errors
 /// What is wrong with it. A password in it is not repeated.
-pub fn url(text: &str, schemes: &[&str]) -> Result<Url, String> {
+pub fn url(text: &str, schemes: &[&str], names: NameEncoding) -> Result<Url, String> {
     let text = &*without_interface(text)?;
+    let text = &*in_encoding(text, names)?;
     match Url::parse(text) {
         Ok(url) => {
             let mut shown = url.clone();
@@ -76,6 +81,36 @@ pub fn url(text: &str, schemes: &[&str]) -> Result<Url, String> {
             })
         }
     }
+}
+
+/// The URL of an FTP server with the characters of its path as bytes in an encoding.
+fn in_encoding(text: &str, names: NameEncoding) -> Result<Cow<'_, str>, String> {
+    let Some((scheme, rest)) = text.split_once("://") else { return Ok(text.into()) };
+    if text.is_ascii() || !scheme.trim_start().eq_ignore_ascii_case("ftp") {
+        return Ok(text.into());
+    }
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let path = names.percent_encode(path)?;
+    Ok(format!("{scheme}://{authority}{path}").into())
+}
+
+/// A URL relative to another, whose names are encoded as those of [`url`] are.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn joined(base: &Url, text: &str, names: NameEncoding) -> Result<Url, String> {
+    let url = base.join(text).map_err(|error| error.to_string())?;
+    if url.scheme() != "ftp" || text.is_ascii() {
+        return Ok(url);
+    }
+    let encoded = match text.split_once("//") {
+        // A host of its own, behind a scheme or none.
+        Some(("" | "ftp:", _)) => {
+            in_encoding(&format!("ftp:{}", text.strip_prefix("ftp:").unwrap_or(text)), names)?.into_owned()
+        }
+        _ => names.percent_encode(text)?,
+    };
+    base.join(&encoded).map_err(|error| error.to_string())
 }
 
 /// Whether a URL is one that we can go to; what is wrong with it otherwise, as it follows the URL in a sentence.
@@ -118,8 +153,22 @@ pub struct FtpPlace {
     url: Url,
     /// `None` is anonymous.
     pub user: Option<String>,
-    /// From the folder in which the login ends; from the top if it begins with a slash.
-    pub path: String,
+    /// From the folder in which the login ends; from the top if it begins with a slash. In the encoding of the server,
+    /// without what would end a command: CR, LF and NUL.
+    pub path: Vec<u8>,
+    /// What `;type=` at the end of the URL says.
+    pub kind: Option<Kind>,
+}
+
+/// What an FTP URL is about, and how that is transferred (RFC 1738, 3.2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `;type=a`: a text.
+    Text,
+    /// `;type=i`: a file, byte for byte.
+    Binary,
+    /// `;type=d`: the names in a folder.
+    Folder,
 }
 
 impl FtpPlace {
@@ -127,9 +176,11 @@ impl FtpPlace {
     /// What of it cannot be said in FTP.
     pub fn of(url: &Url) -> Result<FtpPlace, String> {
         // The slash after the host separates; one more is part of the path.
-        let path = decoded(url.path().strip_prefix('/').unwrap_or_default())?;
+        let (path, kind) = path_and_kind(url)?;
+        let path = Cow::from(percent_decode_str(path.strip_prefix('/').unwrap_or_default())).into_owned();
+        without_ends(&path)?;
         let user = decoded(url.username())?;
-        Ok(FtpPlace { url: url.clone(), user: (!user.is_empty()).then_some(user), path })
+        Ok(FtpPlace { url: url.clone(), user: (!user.is_empty()).then_some(user), path, kind })
     }
 
     /// The account and its server, as a person would name them.
@@ -160,6 +211,33 @@ impl FtpPlace {
     }
 }
 
+/// The path of an FTP URL as it is written, and what `;type=` at its end says. FTP has no queries: a question mark is a part
+/// of the name.
+///
+/// # Errors
+/// When what follows `;type=` is unknown.
+pub fn path_and_kind(url: &Url) -> Result<(String, Option<Kind>), String> {
+    let mut path = url.path().to_owned();
+    if let Some(query) = url.query() {
+        path.push('?');
+        path.push_str(query);
+    }
+    // Letters keep their places when their case changes.
+    let Some(at) = path.to_ascii_lowercase().rfind(KIND_WORD) else { return Ok((path, None)) };
+    let kind = match &path[at + KIND_WORD.len()..] {
+        "a" | "A" => Kind::Text,
+        "i" | "I" => Kind::Binary,
+        "d" | "D" => Kind::Folder,
+        // Not at the end.
+        within if within.contains('/') => return Ok((path, None)),
+        other => {
+            return Err(format!("unknown ;type={other} at its end: use a, i or d, and %3Btype= in a name"));
+        }
+    };
+    path.truncate(at);
+    Ok((path, Some(kind)))
+}
+
 /// Decodes a part of a URL that becomes a part of an FTP command: one line of text.
 fn decoded(part: &str) -> Result<String, String> {
     let text = percent_decode_str(part).decode_utf8().map_err(|_| "it is not UTF-8".to_owned())?;
@@ -168,7 +246,17 @@ fn decoded(part: &str) -> Result<String, String> {
 }
 
 /// # Errors
-/// When the text would not stay within the line of its command.
+/// When a name on an FTP server has what would end its command.
+pub fn without_ends(name: &[u8]) -> Result<(), String> {
+    if name.iter().any(|byte| b"\r\n\0".contains(byte)) {
+        Err("it has control characters that end a command: CR, LF or NUL".to_owned())
+    } else {
+        Ok(())
+    }
+}
+
+/// # Errors
+/// When the text of an account has more than one line.
 pub fn one_line(text: &str) -> Result<(), String> {
     if text.chars().any(char::is_control) { Err("it has control characters".to_owned()) } else { Ok(()) }
 }
@@ -195,9 +283,11 @@ mod tests {
             ("ftp:/u:secret@h", "leave it out"),
             ("ftp://h/a%0D%0ADELE%20b", "control characters"),
             ("ftp://a%0Ab@h/", "control characters"),
-            ("ftp://h/%FF", "not UTF-8"),
+            ("ftp://h/a%00", "control characters"),
+            ("ftp://%FF@h/", "not UTF-8"),
+            ("ftp://h/a;type=x", "use a, i or d"),
         ] {
-            let told = url(text, &ALL).expect_err(text);
+            let told = url(text, &ALL, NameEncoding::default()).expect_err(text);
             assert!(told.contains(reason) && !told.contains("secret"), "{told}");
         }
     }
@@ -211,29 +301,64 @@ mod tests {
             ("http://[fe80::a3%1]/?a=[b%c]", "http://[fe80::a3]/?a=[b%c]", 1),
             ("http://[fe80::a4]/%25lo", "http://[fe80::a4]/%25lo", 0),
         ] {
-            let url = url(text, &ALL).expect(text);
+            let url = url(text, &ALL, NameEncoding::default()).expect(text);
             assert_eq!(url.as_str(), left);
             let address = url.socket_addrs(|| Some(FTP_PORT)).expect(text)[0];
             let SocketAddr::V6(address) = with_interface(address) else { panic!("{text}") };
             assert_eq!(address.scope_id(), interface, "{text}");
         }
-        assert!(url("http://[fe80::a5%no-such-link]/", &ALL).expect_err("no link").contains("no-such-link"));
+        let told =
+            url("http://[fe80::a5%no-such-link]/", &ALL, NameEncoding::default()).expect_err("no link");
+        assert!(told.contains("no-such-link"), "{told}");
     }
 
     #[test]
     fn what_ftp_urls_stand_for() {
-        for (text, user, path) in [
-            ("ftp://h", None, ""),
-            ("ftp://h/", None, ""),
-            ("ftp://h/a/b%20c", None, "a/b c"),
-            ("ftp://bob@h:2121/a", Some("bob"), "a"),
-            ("ftp://b%40x@h//etc/motd", Some("b@x"), "/etc/motd"),
-            ("ftp://h/%2Fetc/motd", None, "/etc/motd"),
-            ("ftp://h/图", None, "图"),
+        for (text, user, path, kind) in [
+            ("ftp://h", None, &b""[..], None),
+            ("ftp://h/", None, b"", None),
+            ("ftp://h/a/b%20c", None, b"a/b c", None),
+            ("ftp://bob@h:2121/a", Some("bob"), b"a", None),
+            ("ftp://b%40x@h//etc/motd", Some("b@x"), b"/etc/motd", None),
+            ("ftp://h/%2Fetc/motd", None, b"/etc/motd", None),
+            ("ftp://h/文", None, "文".as_bytes(), None),
+            ("ftp://h/%CE%c4", None, b"\xce\xc4", None),
+            ("ftp://h/a?b", None, b"a?b", None),
+            ("ftp://h/a;type=i", None, b"a", Some(Kind::Binary)),
+            ("ftp://h/a;TYPE=A", None, b"a", Some(Kind::Text)),
+            ("ftp://h/;type=d", None, b"", Some(Kind::Folder)),
+            ("ftp://h/a%3Btype=i", None, b"a;type=i", None),
+            ("ftp://h/a;type=i/b", None, b"a;type=i/b", None),
         ] {
-            let place = FtpPlace::of(&url(text, &["ftp"]).expect(text)).expect(text);
-            assert_eq!((place.user.as_deref(), place.path.as_str()), (user, path), "{text}");
+            let url = url(text, &["ftp"], NameEncoding::default()).expect(text);
+            let place = FtpPlace::of(&url).expect(text);
+            assert_eq!((place.user.as_deref(), &place.path[..], place.kind), (user, path, kind), "{text}");
         }
+    }
+
+    #[test]
+    fn names_in_urls_of_ftp_are_encoded_as_the_server_has_them() {
+        let gbk: NameEncoding = "gbk".parse().expect("a label");
+        for (text, encoded) in [
+            ("ftp://h/文/%41", "ftp://h/%CE%C4/%41"),
+            ("FTP://h/文?文", "ftp://h/%CE%C4?%CE%C4"),
+            ("http://h/文", "http://h/%E6%96%87"),
+            ("ftp://文@h/", "ftp://%E6%96%87@h/"),
+        ] {
+            assert_eq!(url(text, &ALL, gbk).expect(text).as_str(), encoded);
+        }
+        let base = Url::parse("ftp://h/list/all.json").expect("a URL");
+        for (text, encoded) in [
+            ("文", "ftp://h/list/%CE%C4"),
+            ("/文", "ftp://h/%CE%C4"),
+            ("/a//文", "ftp://h/a//%CE%C4"),
+            ("//x/文", "ftp://x/%CE%C4"),
+            ("ftp://x/文", "ftp://x/%CE%C4"),
+            ("http://x/文", "http://x/%E6%96%87"),
+        ] {
+            assert_eq!(joined(&base, text, gbk).expect(text).as_str(), encoded);
+        }
+        assert!(url("ftp://h/a🙂", &ALL, gbk).expect_err("none").contains("cannot be written in GBK"));
     }
 
     #[test]
@@ -244,7 +369,7 @@ mod tests {
             ("ftp://bob@h:2121/a", "bob@h:2121"),
             ("ftp://[::1]:2121/a", "[::1]:2121"),
         ] {
-            let place = FtpPlace::of(&url(text, &["ftp"]).expect(text)).expect(text);
+            let place = FtpPlace::of(&url(text, &["ftp"], NameEncoding::default()).expect(text)).expect(text);
             assert_eq!(place.account(), account);
         }
     }

@@ -12,6 +12,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 use tidewheel::services::Language;
 
+use super::ftp::names::NameEncoding;
 use crate::cli::settings::{self, Lang};
 use crate::cli::units::Time;
 
@@ -28,6 +29,11 @@ pub struct TermOptions {
     #[arg(long, value_name = "DURATION", default_value = "10s", global = true)]
     timeout: Time,
 
+    /// The encoding of names on an FTP server, as a label of the WHATWG encoding standard: gbk, big5, shift_jis, latin1 ...
+    /// Percent-encoded bytes in a URL are sent as they are [default: utf-8]
+    #[arg(long, value_name = "LABEL", global = true)]
+    encoding: Option<NameEncoding>,
+
     /// The language of what is said [default: from LC_ALL, LC_MESSAGES, LANG]
     #[arg(long, value_enum, global = true)]
     lang: Option<Lang>,
@@ -37,14 +43,15 @@ impl TermOptions {
     pub fn terms(&self) -> Terms {
         // The library's clock ends some time.
         let timeout = self.timeout.limit().filter(|&timeout| timeout < FOR_EVER);
-        Terms { timeout, language: settings::language(self.lang) }
+        Terms { timeout, names: self.encoding.unwrap_or_default(), language: settings::language(self.lang) }
     }
 }
 
-/// How long to wait, and which language to speak.
+/// How long to wait, how names are encoded on FTP servers, and which language to speak.
 #[derive(Clone, Copy)]
 pub struct Terms {
     pub timeout: Option<Duration>,
+    pub names: NameEncoding,
     pub language: Language,
 }
 

@@ -1,21 +1,14 @@
-//! A login on an FTP server, from its beginning to its end. Data connections are passive, and go to the server that
-//! was reached, whatever address it names.
+//! A login on an FTP server, from its beginning to its end, and what is done with it.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::time::Duration;
 
 use indicatif::ProgressBar;
-use suppaftp::types::Response;
-use suppaftp::{FtpError, FtpStream, Status, TlsStream, TransferStream};
 
 use super::accounts::{Account, PASSWORD_VARIABLE, USER_VARIABLE};
+use super::control::{Control, DataStream, Fault, is_timeout};
 use super::text_mode::{FromNetwork, ToNetwork};
-use crate::clients::place::{self, FtpPlace};
+use crate::clients::place::{FtpPlace, Kind};
 use crate::clients::transfer::{Broken, Sink, Terms, Trouble, begin_bar};
-
-/// What a server says when a connection for data is made.
-const OPENED: [Status; 2] = [Status::AboutToSend, Status::AlreadyOpen];
 
 /// Who logs in without an account, and the password that is customary then.
 const ANONYMOUS: (&str, &str) = ("anonymous", "anonymous@");
@@ -35,9 +28,18 @@ pub enum Mode {
     Text,
 }
 
+impl Mode {
+    /// How a file is transferred whose URL has it as this; byte for byte if that says nothing.
+    pub fn of(kind: Option<Kind>) -> Mode {
+        if kind == Some(Kind::Text) { Mode::Text } else { Mode::Binary }
+    }
+}
+
 /// A login that stands.
 pub struct Login {
-    ftp: FtpStream,
+    control: Control,
+    /// What the server said first.
+    welcome: String,
     terms: Terms,
 }
 
@@ -52,149 +54,215 @@ impl Login {
         account: impl FnOnce() -> Result<Option<Account>, Trouble>,
         terms: Terms,
     ) -> Result<Login, Trouble> {
-        let mut ftp = greeted(place, terms)?;
-        let mut reply = String::new();
-        if place.user.is_none() {
-            match ftp.login(ANONYMOUS.0, ANONYMOUS.1) {
-                Ok(()) => return Ok(Login { ftp, terms }),
-                Err(error) => reply = refusal(error, terms)?,
-            }
-        }
-        let Some(Account { user, password }) = account()? else {
-            return Err(Trouble::lasting(format!(
-                "the server wants an account, ftp://USER@HOST/PATH, or {USER_VARIABLE} and {PASSWORD_VARIABLE}: {reply}"
-            )));
+        let mut login = Login::greeted(place, terms)?;
+        let refused = match place.user {
+            None => login.identify(ANONYMOUS.0, ANONYMOUS.1).err(),
+            Some(_) => None,
         };
-        let mut ended = ftp.login(&user, &password);
-        // It may have closed the connection with its refusal, or while somebody typed.
-        if place.user.is_none() && ended.as_ref().is_err_and(is_closed) {
-            ftp = greeted(place, terms)?;
-            ended = ftp.login(&user, &password);
+        if place.user.is_some() || refused.is_some() {
+            let reply = refused.map(|fault| refusal(fault, terms)).transpose()?.unwrap_or_default();
+            let Some(account) = account()? else {
+                return Err(Trouble::lasting(format!(
+                    "the server wants an account, ftp://USER@HOST/PATH, or {USER_VARIABLE} and {PASSWORD_VARIABLE}: {reply}"
+                )));
+            };
+            login.identify_with(&account, place)?;
         }
-        match ended {
-            Ok(()) => Ok(Login { ftp, terms }),
-            Err(error) => {
-                let reply = refusal(error, terms)?;
-                Err(Trouble::lasting(format!("the server does not let {user} in: {reply}")))
+        // What is known to be no UTF-8 is better left as it is.
+        if terms.names.is_utf8() && str::from_utf8(&place.path).is_ok() {
+            login.agree_on_utf8().map_err(|fault| fault.trouble(terms))?;
+        }
+        Ok(login)
+    }
+
+    /// A connection on which nobody has logged in yet.
+    fn greeted(place: &FtpPlace, terms: Terms) -> Result<Login, Trouble> {
+        let (control, welcome) = Control::open(place, terms).map_err(|fault| fault.trouble(terms))?;
+        Ok(Login { control, welcome: welcome.as_it_came(terms.names), terms })
+    }
+
+    fn identify(&mut self, user: &str, password: &str) -> Result<(), Fault> {
+        let user = self.encoded(user)?;
+        let reply = self.control.ask("USER", Some(&user))?;
+        match reply.code {
+            331 => {
+                let password = self.encoded(password)?;
+                self.control.order("PASS", Some(&password)).map(drop)
             }
+            _ if reply.is_positive() => Ok(()),
+            _ => Err(Fault::Refused(reply)),
         }
+    }
+
+    fn identify_with(&mut self, account: &Account, place: &FtpPlace) -> Result<(), Trouble> {
+        let Account { user, password } = account;
+        let mut ended = self.identify(user, password);
+        // It may have closed the connection with its refusal of another, or while somebody typed.
+        if place.user.is_none() && ended.as_ref().is_err_and(Fault::is_closed) {
+            *self = Login::greeted(place, self.terms)?;
+            ended = self.identify(user, password);
+        }
+        ended.or_else(|fault| {
+            let reply = refusal(fault, self.terms)?;
+            Err(Trouble::lasting(format!("the server does not let {user} in: {reply}")))
+        })
+    }
+
+    /// Names are in UTF-8 where the server knows of it (RFC 2640); some want to be told.
+    fn agree_on_utf8(&mut self) -> Result<(), Fault> {
+        if self.control.ask("FEAT", None)?.lists("UTF8") {
+            // Those for which there is nothing to choose may refuse.
+            self.control.ask("OPTS", Some(b"UTF8 ON"))?;
+        }
+        Ok(())
+    }
+
+    /// A name or a password as the server has it.
+    fn encoded(&self, text: &str) -> Result<Vec<u8>, Fault> {
+        let bytes = self.terms.names.encode(text);
+        bytes.map(Into::into).map_err(|reason| Fault::Other(Trouble::lasting(reason)))
     }
 
     /// What the server said first.
     pub fn welcome(&self) -> &str {
-        self.ftp.get_welcome_msg().unwrap_or_default()
+        &self.welcome
     }
 
     /// Ends it in order.
-    pub fn close(mut self) {
-        // All is done; what the server says to it is of no interest.
-        let _ = self.ftp.quit();
+    pub fn close(self) {
+        self.control.quit();
+    }
+
+    /// Gives a command that is to be done.
+    fn order(&mut self, command: &str, argument: &[u8]) -> Result<(), Trouble> {
+        let ended = self.control.order(command, Some(argument));
+        ended.map(drop).map_err(|fault| fault.trouble(self.terms))
     }
 
     /// The current folder.
     pub fn folder(&mut self) -> Result<String, Trouble> {
-        self.ftp.pwd().map_err(|error| trouble(error, self.terms))
+        let reply = self.control.order("PWD", None).map_err(|fault| fault.trouble(self.terms))?;
+        let name = reply.quoted().ok_or_else(|| {
+            self.control.unusable(&reply, "it names no folder in quotes").trouble(self.terms)
+        })?;
+        Ok(self.terms.names.decode(&name))
     }
 
     /// Goes to a folder; to no other if the path is empty.
-    pub fn enter(&mut self, path: &str) -> Result<(), Trouble> {
-        if path.is_empty() { Ok(()) } else { self.ftp.cwd(path).map_err(|error| trouble(error, self.terms)) }
+    pub fn enter(&mut self, path: &[u8]) -> Result<(), Trouble> {
+        if path.is_empty() { Ok(()) } else { self.order("CWD", path) }
     }
 
     /// The current folder as the server lists it.
     pub fn list(&mut self) -> Result<String, Trouble> {
-        self.listing("LIST")
+        self.listing("LIST", &ProgressBar::hidden())
     }
 
     /// The names in the current folder, one a line.
     pub fn names(&mut self) -> Result<String, Trouble> {
-        self.listing("NLST")
+        self.listing("NLST", &ProgressBar::hidden())
     }
 
-    fn listing(&mut self, command: &str) -> Result<String, Trouble> {
-        match self.ftp.custom_data_command(command, &OPENED) {
-            Ok((_, stream)) => {
+    fn listing(&mut self, command: &str, bar: &ProgressBar) -> Result<String, Trouble> {
+        match self.control.transfer(command, None) {
+            Ok(data) => {
                 let mut bytes = Vec::new();
-                let bar = ProgressBar::hidden();
-                let mut sink = Sink { out: &mut bytes, bar: &bar, bytes: 0, bytes_max: LISTING_BYTES_MAX };
+                let mut sink = Sink { out: &mut bytes, bar, bytes: 0, bytes_max: LISTING_BYTES_MAX };
                 // Without a word about the type of transfer it is a text.
-                self.receive(stream, Mode::Text, None, &mut sink)?;
-                Ok(String::from_utf8_lossy(&bytes).into_owned())
+                self.receive(data, Mode::Text, None, &mut sink)?;
+                let lines = bytes.split_inclusive(|&byte| byte == b'\n');
+                Ok(lines.map(|line| self.terms.names.decode(line)).collect())
             }
             // Some servers have a reply of its own for folders in which there is nothing.
-            Err(FtpError::UnexpectedResponse(reply)) if reply.status == Status::RequestFileActionIgnored => {
-                Ok(String::new())
-            }
-            Err(error) => Err(trouble(error, self.terms)),
+            Err(Fault::Refused(reply)) if reply.code == 450 => Ok(String::new()),
+            Err(fault) => Err(fault.trouble(self.terms)),
         }
     }
 
-    pub fn rename(&mut self, from: &str, to: &str) -> Result<(), Trouble> {
-        self.ftp.rename(from, to).map_err(|error| trouble(error, self.terms))
+    pub fn rename(&mut self, from: &[u8], to: &[u8]) -> Result<(), Trouble> {
+        match self.control.ask("RNFR", Some(from)) {
+            Ok(reply) if reply.code == 350 => self.order("RNTO", to),
+            Ok(reply) => Err(Fault::Refused(reply).trouble(self.terms)),
+            Err(fault) => Err(fault.trouble(self.terms)),
+        }
     }
 
-    pub fn remove(&mut self, path: &str) -> Result<(), Trouble> {
-        self.ftp.rm(path).map_err(|error| trouble(error, self.terms))
+    pub fn remove(&mut self, path: &[u8]) -> Result<(), Trouble> {
+        self.order("DELE", path)
     }
 
-    pub fn make_folder(&mut self, path: &str) -> Result<(), Trouble> {
-        self.ftp.mkdir(path).map_err(|error| trouble(error, self.terms))
+    pub fn make_folder(&mut self, path: &[u8]) -> Result<(), Trouble> {
+        self.order("MKD", path)
     }
 
-    pub fn remove_folder(&mut self, path: &str) -> Result<(), Trouble> {
-        self.ftp.rmdir(path).map_err(|error| trouble(error, self.terms))
+    pub fn remove_folder(&mut self, path: &[u8]) -> Result<(), Trouble> {
+        self.order("RMD", path)
     }
 
     fn set_mode(&mut self, mode: Mode) -> Result<(), Trouble> {
-        // Said here, because the library's word for texts, `TYPE A N`, is refused by some servers.
-        let wanted = match mode {
-            Mode::Binary => "TYPE I",
-            Mode::Text => "TYPE A",
-        };
-        let set = self.ftp.custom_command(wanted, &[Status::CommandOk]);
-        set.map(drop).map_err(|error| trouble(error, self.terms))
+        match mode {
+            Mode::Binary => self.order("TYPE", b"I"),
+            // Without the N of RFC 959, which is the default: some servers refuse it.
+            Mode::Text => self.order("TYPE", b"A"),
+        }
     }
 
     /// Fetches a file.
-    pub fn retrieve(&mut self, path: &str, mode: Mode, sink: &mut Sink<'_>) -> Result<(), Trouble> {
+    pub fn retrieve(&mut self, path: &[u8], mode: Mode, sink: &mut Sink<'_>) -> Result<(), Trouble> {
         self.set_mode(mode)?;
         // Many servers tell it, and none has to. The size of a text depends on its line ends.
         let total = match mode {
-            Mode::Binary => match self.ftp.size(path) {
-                Ok(bytes) => Some(bytes as u64),
-                Err(FtpError::UnexpectedResponse(_) | FtpError::BadResponse) => None,
-                Err(error) => return Err(trouble(error, self.terms)),
-            },
+            Mode::Binary => {
+                self.control.ask("SIZE", Some(path)).map_err(|fault| fault.trouble(self.terms))?.size()
+            }
             Mode::Text => None,
         };
-        let stream = self.ftp.retr_as_stream(path).map_err(|error| trouble(error, self.terms))?;
+        let data = self.control.transfer("RETR", Some(path)).map_err(|fault| fault.trouble(self.terms))?;
         begin_bar(sink.bar, total);
-        self.receive(stream, mode, total, sink)
+        self.receive(data, mode, total, sink)
     }
 
-    /// Takes all that comes on a connection for data, and what the server says of it; `total` is how much that should be.
+    /// Fetches the names in a folder, one a line, as what `;type=d` stands for (RFC 1738, 3.2.2).
+    pub fn retrieve_names(&mut self, path: &[u8], sink: &mut Sink<'_>) -> Result<(), Trouble> {
+        self.enter(path)?;
+        let names = self.listing("NLST", sink.bar)?;
+        sink.bar.set_position(0);
+        sink.fill(&mut names.as_bytes()).map_err(|broken| match broken {
+            Broken::Sink(trouble) => trouble,
+            Broken::Source(error) => Trouble::lasting(error.to_string()),
+        })
+    }
+
+    /// Takes all that comes on a data connection, and what the server says of it; `total` is how much that should be.
     fn receive(
-        &self,
-        mut stream: TransferStream<impl TlsStream>,
+        &mut self,
+        mut data: DataStream,
         mode: Mode,
         total: Option<u64>,
         sink: &mut Sink<'_>,
     ) -> Result<(), Trouble> {
         let filled = match mode {
-            Mode::Binary => sink.fill(&mut stream),
-            Mode::Text => sink.fill(&mut FromNetwork::new(&mut stream)),
+            Mode::Binary => sink.fill(&mut data.stream),
+            Mode::Text => sink.fill(&mut FromNetwork::new(&mut data.stream)),
         };
-        if let Err(broken) = filled {
-            // What the server says to it is not waited for; it may say nothing.
-            let _ = self.ftp.get_ref().shutdown(Shutdown::Both);
-            return Err(match broken {
-                Broken::Sink(trouble) => trouble,
-                Broken::Source(error) if is_timeout(&error) => self.terms.silence(sink.bytes),
-                Broken::Source(_) => self.terms.cut(sink.bytes, total),
-            });
+        match filled {
+            Ok(()) => {}
+            Err(Broken::Sink(trouble)) => {
+                // What the server says to it is not waited for.
+                self.control.cut();
+                return Err(trouble);
+            }
+            Err(Broken::Source(error)) => {
+                drop(data);
+                return Err(match self.control.last_words() {
+                    Some(reply) => Fault::Refused(reply).trouble(self.terms),
+                    None if is_timeout(&error) => self.terms.silence(sink.bytes),
+                    None => self.terms.cut(sink.bytes, total),
+                });
+            }
         }
-        // A connection for data ends in the same way whether all has been sent or not: this tells which.
-        stream.finish().map_err(|error| trouble(error, self.terms))?;
+        // A data connection ends in the same way whether all has been sent or not: the reply tells which.
+        self.control.finish(data).map_err(|fault| fault.trouble(self.terms))?;
         match total {
             Some(total) if sink.bytes < total => Err(self.terms.cut(sink.bytes, Some(total))),
             _ => Ok(()),
@@ -202,41 +270,45 @@ impl Login {
     }
 
     /// Has the server open a file to store something in.
-    pub fn begin_to_store(
-        &mut self,
-        path: &str,
-        mode: Mode,
-    ) -> Result<TransferStream<impl TlsStream + use<>>, Trouble> {
+    pub fn begin_to_store(&mut self, path: &[u8], mode: Mode) -> Result<DataStream, Trouble> {
         self.set_mode(mode)?;
-        self.ftp.put_with_stream(path).map_err(|error| trouble(error, self.terms))
+        self.control.transfer("STOR", Some(path)).map_err(|fault| fault.trouble(self.terms))
     }
 
     /// Stores what a source has in the file that was opened for it. How many bytes were sent.
     pub fn store(
-        &self,
-        mut stream: TransferStream<impl TlsStream>,
+        &mut self,
+        mut data: DataStream,
         mode: Mode,
         source: &mut impl Read,
         mut on_bytes: impl FnMut(u64),
     ) -> Result<u64, Trouble> {
         let sent = match mode {
-            Mode::Binary => send(source, &mut stream, &mut on_bytes),
-            Mode::Text => send(&mut ToNetwork::new(source), &mut stream, &mut on_bytes),
+            Mode::Binary => send(source, &mut data.stream, &mut on_bytes),
+            Mode::Text => send(&mut ToNetwork::new(source), &mut data.stream, &mut on_bytes),
         };
-        // In any case: a server that takes no more says why.
-        let ended = stream.finish();
-        match (sent, ended) {
-            (Ok(bytes), Ok(())) => Ok(bytes),
-            (Err(Unsent::Read(error)), _) => Err(Trouble::lasting(format!("cannot read: {error}"))),
-            (_, Err(error @ FtpError::UnexpectedResponse(_))) => Err(trouble(error, self.terms)),
-            (Err(Unsent::Write(error)), _) if is_timeout(&error) => {
-                let patience = self.terms.patience();
-                Err(Trouble::passing(format!("the server took nothing more for {patience}")))
+        match sent {
+            Ok(bytes) => {
+                let ended = self.control.finish(data);
+                ended.map(|()| bytes).map_err(|fault| fault.trouble(self.terms))
             }
-            (Err(Unsent::Write(error)), _) => {
-                Err(Trouble::passing(format!("the connection broke off: {error}")))
+            Err(Unsent::Read(error)) => {
+                // The file is as long as it is now once the server says so, and can be removed.
+                let _ = self.control.finish(data);
+                Err(Trouble::lasting(format!("cannot read: {error}")))
             }
-            (Ok(_), Err(error)) => Err(trouble(error, self.terms)),
+            Err(Unsent::Write(error)) => {
+                drop(data);
+                // A server that takes no more says why.
+                Err(match self.control.last_words() {
+                    Some(reply) => Fault::Refused(reply).trouble(self.terms),
+                    None if is_timeout(&error) => {
+                        let patience = self.terms.patience();
+                        Trouble::passing(format!("the server took nothing more for {patience}"))
+                    }
+                    None => Trouble::passing(format!("the connection broke off: {error}")),
+                })
+            }
         }
     }
 }
@@ -267,100 +339,14 @@ fn send(
     }
 }
 
-/// A connection on which the server has said its welcome.
-fn greeted(place: &FtpPlace, terms: Terms) -> Result<FtpStream, Trouble> {
-    let stream = reach(place, terms)?;
-    // Passive addresses without a host, which IPv6 needs.
-    let is_ipv6 = stream.peer_addr().is_ok_and(|address| address.is_ipv6());
-    let mut ftp = FtpStream::connect_with_stream(stream).map_err(|error| trouble(error, terms))?;
-    ftp.set_mode(if is_ipv6 { suppaftp::Mode::ExtendedPassive } else { suppaftp::Mode::Passive });
-    ftp.set_passive_nat_workaround(true);
-    let Terms { timeout, .. } = terms;
-    Ok(ftp.passive_stream_builder(move |address| {
-        connect(place::with_interface(address), timeout).map_err(FtpError::ConnectionError)
-    }))
-}
-
 /// The reply with which a login is refused.
 ///
 /// # Errors
 /// What else kept it from being made.
-fn refusal(error: FtpError, terms: Terms) -> Result<String, Trouble> {
-    match error {
+fn refusal(fault: Fault, terms: Terms) -> Result<String, Trouble> {
+    match fault {
         // Of those that are for now, only the one about a name and its password.
-        FtpError::UnexpectedResponse(reply)
-            if reply.status == Status::InvalidCredentials || !is_for_now(&reply) =>
-        {
-            Ok(told(&reply))
-        }
-        other => Err(trouble(other, terms)),
+        Fault::Refused(reply) if reply.code == 430 || !reply.may_pass() => Ok(reply.words(terms.names)),
+        other => Err(other.trouble(terms)),
     }
-}
-
-/// Whether this is the end of a connection, announced or not.
-fn is_closed(error: &FtpError) -> bool {
-    match error {
-        FtpError::UnexpectedResponse(reply) => reply.status == Status::NotAvailable,
-        FtpError::ConnectionError(error) => !is_timeout(error),
-        _ => false,
-    }
-}
-
-/// Connects to the first address of a place that takes the connection.
-fn reach(place: &FtpPlace, terms: Terms) -> Result<TcpStream, Trouble> {
-    let addresses = place.addresses().map_err(|error| Trouble::unreachable(&error))?;
-    let mut refused = Trouble::lasting("there is no such host".to_owned());
-    for address in addresses {
-        match connect(address, terms.timeout) {
-            Ok(stream) => return Ok(stream),
-            Err(error) if is_timeout(&error) => {
-                let patience = terms.patience();
-                refused = Trouble::passing(format!("no connection for {patience}"));
-            }
-            Err(error) => refused = Trouble::unreachable(&error),
-        }
-    }
-    Err(refused)
-}
-
-/// A connection on which nothing takes longer than the timeout.
-fn connect(address: SocketAddr, timeout: Option<Duration>) -> io::Result<TcpStream> {
-    let stream = match timeout {
-        Some(timeout) => TcpStream::connect_timeout(&address, timeout)?,
-        None => TcpStream::connect(address)?,
-    };
-    stream.set_read_timeout(timeout)?;
-    stream.set_write_timeout(timeout)?;
-    Ok(stream)
-}
-
-/// A socket says `WouldBlock` when its timeout is over, and a connect `TimedOut`.
-fn is_timeout(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
-}
-
-/// An error in words.
-fn trouble(error: FtpError, terms: Terms) -> Trouble {
-    match error {
-        FtpError::UnexpectedResponse(reply) => {
-            let may_pass = is_for_now(&reply);
-            let reply = told(&reply);
-            Trouble { line: format!("the server says {reply}"), may_pass }
-        }
-        FtpError::ConnectionError(error) if is_timeout(&error) => terms.silence(0),
-        FtpError::ConnectionError(error) => Trouble::passing(format!("the connection broke off: {error}")),
-        // Nothing at all is one, too.
-        FtpError::BadResponse => Trouble::passing("the connection ended, or what came is not FTP".to_owned()),
-        other => Trouble::lasting(other.to_string()),
-    }
-}
-
-/// The fours are for now, the fives for good.
-fn is_for_now(reply: &Response) -> bool {
-    (400..500).contains(&reply.status.code())
-}
-
-/// A reply as one line.
-fn told(reply: &Response) -> String {
-    String::from_utf8_lossy(&reply.body).split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -1,5 +1,6 @@
 //! Where downloads end up. A file has its name once it is whole; until then it is a draft beside it.
 
+use std::borrow::Cow;
 use std::env;
 use std::fmt::Display;
 use std::fs::{self, File, OpenOptions};
@@ -12,6 +13,7 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 use tempfile::NamedTempFile;
 
+use crate::clients::ftp::names::NameEncoding;
 use crate::clients::text;
 use crate::clients::transfer::{ending_signals, leave_sigint};
 
@@ -235,9 +237,9 @@ fn numbered(name: &str, number: u32) -> String {
 
 /// The name under which the document at a path of a URL is saved. Whoever made up the URL may have been a stranger: the
 /// name is one of a visible file in this folder, whatever they wrote.
-pub fn name_for(path: &str) -> String {
+pub fn name_for(path: &str, names: NameEncoding) -> String {
     let last = path.rsplit('/').next().unwrap_or_default();
-    let decoded = percent_encoding::percent_decode_str(last).decode_utf8_lossy();
+    let decoded = names.decode(&Cow::from(percent_encoding::percent_decode_str(last)));
     let name: String = decoded
         .chars()
         .map(|character| match character {
@@ -292,6 +294,7 @@ mod tests {
 
     #[test]
     fn strangers_choose_no_hidden_and_no_distant_file() {
+        let name_for = |path: &str| name_for(path, NameEncoding::default());
         for (path, name) in [
             ("/a/pic.jpg", "pic.jpg"),
             ("/a/", "index.html"),
@@ -304,6 +307,7 @@ mod tests {
             ("/a%0Ab%00%1b%09", "a_b___"),
             ("/a%E2%80%AEgpj.exe", "a_gpj.exe"),
             ("/%20", "index.html"),
+            ("/%CE%C4.txt", "%CE%C4.txt"),
         ] {
             assert_eq!(name_for(path), name, "{path}");
         }

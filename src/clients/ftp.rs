@@ -147,7 +147,9 @@ Examples:
 A URL is ftp://[USER@]HOST[:PORT]/PATH. Without USER the login is anonymous; where the server refuses that, it is with \
 the account in TIDEWHEEL_FTP_USER, or with one whose name is asked for on a terminal. The password of an account is taken \
 from TIDEWHEEL_FTP_PASSWORD, or asked for; it has no place on the command line. PATH begins where the login ends; with \
-two slashes after the host, at the top.
+two slashes after the host, at the top. At its end ;type=a stands for a text, ;type=i for a file byte for byte, and for get \
+;type=d for the names in a folder.
+Names that are not UTF-8 are percent-encoded, unless --encoding names their encoding. Proxies are not used.
 
 Exit codes: 0 it was done; 1 it was not, and a line on standard error says why; 2 a bad command line";
 

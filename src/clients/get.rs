@@ -104,6 +104,8 @@ Proxies: http_proxy (lower case only) for http://, https_proxy or HTTPS_PROXY fo
 [SCHEME://][USER:PASSWORD@]HOST[:PORT] with http, https, socks4, socks4a, socks5 or socks5h; http and https proxies must \
 allow CONNECT to the port. no_proxy or NO_PROXY lists domains, addresses and networks (192.0.2.0/24) without one, * for all. \
 ftp:// uses no proxy.
+At the end of an ftp:// URL ;type=a stands for a text, ;type=i for a file byte for byte, which is the default, and ;type=d \
+for the names in a folder.
 Certificates are those that the system trusts, or if it is set those in the file SSL_CERT_FILE.
 
 Exit codes: 0 all were fetched; 1 one was not, and a line on standard error says why; 2 a bad command line";

@@ -54,7 +54,8 @@ fn without_interface(text: &str) -> Result<Cow<'_, str>, String> {
     Ok(format!("{scheme}://{before}[{ip}]{after}{path}").into())
 }
 
-/// Reads a URL of one of `schemes`. What of the path of an FTP URL is not ASCII becomes bytes in the encoding of `names`.
+/// Reads a URL of one of `schemes`. Characters in the path of an FTP URL that are not ASCII become bytes in the encoding
+/// of `names`.
 ///
 /// # Errors
 /// What is wrong with it. A password in it is not repeated.
@@ -83,34 +84,33 @@ pub fn url(text: &str, schemes: &[&str], names: NameEncoding) -> Result<Url, Str
     }
 }
 
-/// The URL of an FTP server with the characters of its path as bytes in an encoding.
+/// A URL of FTP with its path as bytes in an encoding; what is relative to one if it begins with two slashes.
 fn in_encoding(text: &str, names: NameEncoding) -> Result<Cow<'_, str>, String> {
-    let Some((scheme, rest)) = text.split_once("://") else { return Ok(text.into()) };
-    if text.is_ascii() || !scheme.trim_start().eq_ignore_ascii_case("ftp") {
+    let Some(host) = text.find("//").map(|slashes| slashes + 2).filter(|_| !text.is_ascii()) else {
+        return Ok(text.into());
+    };
+    if !["", "ftp:"].contains(&&*text[..host - 2].trim_start().to_ascii_lowercase()) {
         return Ok(text.into());
     }
-    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    let path = names.percent_encode(path)?;
-    Ok(format!("{scheme}://{authority}{path}").into())
+    let path = text[host..].find(['/', '\\', '?', '#']).map_or(text.len(), |at| host + at);
+    Ok(format!("{}{}", &text[..path], names.percent_encode(&text[path..])?).into())
 }
 
-/// A URL relative to another, whose names are encoded as those of [`url`] are.
+/// A URL relative to another, with names encoded as by [`url`].
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn joined(base: &Url, text: &str, names: NameEncoding) -> Result<Url, String> {
-    let url = base.join(text).map_err(|error| error.to_string())?;
+    let reason = |error: ParseError| error.to_string();
+    let url = base.join(text).map_err(reason)?;
     if url.scheme() != "ftp" || text.is_ascii() {
         return Ok(url);
     }
-    let encoded = match text.split_once("//") {
-        // A host of its own, behind a scheme or none.
-        Some(("" | "ftp:", _)) => {
-            in_encoding(&format!("ftp:{}", text.strip_prefix("ftp:").unwrap_or(text)), names)?.into_owned()
-        }
-        _ => names.percent_encode(text)?,
-    };
-    base.join(&encoded).map_err(|error| error.to_string())
+    match in_encoding(text, names)? {
+        Cow::Owned(encoded) => base.join(&encoded).map_err(reason),
+        // It is a path.
+        Cow::Borrowed(_) => base.join(&names.percent_encode(text)?).map_err(reason),
+    }
 }
 
 /// Whether a URL is one that we can go to; what is wrong with it otherwise, as it follows the URL in a sentence.
@@ -211,8 +211,8 @@ impl FtpPlace {
     }
 }
 
-/// The path of an FTP URL as it is written, and what `;type=` at its end says. FTP has no queries: a question mark is a part
-/// of the name.
+/// The path of an FTP URL as it is written, and what `;type=` at its end says. FTP has no queries: a question mark is a
+/// part of the name.
 ///
 /// # Errors
 /// When what follows `;type=` is unknown.
@@ -342,6 +342,7 @@ mod tests {
         for (text, encoded) in [
             ("ftp://h/文/%41", "ftp://h/%CE%C4/%41"),
             ("FTP://h/文?文", "ftp://h/%CE%C4?%CE%C4"),
+            ("ftp://h\\文", "ftp://h/%CE%C4"),
             ("http://h/文", "http://h/%E6%96%87"),
             ("ftp://文@h/", "ftp://%E6%96%87@h/"),
         ] {

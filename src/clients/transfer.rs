@@ -29,8 +29,8 @@ pub struct TermOptions {
     #[arg(long, value_name = "DURATION", default_value = "10s", global = true)]
     timeout: Time,
 
-    /// The encoding of names on an FTP server, as a label of the WHATWG encoding standard: gbk, big5, shift_jis, latin1 ...
-    /// Percent-encoded bytes in a URL are sent as they are [default: utf-8]
+    /// The encoding of names on an FTP server, as a label of the WHATWG encoding standard: gbk, big5, shift_jis,
+    /// latin1 ... Percent-encoded bytes in a URL are sent as they are [default: utf-8]
     #[arg(long, value_name = "LABEL", global = true)]
     encoding: Option<NameEncoding>,
 

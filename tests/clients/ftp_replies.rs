@@ -1,12 +1,12 @@
-//! `tidewheel ftp`, and `tidewheel get` of ftp://, against the replies that servers give: in every form, late, or not at
-//! all.
+//! `tidewheel ftp`, and `tidewheel get` of ftp://, against the replies that servers give: in every form, late, or not
+//! at all.
 
 use std::fs;
 use std::net::{Ipv6Addr, TcpListener};
 use std::os::unix::ffi::OsStrExt;
 
 use super::ftp_script::{Rule, Scripted};
-use super::run::{Ran, names, run_in};
+use super::run::{Ran, command, finish, names, run_in};
 use crate::harness::skipped::skip;
 use crate::harness::{Folder, await_that};
 
@@ -238,6 +238,12 @@ fn names_are_in_the_encoding_that_is_given() {
     assert!(server.has_said(b"RETR \xce\xc4\xbc\xfe.txt"));
     run_in(&folder, ["ftp", "put", "--in-place", "文.txt", &server.url("/"), "--encoding", "gbk"]).well();
     assert!(server.has_said(b"STOR \xce\xc4.txt"));
+    // Accounts, too.
+    let url = format!("ftp://文@{}/", server.address);
+    let mut account = command(&folder, ["ftp", "nlst", "--encoding", "gbk", &url]);
+    account.env("TIDEWHEEL_FTP_PASSWORD", "件");
+    finish(account).well();
+    assert!(server.has_said(b"USER \xce\xc4") && server.has_said(b"PASS \xbc\xfe"));
 }
 
 #[test]

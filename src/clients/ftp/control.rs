@@ -1,15 +1,15 @@
-//! The control connection of FTP (RFC 959): commands go out, replies come in. Data connections are passive, and go to the
-//! server that was reached, whatever address it names.
+//! The control connection of FTP (RFC 959): commands go out, replies come in. Data connections are passive, and go to
+//! the server that was reached, whatever address it names.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::reply::{CLOSING, NoReply, Replies, Reply};
-use crate::clients::place::FtpPlace;
+use crate::clients::place::{self, FtpPlace};
 use crate::clients::transfer::{Terms, Trouble};
 
-/// How long the last words of a server are waited for, which may have none.
+/// How long to wait for the last reply on a connection that ends or breaks off: it may not come.
 const PARTING_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// How many preliminary replies a server may send before the final one.
@@ -108,9 +108,8 @@ impl Control {
     }
 
     fn tell(&mut self, command: &str, argument: Option<&[u8]>) -> Result<(), Fault> {
-        if argument.is_some_and(|argument| argument.iter().any(|byte| b"\r\n\0".contains(byte))) {
-            let line = format!("{command} cannot take a name with CR, LF or NUL");
-            return Err(Fault::Other(Trouble::lasting(line)));
+        if let Err(reason) = argument.map_or(Ok(()), place::without_ends) {
+            return Err(Fault::Other(Trouble::lasting(format!("what follows {command}: {reason}"))));
         }
         if self.has_ended {
             return Err(Fault::NoReply(NoReply::Closed));
@@ -177,8 +176,7 @@ impl Control {
         }
     }
 
-    /// Ends it in order: some servers undo what was just done if the connection ends before they have replied. A reply is
-    /// not waited for much longer than it takes.
+    /// Ends it in order. The reply is waited for only shortly: many servers have none.
     pub fn quit(mut self) {
         if self.tell("QUIT", None).is_ok() {
             let mut stream = self.replies.get_ref();

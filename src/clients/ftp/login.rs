@@ -68,7 +68,7 @@ impl Login {
             };
             login.identify_with(&account, place)?;
         }
-        // What is known to be no UTF-8 is better left as it is.
+        // With a path that is not UTF-8, the server's own encoding is meant.
         if terms.names.is_utf8() && str::from_utf8(&place.path).is_ok() {
             login.agree_on_utf8().map_err(|fault| fault.trouble(terms))?;
         }
@@ -108,10 +108,10 @@ impl Login {
         })
     }
 
-    /// Names are in UTF-8 where the server knows of it (RFC 2640); some want to be told.
+    /// Asks for names in UTF-8 where the server has that (RFC 2640); some send another encoding until they are asked.
     fn agree_on_utf8(&mut self) -> Result<(), Fault> {
         if self.control.ask("FEAT", None)?.lists("UTF8") {
-            // Those for which there is nothing to choose may refuse.
+            // A server that has no other encoding may refuse; its names are in UTF-8 all the same.
             self.control.ask("OPTS", Some(b"UTF8 ON"))?;
         }
         Ok(())

@@ -55,8 +55,8 @@ impl<R: Read> Replies<R> {
         self.input.get_ref()
     }
 
-    /// Waits for the next reply. One of several lines ends with the line that begins with its code and a space, whatever
-    /// stands between.
+    /// Waits for the next reply. One of several lines ends with the line that begins with its code and a space,
+    /// whatever stands between.
     ///
     /// # Errors
     /// When it does not come, or is none.
@@ -65,19 +65,16 @@ impl<R: Read> Replies<R> {
         let Some(code) = code(&first) else {
             return Err(NoReply::NotFtp(shown(&text::harmless(&first))));
         };
-        let goes_on = first.get(3) == Some(&b'-');
-        let last = [&first[..3], b" "].concat();
+        let mut is_last = first.get(3) != Some(&b'-');
+        let ending = [&first[..3], b" "].concat();
         let mut lines = vec![first];
-        while goes_on {
+        while !is_last {
             if lines.len() == LINES_MAX {
                 return Err(NoReply::TooManyLines);
             }
             let line = self.line()?.ok_or(NoReply::ClosedWithin)?;
-            let is_last = line.starts_with(&last);
+            is_last = line.starts_with(&ending);
             lines.push(line);
-            if is_last {
-                break;
-            }
         }
         Ok(Reply { code, lines })
     }
@@ -111,7 +108,7 @@ impl<R: Read> Replies<R> {
 }
 
 impl NoReply {
-    /// In words, unless it is the system that has some.
+    /// In words.
     pub fn line(&self) -> String {
         match self {
             NoReply::Failed(error) => format!("the connection broke off: {error}"),
@@ -208,8 +205,8 @@ impl Reply {
             })
     }
 
-    /// The port in a reply to PASV: six numbers with commas between them, wherever they stand, of which the last two are
-    /// the port (RFC 959, 4.1.2; RFC 1123, 4.1.2.6).
+    /// The port in a reply to PASV: six numbers with commas between them, wherever they stand, of which the last two
+    /// are the port (RFC 959, 4.1.2; RFC 1123, 4.1.2.6).
     ///
     /// # Errors
     /// What is wrong with it.
@@ -226,8 +223,8 @@ impl Reply {
         }
     }
 
-    /// The port in a reply to EPSV, `(|||6446|)`, where any character may stand for the bar (RFC 2428, 3). Servers leave
-    /// out the parentheses, and put in an address, which is of no use.
+    /// The port in a reply to EPSV, `(|||6446|)`, where any character may stand for the bar (RFC 2428, 3). Some servers
+    /// leave out the parentheses, and some put in an address, which is ignored.
     ///
     /// # Errors
     /// What is wrong with it.

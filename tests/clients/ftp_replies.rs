@@ -429,6 +429,20 @@ fn the_words_of_the_server_say_why_it_failed() {
 }
 
 #[test]
+fn a_transfer_that_is_not_confirmed_has_failed() {
+    let folder = Folder::new();
+    fs::write(folder.path("x"), "hello\n").expect("the folder is there");
+    let rules: &[Rule] = &[("RETR", b"150 Here\r\n{data}"), ("STOR", b"150 Send it\r\n{take}")];
+    let server = Scripted::start(rules, b"hello\n");
+    let url = server.url("/x");
+    for args in [&["get", "-o", "y", &url][..], &["ftp", "put", "x", &url]] {
+        let line = run_in(&folder, [args, &["--timeout", "300ms"]].concat()).failed();
+        assert!(line.contains("the server did not confirm it for 300ms"), "{line}");
+    }
+    assert_eq!(names(&folder.path("")), ["x"]);
+}
+
+#[test]
 fn a_failed_upload_says_what_the_server_said() {
     for (rules, words) in [
         (&[("STOR", &b"150 Send it\r\n{take}452 Disk full\r\n"[..])][..], "the server says 452 Disk full"),

@@ -221,7 +221,17 @@ impl Control {
     /// When it has failed.
     pub fn finish(&mut self, data: DataStream) -> Result<(), Fault> {
         drop(data.stream);
-        if data.has_reply { Ok(()) } else { self.answer().and_then(done).map(drop) }
+        if data.has_reply {
+            return Ok(());
+        }
+        match self.answer().and_then(done) {
+            Err(Fault::NoReply(NoReply::Failed(error))) if is_timeout(&error) => {
+                let patience = self.terms.patience();
+                let line = format!("all was transferred, but the server did not confirm it for {patience}");
+                Err(Fault::Other(Trouble::passing(line)))
+            }
+            ended => ended.map(drop),
+        }
     }
 
     /// Opens a data connection. Addresses of IPv6 do not fit into the reply to PASV; of IPv4, EPSV is for servers that

@@ -18,7 +18,7 @@ use url::Url;
 
 use super::Failure;
 use super::get::{self, Downloads};
-use super::place::{self, FtpPlace, Kind};
+use super::place::{self, FtpPlace, UrlType};
 use super::text;
 use super::transfer::{TermOptions, Terms, Trouble, begin_bar};
 use super::words::Notice;
@@ -274,7 +274,7 @@ fn put(options: &PutOptions, terms: Terms) -> Result<(), Failure> {
         .map_err(|error| Failure::failed(format!("cannot read {shown}: {error}")))?;
     let (url, place) = ftp_url(&options.url, terms)?;
     let mut path = place.path.clone();
-    if place.kind == Some(Kind::Folder) {
+    if place.url_type == Some(UrlType::Folder) {
         return Err(Failure::usage(format!(
             "{url} is a list of names, by ;type=d: nothing can be stored there"
         )));
@@ -288,7 +288,7 @@ fn put(options: &PutOptions, terms: Terms) -> Result<(), Failure> {
         })?;
         path.extend_from_slice(&name);
     }
-    let mode = options.mode.mode().unwrap_or(Mode::of(place.kind));
+    let mode = options.mode.mode().unwrap_or(Mode::of(place.url_type));
     let shown = terms.names.decode(&path);
     log_in(&url, &place, terms, |login| {
         let draft = if options.in_place { path.clone() } else { draft_of(&path) };

@@ -26,7 +26,7 @@ use super::Failure;
 use super::ftp::accounts::{self, Account};
 use super::ftp::login::{Login, Mode};
 use super::ftp::names::NameEncoding;
-use super::place::{self, FtpPlace, Kind};
+use super::place::{self, FtpPlace, UrlType};
 use super::text;
 use super::transfer::{Sink, TermOptions, Terms, Trouble, begin_bar};
 use super::words::Notice;
@@ -296,7 +296,7 @@ impl Downloads {
     /// The name of what is at a URL.
     fn name(&self, url: &Url) -> Result<String, String> {
         Ok(if url.scheme() == "ftp" {
-            let (path, _) = place::path_and_kind(url)?;
+            let (path, _) = place::path_and_type(url)?;
             files::name_for(&path, self.terms.names)
         } else {
             files::name_for(url.path(), NameEncoding::default())
@@ -352,14 +352,14 @@ impl Downloads {
 
     fn fetch_by_ftp(&self, url: &Url, sink: &mut Sink<'_>, on_head: impl Fn(&str)) -> Result<(), Trouble> {
         let place = FtpPlace::of(url).map_err(Trouble::lasting)?;
-        if place.path.is_empty() && place.kind != Some(Kind::Folder) {
+        if place.path.is_empty() && place.url_type != Some(UrlType::Folder) {
             return Err(Trouble::lasting("it names no file".to_owned()));
         }
         let mut login = Login::open(&place, || self.account(&place), self.terms)?;
         on_head(login.welcome());
-        match place.kind {
-            Some(Kind::Folder) => login.retrieve_names(&place.path, sink)?,
-            kind => login.retrieve(&place.path, self.mode.unwrap_or(Mode::of(kind)), sink)?,
+        match place.url_type {
+            Some(UrlType::Folder) => login.retrieve_names(&place.path, sink)?,
+            url_type => login.retrieve(&place.path, self.mode.unwrap_or(Mode::of(url_type)), sink)?,
         }
         login.close();
         Ok(())

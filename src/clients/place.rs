@@ -12,8 +12,8 @@ use url::{ParseError, Url};
 use super::ftp::names::NameEncoding;
 use crate::cli::address::look_up;
 
-/// What stands before the kind of what an FTP URL is about.
-const KIND_WORD: &str = ";type=";
+/// What stands before the type at the end of an FTP URL.
+const TYPE_WORD: &str = ";type=";
 
 /// The port of FTP.
 const FTP_PORT: u16 = 21;
@@ -157,12 +157,12 @@ pub struct FtpPlace {
     /// without what would end a command: CR, LF and NUL.
     pub path: Vec<u8>,
     /// What `;type=` at the end of the URL says.
-    pub kind: Option<Kind>,
+    pub url_type: Option<UrlType>,
 }
 
 /// What an FTP URL is about, and how that is transferred (RFC 1738, 3.2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum UrlType {
     /// `;type=a`: a text.
     Text,
     /// `;type=i`: a file, byte for byte.
@@ -176,11 +176,11 @@ impl FtpPlace {
     /// What of it cannot be said in FTP.
     pub fn of(url: &Url) -> Result<FtpPlace, String> {
         // The slash after the host separates; one more is part of the path.
-        let (path, kind) = path_and_kind(url)?;
+        let (path, url_type) = path_and_type(url)?;
         let path = Cow::from(percent_decode_str(path.strip_prefix('/').unwrap_or_default())).into_owned();
         without_ends(&path)?;
         let user = decoded(url.username())?;
-        Ok(FtpPlace { url: url.clone(), user: (!user.is_empty()).then_some(user), path, kind })
+        Ok(FtpPlace { url: url.clone(), user: (!user.is_empty()).then_some(user), path, url_type })
     }
 
     /// The account and its server, as a person would name them.
@@ -216,18 +216,18 @@ impl FtpPlace {
 ///
 /// # Errors
 /// When what follows `;type=` is unknown.
-pub fn path_and_kind(url: &Url) -> Result<(String, Option<Kind>), String> {
+pub fn path_and_type(url: &Url) -> Result<(String, Option<UrlType>), String> {
     let mut path = url.path().to_owned();
     if let Some(query) = url.query() {
         path.push('?');
         path.push_str(query);
     }
     // Letters keep their places when their case changes.
-    let Some(at) = path.to_ascii_lowercase().rfind(KIND_WORD) else { return Ok((path, None)) };
-    let kind = match &path[at + KIND_WORD.len()..] {
-        "a" | "A" => Kind::Text,
-        "i" | "I" => Kind::Binary,
-        "d" | "D" => Kind::Folder,
+    let Some(at) = path.to_ascii_lowercase().rfind(TYPE_WORD) else { return Ok((path, None)) };
+    let url_type = match &path[at + TYPE_WORD.len()..] {
+        "a" | "A" => UrlType::Text,
+        "i" | "I" => UrlType::Binary,
+        "d" | "D" => UrlType::Folder,
         // Not at the end.
         within if within.contains('/') => return Ok((path, None)),
         other => {
@@ -235,7 +235,7 @@ pub fn path_and_kind(url: &Url) -> Result<(String, Option<Kind>), String> {
         }
     };
     path.truncate(at);
-    Ok((path, Some(kind)))
+    Ok((path, Some(url_type)))
 }
 
 /// Decodes a part of a URL that becomes a part of an FTP command: one line of text.
@@ -324,15 +324,19 @@ mod tests {
             ("ftp://h/文", None, "文".as_bytes(), None),
             ("ftp://h/%CE%c4", None, b"\xce\xc4", None),
             ("ftp://h/a?b", None, b"a?b", None),
-            ("ftp://h/a;type=i", None, b"a", Some(Kind::Binary)),
-            ("ftp://h/a;TYPE=A", None, b"a", Some(Kind::Text)),
-            ("ftp://h/;type=d", None, b"", Some(Kind::Folder)),
+            ("ftp://h/a;type=i", None, b"a", Some(UrlType::Binary)),
+            ("ftp://h/a;TYPE=A", None, b"a", Some(UrlType::Text)),
+            ("ftp://h/;type=d", None, b"", Some(UrlType::Folder)),
             ("ftp://h/a%3Btype=i", None, b"a;type=i", None),
             ("ftp://h/a;type=i/b", None, b"a;type=i/b", None),
         ] {
             let url = url(text, &["ftp"], NameEncoding::default()).expect(text);
             let place = FtpPlace::of(&url).expect(text);
-            assert_eq!((place.user.as_deref(), &place.path[..], place.kind), (user, path, kind), "{text}");
+            assert_eq!(
+                (place.user.as_deref(), &place.path[..], place.url_type),
+                (user, path, kind),
+                "{text}"
+            );
         }
     }
 

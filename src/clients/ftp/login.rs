@@ -7,7 +7,7 @@ use indicatif::ProgressBar;
 use super::accounts::{Account, PASSWORD_VARIABLE, USER_VARIABLE};
 use super::control::{Control, DataStream, Fault, is_timeout};
 use super::text_mode::{FromNetwork, ToNetwork};
-use crate::clients::place::{FtpPlace, Kind};
+use crate::clients::place::{FtpPlace, UrlType};
 use crate::clients::transfer::{Broken, Sink, Terms, Trouble, begin_bar};
 
 /// Who logs in without an account, and the password that is customary then.
@@ -30,8 +30,8 @@ pub enum Mode {
 
 impl Mode {
     /// How a file is transferred whose URL has it as this; byte for byte if that says nothing.
-    pub fn of(kind: Option<Kind>) -> Mode {
-        if kind == Some(Kind::Text) { Mode::Text } else { Mode::Binary }
+    pub fn of(url_type: Option<UrlType>) -> Mode {
+        if url_type == Some(UrlType::Text) { Mode::Text } else { Mode::Binary }
     }
 }
 

@@ -138,11 +138,11 @@ impl Headline<'_> {
             }
         }
         format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {}\" width=\"{WIDTH}\" \
-             font-family=\"sans-serif\" font-size=\"13\">\n<style>{}{}</style>\n<title>{title}</title>\n{body}</svg>\n",
-            top + ROW_HEIGHT / 2,
+            "{}<style>{}{}{}</style>\n<title>{title}</title>\n{body}</svg>\n",
+            plot::begin_alone(WIDTH, (top + ROW_HEIGHT / 2) as f64),
             colours(),
-            plot::style()
+            plot::style(),
+            plot::STYLE_ALONE
         )
     }
 }

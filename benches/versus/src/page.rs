@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::peers::PRODUCT;
 use super::statistics::Estimate;
 use super::table::cell;
-use super::{COLUMNS, CPU, Compared};
+use super::{CPU, Compared};
 use loadgen::report::html::{END, begin, colours, escape};
 use loadgen::report::plot::{self, Bar, Group};
 
@@ -22,23 +22,28 @@ pub fn page(compared: &Compared) -> String {
     }
     let groups = groups(compared);
     let _ = writeln!(html, "<h2>{CHART}</h2>\n<p class=soft>{}</p>", escape(&how_to_read(compared)));
-    html += &plot::bars(&groups, label);
+    html += &plot::titled(&plot::bars(&groups, label), CHART);
     for measurement in &compared.cases {
         let title = format!("{}: {}", measurement.case, measurement.title);
         let legend = escape(&measurement.legend());
         let _ = writeln!(html, "<h2>{}</h2>\n<p class=soft>{legend}</p>", escape(&title));
-        html += "<div class=wide><table>\n<tr><th></th>";
-        for column in &COLUMNS {
+        html += "<div class=wide><table class=dense>\n<tr><th></th>";
+        for column in measurement.columns() {
             let _ = write!(html, "<th>{}</th>", column.head);
         }
         html += "</tr>\n";
         for row in &measurement.servers {
             let _ = write!(html, "<tr><th>{}</th>", escape(&row.name));
-            for column in &COLUMNS {
+            for column in measurement.columns() {
                 let _ = match row.figure(column) {
                     Some(figure) => {
-                        let [figure, ratio] = cell(column, figure, row.name == measurement.reference);
-                        write!(html, "<td>{figure}<br><span class=soft>{ratio}</span></td>")
+                        let cell = cell(column, figure, row.name == measurement.reference);
+                        // Each interval below its figure: that is narrow enough for all columns.
+                        let parts = cell.iter().filter_map(|words| words.strip_suffix(')')?.split_once(" ("));
+                        let lines = parts.map(|(figure, interval)| {
+                            format!("{figure}<br><span class=soft>{interval}</span>")
+                        });
+                        write!(html, "<td>{}</td>", lines.collect::<Vec<_>>().join("<br>"))
                     }
                     None => write!(html, "<td>–</td>"),
                 };
@@ -86,7 +91,7 @@ fn groups(compared: &Compared) -> Vec<Group<'_>> {
 pub fn chart(compared: &Compared) -> String {
     let below = [how_to_read(compared), compared.conditions.machine()];
     let svg = plot::bars_alone(CHART, &below, &groups(compared), label);
-    let style = format!("<style>{}{}</style>\n", colours(), plot::style());
+    let style = format!("<style>{}{}{}</style>\n", colours(), plot::style(), plot::STYLE_ALONE);
     let title = format!("<title>{CHART}. {}</title>\n", escape(&below.join(" ")));
     svg.replacen(">\n", &format!(">\n{style}{title}"), 1)
 }

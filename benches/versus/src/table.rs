@@ -51,7 +51,7 @@ impl Measurement {
     }
 
     /// Those of which anything is known.
-    fn columns(&self) -> impl Iterator<Item = &'static Column> {
+    pub fn columns(&self) -> impl Iterator<Item = &'static Column> {
         COLUMNS.iter().filter(|column| self.servers.iter().any(|row| row.figure(column).is_some()))
     }
 

@@ -89,7 +89,9 @@ impl Finding {
         let of = format!("{} of {}", self.metric.words(), case.name);
         let why = self.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
         if self.outcome != Outcome::Fail {
-            return format!("{of}, {}{why}", self.change_words());
+            let change =
+                if self.change.is_finite() { format!(", {}", self.change_words()) } else { String::new() };
+            return format!("{of}{change}{why}");
         }
         let verb = if self.metric == Metric::Throughput { "fell" } else { "rose" };
         match self.metric {

@@ -30,7 +30,7 @@ pub fn page(told: &Told) -> Result<String> {
             for changed in &series.changes {
                 let _ = writeln!(
                     html,
-                    "<tr><th>{}</th><td>{}</td><td>{}</td><td>{}</td></tr>",
+                    "<tr><th>{}</th><td class=figure>{}</td><td class=figure>{}</td><td>{}</td></tr>",
                     changed.kind.word(),
                     escape(&changed.change_words()),
                     escape(&changed.levels_words(series.metric)),
@@ -43,7 +43,7 @@ pub fn page(told: &Told) -> Result<String> {
             let _ = writeln!(html, "<p>{}</p>", escape(&words));
         }
         let _ = writeln!(html, "{}", plot::legend(&lines));
-        html += &panel(series, |x, y| plot::svg(x, y, &lines))?;
+        html += &plot::titled(&panel(series, |x, y| plot::svg(x, y, &lines))?, &series.title());
     }
     Ok(html + END)
 }
@@ -54,9 +54,10 @@ pub fn panels(told: &Told) -> Result<String> {
     let height = (panel_height + TITLE_HEIGHT) * told.series.len() as u32;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
-         font-family=\"sans-serif\" font-size=\"13\">\n<style>{}svg{{background:var(--page)}}{}</style>\n<title>{}</title>\n",
+         font-family=\"sans-serif\" font-size=\"13\">\n<style>{}{}{}</style>\n<title>{}</title>\n",
         colours(),
         plot::style(),
+        plot::STYLE_ALONE,
         escape(&told.title())
     );
     for (index, series) in in_order(told).enumerate() {
@@ -94,8 +95,9 @@ fn panel(series: &Series, draw: impl Fn(&Axis<'_>, &Axis<'_>) -> Result<String>)
         date.get(if is_one_day { 11..16 } else { 0..10 }).unwrap_or(date).to_owned()
     };
     let x = Axis::new(&name, Scale::Numbered, &label);
+    let counted = format!("{} per request", series.metric.words());
     let y = if series.metric.is_exact() {
-        Axis::new("per request", Scale::Span, &short)
+        Axis::new(&counted, Scale::Span, &short)
     } else {
         Axis::new("worse than the base by", Scale::Span, &signed_short)
     };

@@ -8,14 +8,14 @@ use super::table::Compared;
 use super::{Busy, Idled};
 use crate::report::Report;
 use crate::report::html::{
-    Belief, END, all_figures, begin, distribution, quantiles, section, times, verdict_box, words_table,
+    Belief, END, all_figures, begin, dated, distribution, quantiles, section, times, verdict_box, words_table,
 };
 use crate::report::plot::{self, Line};
 use crate::run::Measured;
 use crate::verdict::Verdict;
 
 pub fn page(idled: &Idled, busy: &Busy) -> Result<String> {
-    let mut html = begin(&idled.title(), &idled.shape());
+    let mut html = begin(&idled.title(), &dated(&idled.shape()));
     let words = match idled.verdict {
         Verdict::Valid => "VALID".to_owned(),
         Verdict::Invalid => idled.complaint(),

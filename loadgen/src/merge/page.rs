@@ -8,22 +8,24 @@ use super::{Kind, Merged, Row};
 use crate::report::Quantiles;
 use crate::report::figures;
 use crate::report::html::{
-    Belief, END, begin, distribution, escape, quantile_table, quantiles, section, short, times, verdict_box,
-    words_table,
+    Belief, END, begin, distribution, escape, fail, quantile_table, quantiles, section, short, times,
+    verdict_box, words_table,
 };
 use crate::report::plot::{self, Axis, COLOURS, Line, Scale};
 use crate::verdict::Verdict;
 
 pub fn page(merged: &Merged) -> Result<String> {
     let mut html = begin(&merged.title(), &merged.spans());
-    let (belief, words) = match merged.verdict {
+    let (mut belief, words) = match merged.verdict {
+        Some(Verdict::Valid) if !merged.warnings.is_empty() => (Belief::Doubtful, "VALID"),
         Some(verdict @ Verdict::Valid) => (Belief::of(verdict), "VALID"),
         Some(verdict @ Verdict::Invalid) => (Belief::of(verdict), "INVALID"),
         None => (Belief::Doubtful, "The verdict is not known"),
     };
-    let failed = merged.failed_conditions.iter().map(|failed| format!("failed: --fail-if {failed}"));
-    let remarks = merged.complaints().chain(merged.warnings.iter().cloned()).chain(failed);
-    verdict_box(&mut html, belief, words, remarks, merged.interruption().as_deref());
+    let mut words = words.to_owned();
+    fail(&mut belief, &mut words, &merged.failed_conditions);
+    let remarks = merged.complaints().chain(merged.warnings.iter().cloned());
+    verdict_box(&mut html, belief, &words, remarks, merged.interruption().as_deref());
     html += &sums(merged);
     html += &files(merged);
 
@@ -50,10 +52,13 @@ pub fn page(merged: &Merged) -> Result<String> {
             [line("p50", |times| times.p50), line("p99", |times| times.p99), line("max", |times| times.max)];
         section(&mut html, &heading, &seconds(), &times().with_range(least_us..most_us), &lines)?;
     }
+    // The rate of the remainder at the end of a log says nothing.
+    let longest_s = merged.rows.iter().map(|row| row.length_s).fold(0.0, f64::max);
+    let is_long = |row: &Row| row.length_s > longest_s / 2.0;
     let rates: Vec<_> = kinds()
         .map(|(kind, _)| Line {
             name: kind.words(),
-            points: merged.over_time(kind, Some(0.0), |row| Some(row.per_s(kind))),
+            points: merged.over_time(kind, Some(0.0), |row| Some(row.per_s(kind)).filter(|_| is_long(row))),
         })
         .collect();
     let per_s = Axis::new("times recorded", Scale::Linear, &figures::rate);

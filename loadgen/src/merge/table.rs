@@ -14,17 +14,17 @@ use crate::verdict::Verdict;
 const NAME_WIDTH: usize = 14;
 
 impl Merged {
-    /// How many logs of what time, in a line.
+    /// How many logs they are.
     pub fn title(&self) -> String {
         let logs = if self.files.len() == 1 { "log" } else { "logs" };
-        let began = Timestamp::from_microsecond((self.started_unix_s * 1e6) as i64);
-        let began = began.map(|began| format!(", from {began:.0}")).unwrap_or_default();
-        format!("{} {logs} merged{began}", self.files.len())
+        format!("{} {logs} merged", self.files.len())
     }
 
-    /// How long they took, in a line.
+    /// When they began and how long they took, in a line.
     pub fn spans(&self) -> String {
-        let whole = figures::time(self.span_s * 1e6);
+        let began = Timestamp::from_microsecond((self.started_unix_s * 1e6) as i64);
+        let began = began.map(|began| format!("from {} UTC, ", began.strftime("%Y-%m-%d %H:%M:%S")));
+        let whole = began.unwrap_or_default() + &figures::time(self.span_s * 1e6);
         match self.common_span_s {
             Some(common_s) => {
                 format!("{whole}; all ran at the same time for {} of it", figures::time(common_s * 1e6))

@@ -7,7 +7,9 @@ use hdrhistogram::Histogram;
 use serde_json::Value;
 
 use crate::interval::Interval;
+use crate::machine::date;
 use crate::record::LOST_NS;
+use crate::report::lines::unbroken;
 use crate::report::plot::{self, Axis, Line, Scale};
 use crate::report::{Quantiles, Report, figures, quantile_rows};
 use crate::run::Measured;
@@ -24,7 +26,7 @@ const STYLE: &str = "\
 *{box-sizing:border-box}\
 body{margin:0 auto;max-width:60rem;padding:1.5rem;background:var(--page);color:var(--ink);\
 font:15px/1.45 system-ui,sans-serif;overflow-wrap:anywhere}\
-h1{font-size:1.4rem;margin:0 0 .2rem}h2{font-size:1.05rem;margin:2rem 0 .3rem}p{margin:.2rem 0}\
+h1{font-size:1.4rem;margin:0 0 .2rem}h2{font-size:1.05rem;margin:2rem 0 .3rem}h3{font-size:.95rem;margin:1.3rem 0 .2rem}p{margin:.2rem 0}\
 .soft,.legend{color:var(--soft)}.wide{overflow-x:auto}\
 .verdict{margin:1rem 0;padding:.6rem .9rem;border-left:4px solid}\
 .verdict.valid{border-color:var(--good)}.verdict.doubtful{border-color:var(--doubt)}.verdict.invalid{border-color:var(--bad)}\
@@ -35,7 +37,8 @@ table{margin:.7rem 0;border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{padding:.25rem .9rem .25rem 0;border-bottom:1px solid var(--grid);text-align:right;vertical-align:top}\
 td{white-space:nowrap}th{font-weight:500;color:var(--soft);overflow-wrap:normal}\
 th:first-child{text-align:left;overflow-wrap:anywhere;min-width:6.5rem}\
-th[colspan]{color:var(--ink);padding-top:.8rem}.words td{text-align:left;white-space:normal}.words th{overflow-wrap:anywhere}\
+th[colspan]{color:var(--ink);padding-top:.8rem}.words td,.words th{text-align:left}.words td{white-space:normal}.words th{overflow-wrap:anywhere}.figure,.words .figure{white-space:nowrap}\
+.dense{font-size:13px}.dense th,.dense td{padding-right:.6rem}.dense th:first-child{min-width:5rem}\
 svg{width:100%;height:auto;display:block}svg text{font:13px system-ui,sans-serif}\
 svg text[font-weight]{font-weight:600}\
 iframe{border:0;width:100%}\
@@ -60,20 +63,15 @@ const COLOURS: [(&str, &str, &str); 8] = [
 
 /// The page of a run.
 pub fn page(report: &Report, measured: &Measured) -> Result<String> {
-    let mut html = begin(&report.title(), &report.shape());
-    let words = match report.verdict {
+    let mut html = begin(&report.title(), &dated(&report.shape()));
+    let mut words = match report.verdict {
         Verdict::Valid => "VALID".to_owned(),
         Verdict::Invalid => report.complaint(),
     };
     let hint = report.hint().map(str::to_owned);
-    let failed = report.failed_conditions.iter().map(|failed| format!("failed: --fail-if {failed}"));
-    verdict_box(
-        &mut html,
-        Belief::of(report.verdict),
-        &words,
-        hint.into_iter().chain(failed),
-        report.interruption().as_deref(),
-    );
+    let mut belief = Belief::of(report.verdict);
+    fail(&mut belief, &mut words, &report.failed_conditions);
+    verdict_box(&mut html, belief, &words, hint, report.interruption().as_deref());
     html += &summary(report);
 
     section(&mut html, "Times by quantile", &quantiles(), &times(), &quantile_lines(report, measured))?;
@@ -96,11 +94,14 @@ pub fn page(report: &Report, measured: &Measured) -> Result<String> {
             quantile("max", |times| times.max),
         ],
     )?;
+    // The rate of the remainder at the end says nothing.
+    let longest_s = points.iter().map(|point| point.length_s).fold(0.0, f64::max);
     // Behind the window nothing is sent and replies are waited for: that none comes then is no throughput of 0.
     let per_s = |name, of: fn(&Point) -> f64| Line {
         name,
         points: points
             .iter()
+            .filter(|point| point.length_s > longest_s / 2.0)
             .map(|point| (point.at_s, Some(of(point)).filter(|&rate| point.is_in_window || rate > 0.0)))
             .collect(),
     };
@@ -144,6 +145,14 @@ impl Belief {
     }
 }
 
+/// Where a condition of --fail-if holds, whatever is valid has failed.
+pub fn fail(belief: &mut Belief, words: &mut String, failed_conditions: &[String]) {
+    if !failed_conditions.is_empty() {
+        *belief = Belief::Invalid;
+        *words += &format!(", FAILED --fail-if {}", failed_conditions.join(", "));
+    }
+}
+
 /// What came out, in words that are not escaped yet, with what is to be said of it, and that it was ended before its time.
 pub fn verdict_box(
     html: &mut String,
@@ -152,9 +161,9 @@ pub fn verdict_box(
     remarks: impl IntoIterator<Item = String>,
     interruption: Option<&str>,
 ) {
-    let _ = write!(html, "<div class=\"verdict {}\"><strong>{}</strong>", belief.class(), escape(words));
+    let _ = write!(html, "<div class=\"verdict {}\"><strong>{}</strong>", belief.class(), figures_in(words));
     for remark in remarks {
-        let _ = write!(html, "<p>{}</p>", escape(&remark));
+        let _ = write!(html, "<p>{}</p>", figures_in(&remark));
     }
     if let Some(words) = interruption {
         let _ = write!(html, "<p><strong>INTERRUPTED</strong> {}</p>", escape(words));
@@ -173,7 +182,7 @@ pub fn begin_with_frames(title: &str, below: &str) -> String {
 }
 
 fn begin_with(allowed: &str, title: &str, below: &str) -> String {
-    let (title, below) = (escape(title), escape(below));
+    let (title, below) = (escape(title), with_whole_dates(&figures_in(below)));
     format!(
         "<!doctype html>\n<html lang=en><head><meta charset=utf-8>\
          <meta name=viewport content=\"width=device-width,initial-scale=1\">\
@@ -202,6 +211,11 @@ pub fn colours() -> String {
     format!(":root{{{light}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}")
 }
 
+/// What a page says below its title of something that was measured just now, with the date.
+pub fn dated(words: &str) -> String {
+    format!("{words}; {} UTC", date())
+}
+
 /// A plot with its heading and its legend.
 pub fn section(
     html: &mut String,
@@ -211,7 +225,7 @@ pub fn section(
     lines: &[Line<'_>],
 ) -> Result<()> {
     let _ = write!(html, "<h2>{}</h2>\n{}\n", escape(heading), plot::legend(lines));
-    html.push_str(&plot::svg(x, y, lines)?);
+    html.push_str(&plot::titled(&plot::svg(x, y, lines)?, heading));
     Ok(())
 }
 
@@ -271,7 +285,7 @@ pub fn quantile_table(names: &[&str], columns: &[Column<'_>]) -> String {
 pub fn words_table(figures: &[(&str, String)]) -> String {
     let mut html = String::from("<table class=words>\n");
     for (name, words) in figures {
-        let _ = writeln!(html, "<tr><th>{}</th><td>{}</td></tr>", escape(name), escape(words));
+        let _ = writeln!(html, "<tr><th>{}</th><td>{}</td></tr>", escape(name), figures_in(words));
     }
     html + "</table>\n"
 }
@@ -303,6 +317,7 @@ pub fn distribution(times: &Histogram<u64>) -> Vec<(f64, Option<f64>)> {
 /// What is drawn of one interval, or of several that share a point.
 struct Point {
     at_s: f64,
+    length_s: f64,
     sent_per_s: f64,
     answered_per_s: f64,
     failed_per_s: f64,
@@ -328,6 +343,7 @@ fn points(report: &Report, intervals: &[Interval]) -> (Vec<Point>, &'static str)
         let start_s = chunk.first().map_or(0.0, |first| first.start_s);
         Point {
             at_s: start_s + length_s / 2.0,
+            length_s,
             is_in_window: start_s < report.elapsed_s,
             sent_per_s: figures::per_s(sum(|interval| interval.requests as f64), length_s),
             answered_per_s: figures::per_s(sum(|interval| interval.answered as f64), length_s),
@@ -362,9 +378,33 @@ fn rows(html: &mut String, path: &str, value: &Value) {
                 }
                 other => other.to_string(),
             };
-            let _ = writeln!(html, "<tr><th>{}</th><td>{}</td></tr>", escape(path), escape(&words));
+            let path = breakable(&escape(path), &[".", "_"]);
+            let _ = writeln!(html, "<tr><th>{path}</th><td>{}</td></tr>", escape(&words));
         }
     }
+}
+
+/// Text in which figures keep their units, as it stands in a page.
+pub fn figures_in(text: &str) -> String {
+    escape(&unbroken(text))
+}
+
+/// The same text, with no line that ends within a date.
+fn with_whole_dates(html: &str) -> String {
+    let is_date = |word: &str| {
+        let part = |from, to| word.get(from..to).is_some_and(|part: &str| part.parse::<u32>().is_ok());
+        word.get(4..5) == Some("-") && word.get(7..8) == Some("-") && part(0, 4) && part(5, 7) && part(8, 10)
+    };
+    let words = html.split(' ').map(|word| match is_date(word) {
+        true => format!("<span class=figure>{word}</span>"),
+        false => word.to_owned(),
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// A long name of a page, of which a line may end behind these.
+pub fn breakable(name: &str, ends: &[&str]) -> String {
+    ends.iter().fold(name.to_owned(), |name, end| name.replace(end, &format!("{end}<wbr>")))
 }
 
 /// Text as it stands in a page.

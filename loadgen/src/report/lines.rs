@@ -16,13 +16,31 @@ const FIRST_WIDTH_MAX: usize = 30;
 /// Of figures: not parted from the number in front of them.
 const UNITS: [&str; 12] = ["ns", "µs", "ms", "s", "%", "/s", "k/s", "M/s", "B", "KiB", "MiB", "GiB"];
 
+/// Whether a word is the unit of the figure in front of it.
+fn is_unit_of(figure: &str, word: &str) -> bool {
+    figure.ends_with(|last: char| last.is_ascii_digit())
+        && UNITS.contains(&word.trim_end_matches([',', '.', ';', ':', ')']))
+}
+
+/// The same text, with spaces before units at which no line may end.
+pub fn unbroken(text: &str) -> String {
+    let mut words = text.split(' ');
+    let mut before = words.next().unwrap_or_default();
+    let mut unbroken = before.to_owned();
+    for word in words {
+        unbroken.push(if is_unit_of(before, word) { '\u{a0}' } else { ' ' });
+        unbroken += word;
+        before = word;
+    }
+    unbroken
+}
+
 /// A text in lines of at most so many columns. A figure keeps its unit, and only a word that is longer than a line is cut.
 pub fn folded(text: &str, width: usize) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
-        let is_unit = UNITS.contains(&word.trim_end_matches([',', '.', ';', ':', ')']));
         match words.last_mut() {
-            Some(figure) if is_unit && figure.ends_with(|last: char| last.is_ascii_digit()) => {
+            Some(figure) if is_unit_of(figure, word) => {
                 *figure += " ";
                 *figure += word;
             }
@@ -240,6 +258,7 @@ mod tests {
         // Microseconds are one column wide, whatever their bytes.
         assert_eq!(folded("5 µs 6 µs", 9), ["5 µs 6 µs"]);
         assert_eq!(folded("waiting for 1.06 s, then", 17), ["waiting for", "1.06 s, then"]);
+        assert_eq!(unbroken("for 1.06 s, 2 %  and s"), "for 1.06\u{a0}s, 2\u{a0}%  and s");
     }
 
     #[test]

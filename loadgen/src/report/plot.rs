@@ -11,11 +11,12 @@ use std::fmt::Write;
 use std::ops::Range;
 
 use anyhow::{Result, anyhow};
+use plotters::coord::ranged1d::Ranged;
 use plotters::prelude::*;
 
 use crate::report::html::escape;
 
-pub use bars::{Bar, Group, Interval, bars, bars_alone, intervals};
+pub use bars::{Bar, Group, Interval, bars, bars_alone, begin_alone, intervals};
 use places::Places;
 pub use places::Scale;
 
@@ -40,6 +41,11 @@ const PHONE: Size = Size { width: 360, height: 300, left: 76, right: 26, x_marks
 const Y_MARKS_MAX: usize = 8;
 
 const LABEL_SIZE: u32 = 13;
+
+const LINE_WIDTH: u32 = 2;
+
+/// Points that are closer than this part of an axis cannot be told apart.
+const NEAR: f64 = 0.01;
 
 /// The style replaces it.
 const GRID: RGBColor = RGBColor(2, 2, 2);
@@ -107,6 +113,15 @@ pub fn marked(page: &str, word: &str) -> String {
     page.replace("</svg>", &mark)
 }
 
+/// The drawings of a plot with its title for those who have them read aloud.
+pub fn titled(svgs: &str, title: &str) -> String {
+    let title = escape(title);
+    ["on-wide", "on-phone"].iter().fold(svgs.to_owned(), |svgs, class| {
+        let class = format!("<svg class=\"{class}\" ");
+        svgs.replace(&class, &format!("{class}role=\"img\" aria-label=\"{title}\" "))
+    })
+}
+
 /// The names of the lines beside their colours, as HTML.
 pub fn legend(lines: &[Line<'_>]) -> String {
     let mut html = String::from("<p class=legend>");
@@ -125,7 +140,7 @@ pub fn legend(lines: &[Line<'_>]) -> String {
 /// `--soft`, `--grid` and `--other`; and shows what is drawn for the screen.
 pub fn style() -> String {
     let mut css = String::from(
-        "svg text{fill:var(--soft)}svg .other{fill:var(--other)}svg .ink{stroke:var(--ink)}svg text.ink{stroke:none;fill:var(--ink)}\
+        "svg text{fill:var(--soft);paint-order:stroke;stroke:var(--page);stroke-width:3px}svg .other{fill:var(--other)}svg .ink{stroke:var(--ink)}svg text.ink{stroke:var(--page);fill:var(--ink)}\
          .on-phone{display:none}@media(max-width:44rem){.on-wide{display:none}.on-phone{display:block}}",
     );
     let _ = write!(css, "svg [stroke=\"{}\"]{{stroke:var(--grid)}}", name(GRID));
@@ -139,6 +154,9 @@ pub fn style() -> String {
     }
     css
 }
+
+/// CSS of a picture that stands alone: readable whatever is around it, and no wider than there is room for.
+pub const STYLE_ALONE: &str = "svg{background:var(--page);max-width:100%;height:auto}";
 
 fn colour(index: usize) -> RGBColor {
     RGBColor(0x10, 0, (index % COLOURS.len()) as u8)
@@ -162,6 +180,7 @@ fn draw(
     let all = || placed.iter().flatten().flatten();
     let x_places = x.places(all().map(|point| point.0), size.x_marks_max);
     let y_places = y.places(all().map(|point| point.1), Y_MARKS_MAX);
+    let widths = widths(&placed, Ranged::range(&x_places), Ranged::range(&y_places));
 
     let root = SVGBackend::with_string(svg, (size.width, size.height)).into_drawing_area();
     let mut chart = ChartBuilder::on(&root)
@@ -183,8 +202,8 @@ fn draw(
         .x_label_formatter(&|place| (x.label)(x.scale.value(*place)))
         .y_label_formatter(&|place| (y.label)(y.scale.value(*place)))
         .draw()?;
-    for (index, runs) in placed.into_iter().enumerate() {
-        let style = ShapeStyle { color: colour(index).into(), filled: true, stroke_width: 2 };
+    for (index, (runs, stroke_width)) in placed.into_iter().zip(widths).enumerate() {
+        let style = ShapeStyle { color: colour(index).into(), filled: true, stroke_width };
         for run in runs {
             if let [single] = run[..] {
                 chart.draw_series([Circle::new(single, 2, style)])?;
@@ -208,9 +227,37 @@ fn runs(line: &Line<'_>, x: Scale, y: Scale) -> Vec<Vec<(f64, f64)>> {
         .collect()
 }
 
+/// How wide each line is drawn: wider than a later one that would hide most of it, so that it is seen on both sides.
+fn widths(lines: &[Vec<Vec<(f64, f64)>>], x: Range<f64>, y: Range<f64>) -> Vec<u32> {
+    let is_near = |one: f64, other: f64, of: &Range<f64>| (one - other).abs() < NEAR * (of.end - of.start);
+    let hides = |above: &[Vec<(f64, f64)>], below: &[Vec<(f64, f64)>]| {
+        let pairs = below.iter().flatten().zip(above.iter().flatten());
+        let hidden =
+            pairs.filter(|(one, other)| is_near(one.0, other.0, &x) && is_near(one.1, other.1, &y)).count();
+        2 * hidden > below.iter().map(Vec::len).sum::<usize>()
+    };
+    let mut widths = vec![LINE_WIDTH; lines.len()];
+    for below in (0..lines.len()).rev() {
+        let above = (below + 1..lines.len()).filter(|&above| hides(&lines[above], &lines[below]));
+        widths[below] = above.map(|above| widths[above] + 2).max().unwrap_or(LINE_WIDTH);
+    }
+    widths
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_that_another_hides_is_wider() {
+        let line = |level: f64| vec![(0..9).map(|at| (f64::from(at), level)).collect::<Vec<_>>()];
+        let of = |levels: &[f64]| {
+            widths(&levels.iter().map(|&level| line(level)).collect::<Vec<_>>(), 0.0..8.0, 0.0..100.0)
+        };
+        assert_eq!(of(&[50.0]), [2]);
+        assert_eq!(of(&[50.0, 60.0, 50.1]), [4, 2, 2]);
+        assert_eq!(of(&[50.0, 50.0, 50.0]), [6, 4, 2]);
+    }
 
     #[test]
     fn anything_can_be_drawn() {

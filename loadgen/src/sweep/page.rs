@@ -5,7 +5,7 @@ use std::fmt::Write;
 use anyhow::Result;
 
 use super::{COLUMNS, Spread, Step, Swept, Varied};
-use crate::report::html::{Belief, END, begin, section, short, times, verdict_box};
+use crate::report::html::{Belief, END, begin, dated, section, short, times, verdict_box};
 use crate::report::plot::{self, Axis, Line, Scale};
 use crate::report::{counted, figures};
 use crate::verdict::Verdict;
@@ -14,7 +14,7 @@ use crate::verdict::Verdict;
 const LINEAR_RATIO_MAX: f64 = 20.0;
 
 pub fn page(swept: &Swept) -> Result<String> {
-    let mut html = begin(&swept.title, &swept.shape);
+    let mut html = begin(&swept.title, &dated(&swept.shape));
     let troubled = || swept.steps.iter().filter(|step| step.valid_repeats < step.repeats.len());
     let repeats: usize = swept.steps.iter().map(|step| step.repeats.len()).sum();
     let valid: usize = swept.steps.iter().map(|step| step.valid_repeats).sum();

@@ -10,7 +10,7 @@ use super::{LEGEND, percent, signed_percent, signed_short};
 use crate::compare::decide::median;
 use crate::compare::paired::Contrasts;
 use crate::compare::{CaseResult, Compared, Metric, Outcome};
-use crate::report::html::{Belief, END, begin_with_frames, escape, short, verdict_box};
+use crate::report::html::{Belief, END, begin_with_frames, breakable, dated, escape, short, verdict_box};
 use crate::report::plot::{self, Axis, Interval, Line, Scale};
 
 /// As high as a flame graph is that does not say it.
@@ -18,7 +18,7 @@ const FLAMES_HEIGHT: &str = "600";
 
 /// The outcome, and for each case its table, its intervals, and what changed.
 pub fn page(compared: &Compared) -> Result<String> {
-    let mut html = begin_with_frames("Base and head compared", &compared.sides());
+    let mut html = begin_with_frames("Base and head compared", &dated(&compared.sides()));
     verdict_box(&mut html, belief(compared.outcome), &compared.outcome_words(), None, None);
     if compared.outcome != Outcome::Identical {
         let _ = writeln!(html, "<p class=soft>{LEGEND} {}</p>", escape(&compared.bounds()));
@@ -110,8 +110,9 @@ fn intervals(case: &CaseResult, compared: &Compared) -> String {
         (compared.floor, format!("floor {}", percent(compared.floor))),
         (compared.margin, format!("margin {}", percent(compared.margin))),
     ];
-    plot::intervals(&rows, &marks, signed_percent)
-        + "<p class=soft>Changes with their intervals; rings are the control.</p>\n"
+    let title = "Changes with their intervals";
+    format!("<h3>{title}</h3>\n<p class=soft>Left is better. Rings are the control.</p>\n")
+        + &plot::titled(&plot::intervals(&rows, &marks, signed_percent), title)
 }
 
 /// What was timed, life by life: medians of the rounds that were not set aside.
@@ -132,8 +133,9 @@ fn lives(html: &mut String, case: &CaseResult) -> Result<()> {
         if case.slices.len() > 1 {
             let x = Axis::new("lives of the servers", Scale::Numbered, &short);
             let y = Axis::new("worse by", Scale::Span, &signed_short);
-            let _ = writeln!(html, "<p>{}, life by life</p>\n{}", metric.words(), plot::legend(&lines));
-            *html += &plot::svg(&x, &y, &lines)?;
+            let title = format!("Change of {}, life by life", metric.words());
+            let _ = writeln!(html, "<h3>{title}</h3>\n{}", plot::legend(&lines));
+            *html += &plot::titled(&plot::svg(&x, &y, &lines)?, &title);
         }
     }
     Ok(())
@@ -151,7 +153,7 @@ fn culprit(html: &mut String, case: &CaseResult) {
             let _ = writeln!(
                 html,
                 "<tr><th><code>{}</code></th><td>{base}</td><td>{head}</td><td>{change}</td></tr>",
-                escape(name)
+                breakable(&escape(name), &["::"])
             );
         }
         *html += "</table></div>\n";
@@ -160,7 +162,8 @@ fn culprit(html: &mut String, case: &CaseResult) {
         // In a frame of its own its script works, finds nothing but itself, and may ask what to search for.
         let _ = writeln!(
             html,
-            "<p>Instructions per request by function, as they changed; a click opens one.</p>\n\
+            "<h3>Instructions per request by function, as they changed</h3>\n\
+             <p class=soft>As wide as they are many; a click opens one.</p>\n\
              <iframe title=\"flame graph\" sandbox=\"allow-scripts allow-modals\" height=\"{}\" \
              src=\"data:image/svg+xml;base64,{}\"></iframe>",
             height(svg),
@@ -192,7 +195,7 @@ mod tests {
         for words in [
             "FAIL: system calls",
             "+2.97 %<br><span class=soft>[+2.10, +3.80]</span>",
-            "&lt;a::B&lt;u8&gt; as C&gt;::d|e",
+            "&lt;a::<wbr>B&lt;u8&gt; as C&gt;::<wbr>d|e",
             "margin 2 %",
         ] {
             assert!(html.contains(words), "{words}: {html}");

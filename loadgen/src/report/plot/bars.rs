@@ -59,7 +59,20 @@ pub fn bars_alone(title: &str, below: &[String], groups: &[Group<'_>], label: fn
         drawing.text_lines(line, "");
     }
     drawing.top += ROW_HEIGHT / 2;
-    drawing.with_bars(groups, label).svg()
+    let drawing = drawing.with_bars(groups, label);
+    format!("{}{}</svg>\n", begin_alone(drawing.size.width, drawing.height()), drawing.svg)
+}
+
+/// Around a picture of its own.
+const MARGIN: f64 = 12.0;
+
+/// The first tag of a picture of its own, with a margin around what is drawn.
+pub fn begin_alone(width: f64, height: f64) -> String {
+    let (wide, high) = (width + 2.0 * MARGIN, height + 2.0 * MARGIN);
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"-{MARGIN} -{MARGIN} {wide} {high}\" width=\"{wide}\" \
+         height=\"{high}\" font-family=\"sans-serif\" font-size=\"{LABEL_SIZE}\">\n"
+    )
 }
 
 /// A change with its interval.
@@ -74,8 +87,15 @@ pub struct Interval<'a> {
 
 /// Draws intervals on one scale, with marks across all of them.
 pub fn intervals(rows: &[Interval<'_>], marks: &[(f64, String)], label: fn(f64) -> String) -> String {
-    let drawn = |size| Drawing::new(size).with_intervals(rows, marks, label).svg();
+    let words = marks.iter().map(|(_, words)| words.as_str());
+    let drawn = |size| Drawing::new(with_room(size, words.clone())).with_intervals(rows, marks, label).svg();
     for_both(&drawn(WIDE), &drawn(PHONE))
+}
+
+/// With room for these words behind the end.
+fn with_room<'a>(size: Size, words: impl Iterator<Item = &'a str>) -> Size {
+    let widest = words.map(|words| words.chars().count()).max().unwrap_or_default() as f64 * CHARACTER_WIDTH;
+    Size { end: size.end.min(size.width - widest - 8.0), ..size }
 }
 
 /// What is drawn, and how far down it goes.
@@ -95,9 +115,13 @@ impl Drawing {
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" font-family=\"sans-serif\" \
              font-size=\"{LABEL_SIZE}\">\n{}</svg>\n",
             self.size.width,
-            self.top + ROW_HEIGHT / 2,
+            self.height(),
             self.svg
         )
+    }
+
+    fn height(&self) -> f64 {
+        (self.top + ROW_HEIGHT / 2) as f64
     }
 
     /// Text from the left edge on, in as many lines as it takes.
@@ -177,9 +201,9 @@ impl Drawing {
         let span = (most - least).max(f64::MIN_POSITIVE);
         let Size { begin, end, .. } = self.size;
         let at = |value: f64| begin + (value - least) / span * (end - begin);
-        // The words of marks that stand close together go below each other.
+        // The words of marks that stand close together go below each other, and no mark through the words of another.
         let bottom = (rows.len() + 1) * ROW_HEIGHT;
-        for (index, (value, words)) in marks.iter().enumerate() {
+        for (index, (value, words)) in marks.iter().rev().enumerate() {
             let (x, text_at) = (at(*value), bottom + index * ROW_HEIGHT + ROW_HEIGHT / 2);
             let _ = writeln!(
                 self.svg,

@@ -104,7 +104,11 @@ impl Places {
         // From one mark to another around all that there is.
         let from = all.iter().rposition(|&mark| mark <= low).unwrap_or(0);
         let to = all.iter().position(|&mark| mark >= high && mark > all[from]).unwrap_or(all.len() - 1);
-        Places { range: all[from]..all[to], marks: thinned(&all[from..=to], marks_max) }
+        let marks = &all[from..=to];
+        // Powers of ten are told apart more easily than every second of 1, 2 and 5.
+        let decades: Vec<f64> = marks.iter().copied().filter(|mark| mark.fract() == 0.0).collect();
+        let fits = marks.len() <= marks_max || decades.len() < 2;
+        Places { range: all[from]..all[to], marks: thinned(if fits { marks } else { &decades }, marks_max) }
     }
 }
 
@@ -169,6 +173,7 @@ mod tests {
         assert_marks(Scale::Log, 8, &[12.0, 90.0], &[10.0, 20.0, 50.0, 100.0]);
         assert_marks(Scale::Log, 8, &[12.0, 90_000.0], &[10.0, 100.0, 1000.0, 10_000.0, 100_000.0]);
         assert_marks(Scale::Log, 8, &[10.0], &[10.0, 20.0]);
+        assert_marks(Scale::Log, 8, &[17.0, 4_500.0], &[10.0, 100.0, 1000.0]);
         assert_marks(Scale::Quantile, 8, &[0.0, 0.999], &[0.0, 0.5, 0.9, 0.99, 0.999]);
     }
 

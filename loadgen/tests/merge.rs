@@ -39,14 +39,14 @@ fn log_of(began_s: f64, lines: &[Line<'_>]) -> String {
 }
 
 /// A log of service times as loadgen writes it: ten intervals of 100 ms, with so many times in each.
-fn own_log(began_s: f64, per_interval: usize, outcome: &Value) -> String {
+pub fn own_log(began_s: f64, per_interval: usize, outcome: &Value) -> String {
     let times = vec![50_000; per_interval];
     let lines: Vec<Line<'_>> =
         (0..10).map(|index| (Some("service"), f64::from(index) / 10.0, 0.1, &times[..])).collect();
     format!("#[loadgen 0.1.0: times in nanoseconds]\n{}#[Loadgen: {outcome}]\n", log_of(began_s, &lines))
 }
 
-fn outcome(requests: u64, errors: u64) -> Value {
+pub fn outcome(requests: u64, errors: u64) -> Value {
     let is_valid = errors == 0;
     json!({
         "verdict": if is_valid { "valid" } else { "invalid" },

@@ -17,6 +17,7 @@ mod losses;
 mod merge;
 mod output_places;
 mod outputs;
+mod pages;
 mod readiness;
 mod revisions;
 mod search;

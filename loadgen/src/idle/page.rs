@@ -8,7 +8,8 @@ use super::table::Compared;
 use super::{Busy, Idled};
 use crate::report::Report;
 use crate::report::html::{
-    Belief, END, all_figures, begin, dated, distribution, quantiles, section, times, verdict_box, words_table,
+    Belief, END, all_figures, begin, dated, distribution, fail, quantiles, section, times, verdict_box,
+    words_table,
 };
 use crate::report::plot::{self, Line};
 use crate::run::Measured;
@@ -16,12 +17,14 @@ use crate::verdict::Verdict;
 
 pub fn page(idled: &Idled, busy: &Busy) -> Result<String> {
     let mut html = begin(&idled.title(), &dated(&idled.shape()));
-    let words = match idled.verdict {
+    let mut words = match idled.verdict {
         Verdict::Valid => "VALID".to_owned(),
         Verdict::Invalid => idled.complaint(),
     };
     let interruption = idled.interrupted.then_some("ended by a signal");
-    verdict_box(&mut html, Belief::of(idled.verdict), &words, None, interruption);
+    let mut belief = Belief::of(idled.verdict);
+    fail(&mut belief, &mut words, &idled.failed_conditions);
+    verdict_box(&mut html, belief, &words, None, interruption);
     html += &words_table(&idled.words());
     let kind = idled.kind_of_times();
     let _ = write!(

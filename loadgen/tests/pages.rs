@@ -1,0 +1,104 @@
+//! Every page as a person sees it: in a browser, on a phone and on a wide screen, light and dark.
+
+mod browser;
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::outputs::Folder;
+use super::{chat, copy, echo_server, history, loadgen, merge, serve, skipped};
+use browser::Browser;
+
+/// Reports what is wrong with a page.
+const LOOK: &str = include_str!("pages/look.js");
+
+/// Makes a page, whatever comes of the run: the tests share their processors.
+fn make(arguments: &[&str], page: &str) {
+    let output = loadgen(&[arguments, &["--html", page]].concat());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(fs::metadata(page).is_ok_and(|page| page.len() > 0), "{arguments:?}: {stderr}");
+}
+
+/// An echo whose third connection gets wrong replies: a repeat of several is invalid.
+fn echo_with_a_fault() -> String {
+    let count = Arc::new(AtomicUsize::new(0));
+    serve(move |stream| {
+        let is_wrong = count.fetch_add(1, Ordering::Relaxed) == 2;
+        copy(stream, |_, bytes| bytes.iter_mut().for_each(|byte| *byte ^= u8::from(is_wrong)));
+    })
+}
+
+/// The pages with the number of plots in each.
+fn pages(folder: &Folder) -> Vec<(String, usize)> {
+    let page = |name: &str| folder.path(&format!("{name}.html"));
+    let echo = format!("echo={}", echo_server());
+    let run = page("run");
+    make(&["run", &echo, "-c", "20", "-r", "2k", "-t", "300ms", "-w", "0", "--fail-if", "p99>1ns"], &run);
+    let closed = page("closed");
+    make(&["run", &echo, "-c", "3", "-n", "500", "-w", "0"], &closed);
+    let chat_page = page("chat");
+    let room = format!("chat={}", chat::server());
+    make(&["run", &room, "-c", "6", "--senders", "2", "-r", "200", "-t", "300ms", "-w", "0"], &chat_page);
+    let steps = page("steps");
+    let faulty = format!("echo={}", echo_with_a_fault());
+    let pid = std::process::id().to_string();
+    let rates = ["-r", "500,1k,5k", "--repeat", "2", "-n", "50", "-w", "0", "--pid", &pid];
+    make(&[&["run", &faulty][..], &rates].concat(), &steps);
+    let idle = page("idle");
+    make(&["idle", &echo, "-c", "9", "--slow", "2", "--busy", "2", "-n", "200", "-w", "0"], &idle);
+
+    let merged = page("merged");
+    let logs = ["a", "b-of-a-machine-with-a-long-name.example.org"].map(|name| folder.path(name));
+    for (path, began_s) in logs.iter().zip([0.0, 5.0]) {
+        fs::write(path, merge::own_log(began_s, 100, &merge::outcome(1000, 0))).unwrap();
+    }
+    make(&["merge", &logs[0], &logs[1]], &merged);
+
+    let compared = page("compared");
+    let server = format!("'{}' be-the-slowed-server {{port}} 0", env!("CARGO_BIN_EXE_loadgen"));
+    let metrics = ["--metric", "cpu,p50,p99,throughput", "--budget", "1ms"];
+    make(&[&["compare", "-c", "2", "--base", &server, "--head", &server][..], &metrics].concat(), &compared);
+
+    let told = page("history");
+    let plots_alone = folder.path("history.svg");
+    let entries = folder.path("history.jsonl");
+    let counts = |index| if index < 20 { 421.0 } else { 433.0 };
+    let cpu = |index: usize| if index < 25 { 0.0 } else { 0.02 };
+    fs::write(&entries, history::lines("instructions", counts, 60) + &history::lines("cpu", cpu, 60))
+        .unwrap();
+    make(&["history", &entries, "--svg", &plots_alone], &told);
+    let day = page("day");
+    let of_one_day = history::lines("cpu", cpu, 20);
+    fs::write(&entries, of_one_day).unwrap();
+    make(&["history", &entries], &day);
+
+    let headline = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/figures/headline.svg").to_owned();
+    let pages = [(run, 3), (closed, 3), (chat_page, 3), (steps, 3), (idle, 1), (merged, 3), (compared, 1)];
+    pages.into_iter().chain([(told, 2), (plots_alone, 2), (day, 1), (headline, 1)]).collect()
+}
+
+#[test]
+fn every_page_can_be_read_on_a_phone_and_on_a_wide_screen_light_and_dark() {
+    if !skipped::is_installed("chromium", "chromium") {
+        return;
+    }
+    let folder = Folder::new();
+    let pages = pages(&folder);
+    let mut browser = Browser::start();
+    let mut faults = Vec::new();
+    for (path, plots) in &pages {
+        for (width, scheme) in [(390, "light"), (390, "dark"), (1280, "light"), (1280, "dark")] {
+            browser.open(path, width, scheme);
+            let seen = browser.value(LOOK);
+            let name = path.rsplit('/').next().unwrap_or_default();
+            let place = format!("{name}, {width} pixels, {scheme}");
+            let found = seen["faults"].as_array().unwrap().iter().map(ToString::to_string);
+            faults.extend(found.chain(browser.complaints()).map(|fault| format!("{place}: {fault}")));
+            if seen["plots"] != *plots {
+                faults.push(format!("{place}: {} plots are shown, not {plots}", seen["plots"]));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}

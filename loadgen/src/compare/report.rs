@@ -57,10 +57,14 @@ pub fn percent(fraction: f64) -> String {
     format!("{} %", digits.trim_end_matches('0').trim_end_matches('.'))
 }
 
-/// `+1.10 % [+0.80, +1.40]`; without an interval where that is as narrow as a point.
+/// `+1.10 % [+0.80, +1.40]`; without an interval where that is as narrow as a point. Of one that is as good as without
+/// bounds, no digits.
 pub fn with_interval(change: f64, low: f64, high: f64) -> String {
     let words = signed_percent(change);
-    let digits = |fraction: f64| signed_percent(fraction).trim_end_matches(" %").to_owned();
+    let digits = |fraction: f64| match fraction {
+        fraction if fraction > 10.0 => ">+1000".to_owned(),
+        fraction => signed_percent(fraction).trim_end_matches(" %").to_owned(),
+    };
     if digits(low) == digits(high) { words } else { format!("{words} [{}, {}]", digits(low), digits(high)) }
 }
 

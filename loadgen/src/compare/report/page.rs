@@ -87,13 +87,14 @@ fn table(html: &mut String, case: &CaseResult) {
     *html += "</table></div>\n";
 }
 
-/// Each change with its interval beside the bounds by which it was judged. What is told as a difference is on no such scale.
+/// Each change with its interval beside the bounds by which it was judged. What is told as a difference is on no such scale,
+/// and an interval that is wider than everything else together would leave the others no room.
 fn intervals(case: &CaseResult, compared: &Compared) -> String {
     let rows: Vec<_> = case
         .findings
         .iter()
         .filter(|finding| !matches!(finding.metric, Metric::Syscalls | Metric::Allocations))
-        .filter(|finding| [finding.change, finding.low, finding.high].iter().all(|value| value.is_finite()))
+        .filter(|finding| [finding.change, finding.low, finding.high].iter().all(|value| value.abs() <= 1.0))
         .map(|finding| Interval {
             name: finding.metric.words(),
             value: finding.change,

@@ -101,4 +101,29 @@ fn every_page_can_be_read_on_a_phone_and_on_a_wide_screen_light_and_dark() {
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+    planted_faults_are_seen(&folder, &mut browser);
+}
+
+/// Takes out of pages what keeps them readable.
+fn planted_faults_are_seen(folder: &Folder, browser: &mut Browser) {
+    let path = folder.path("planted.html");
+    for (page, planted, instead, words) in [
+        ("steps", ".wide{overflow-x:auto}", "", "scrolls sideways"),
+        ("steps", "position:sticky;", "", "are scrolled away"),
+        ("run", ".on-wide{display:none}.on-phone{display:block}", "", "pixels high"),
+        ("run", "--soft:#55544f", "--soft:#999999", "contrast of"),
+        ("run", "@media(prefers-color-scheme:dark){iframe{", "@media print{iframe{", "frames do not suit"),
+        ("run", "<h2>Throughput over time</h2>", "", "a plot has no title: Throughput over time"),
+        ("run", "svg text{font:13px", "svg text{font:26px", "overlap"),
+        ("run", "</body>", "<script>nothing()</script></body>", "Content Security Policy"),
+        ("run", "</body>", "<img src=\"http://127.0.0.1:9/\" alt=\"\"></body>", "http://127.0.0.1:9/"),
+    ] {
+        let html = folder.read(&format!("{page}.html"));
+        assert!(html.contains(planted), "{page} has no {planted}");
+        fs::write(&path, html.replace(planted, instead)).unwrap();
+        let scheme = if planted.contains("dark") { "dark" } else { "light" };
+        browser.open(&path, 390, scheme);
+        let seen = format!("{} {}", browser.value(LOOK)["faults"], browser.complaints().join(" "));
+        assert!(seen.contains(words), "{planted}: {seen}");
+    }
 }

@@ -69,7 +69,10 @@ pub fn page(report: &Report, measured: &Measured) -> Result<String> {
         Verdict::Invalid => report.complaint(),
     };
     let hint = report.hint().map(str::to_owned);
-    let mut belief = Belief::of(report.verdict);
+    let mut belief = match report.verdict {
+        Verdict::Valid if report.interrupted => Belief::Doubtful,
+        verdict => Belief::of(verdict),
+    };
     fail(&mut belief, &mut words, &report.failed_conditions);
     verdict_box(&mut html, belief, &words, hint, report.interruption().as_deref());
     html += &summary(report);

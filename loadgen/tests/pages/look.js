@@ -1,7 +1,9 @@
 // What is wrong with the page as it is shown, a line for each fault.
 (() => {
   const faults = [];
-  const isPhone = innerWidth < 500;
+  // Not innerWidth: on a phone it grows with what is too wide.
+  const screenWidth = document.documentElement.clientWidth || innerWidth;
+  const isPhone = screenWidth < 500;
   const isDark = matchMedia("(prefers-color-scheme: dark)").matches;
   const isShown = (element) => element.getClientRects().length > 0 && getComputedStyle(element).visibility === "visible";
   const all = (selector, within = document) => [...within.querySelectorAll(selector)].filter(isShown);
@@ -9,7 +11,7 @@
 
   // ---- the page as a whole ----
   const width = document.documentElement.scrollWidth;
-  if (document.contentType === "text/html" && width > innerWidth)
+  if (document.contentType === "text/html" && width > screenWidth)
     faults.push(`the page is ${width} pixels wide and scrolls sideways`);
   if (!/\d{4}-\d\d-\d\d/.test(document.documentElement.textContent)) faults.push("there is no date");
 

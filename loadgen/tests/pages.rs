@@ -1,5 +1,6 @@
 //! Every page as a person sees it: in a browser, on a phone and on a wide screen, light and dark.
 
+#[path = "../../tests/harness/browser.rs"]
 mod browser;
 
 use std::fs;
@@ -9,9 +10,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::outputs::Folder;
 use super::{chat, copy, echo_server, history, loadgen, merge, serve, skipped};
 use browser::Browser;
-
-/// Reports what is wrong with a page.
-const LOOK: &str = include_str!("pages/look.js");
 
 /// Makes a page, whatever comes of the run: the tests share their processors.
 fn make(arguments: &[&str], page: &str) {
@@ -73,9 +71,14 @@ fn pages(folder: &Folder) -> Vec<(String, u64)> {
     fs::write(&entries, of_one_day).unwrap();
     make(&["history", &entries], &day);
 
-    let headline = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/figures/headline.svg").to_owned();
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let records = fs::read_dir(format!("{root}/benches/record")).unwrap();
+    let records = records.map(|entry| entry.unwrap().path().display().to_string());
+    let kept =
+        records.filter(|path| path.ends_with(".svg")).chain([format!("{root}/docs/figures/headline.svg")]);
     let pages = [(run, 3), (closed, 3), (chat_page, 3), (steps, 3), (idle, 1), (merged, 3), (compared, 0)];
-    pages.into_iter().chain([(told, 2), (plots_alone, 2), (day, 1), (headline, 1)]).collect()
+    let pages = pages.into_iter().chain([(told, 2), (plots_alone, 2), (day, 1)]);
+    pages.chain(kept.map(|path| (path, 1))).collect()
 }
 
 #[test]
@@ -88,16 +91,10 @@ fn every_page_can_be_read_on_a_phone_and_on_a_wide_screen_light_and_dark() {
     let mut browser = Browser::start();
     let mut faults = Vec::new();
     for (path, plots) in &pages {
-        for (width, scheme) in [(390, "light"), (390, "dark"), (1280, "light"), (1280, "dark")] {
-            browser.open(path, width, scheme);
-            let seen = browser.value(LOOK);
-            let name = path.rsplit('/').next().unwrap_or_default();
-            let place = format!("{name}, {width} pixels, {scheme}");
-            let found = seen["faults"].as_array().unwrap().iter().map(ToString::to_string);
-            faults.extend(found.chain(browser.complaints()).map(|fault| format!("{place}: {fault}")));
-            if seen["plots"].as_u64().unwrap() < *plots {
-                faults.push(format!("{place}: {} plots are shown, {plots} are due", seen["plots"]));
-            }
+        let seen = browser.look_at(path);
+        faults.extend(seen.faults);
+        if seen.plots < *plots {
+            faults.push(format!("{path}: {} plots are shown, {plots} are due", seen.plots));
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
@@ -122,8 +119,7 @@ fn planted_faults_are_seen(folder: &Folder, browser: &mut Browser) {
         assert!(html.contains(planted), "{page} has no {planted}");
         fs::write(&path, html.replace(planted, instead)).unwrap();
         let scheme = if planted.contains("dark") { "dark" } else { "light" };
-        browser.open(&path, 390, scheme);
-        let seen = format!("{} {}", browser.value(LOOK)["faults"], browser.complaints().join(" "));
-        assert!(seen.contains(words), "{planted}: {seen}");
+        let faults = browser.look_once(&path, 390, scheme).faults;
+        assert!(faults.iter().any(|fault| fault.contains(words)), "{planted}: {faults:?}");
     }
 }

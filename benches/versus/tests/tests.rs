@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's servers have nobody to report to but the test")]
 
+#[path = "../../../tests/harness/browser.rs"]
+mod browser;
+#[path = "../../../tests/harness/skipped.rs"]
+mod skipped;
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -75,7 +80,7 @@ fn number(value: &Value) -> f64 {
 #[test]
 fn two_servers_are_measured_on_the_same_work() {
     let folder = TempDir::new().unwrap();
-    let [json, markdown, html] = ["json", "md", "html"].map(|name| path(&folder, name));
+    let [json, markdown, html] = ["json", "md", "page.html"].map(|name| path(&folder, name));
     let servers = [server("one", "right"), server("other", "right")];
     let output = versus(&[
         "--quick",
@@ -130,12 +135,15 @@ fn two_servers_are_measured_on_the_same_work() {
     }
 
     let table = String::from_utf8(output.stdout).unwrap();
-    for text in [&table, &read(path(&folder, "md")), &read(path(&folder, "html"))] {
+    for text in [&table, &read(path(&folder, "md")), &read(&html)] {
         for words in ["other", "server CPU", "the figures mean nothing", "50 connections"] {
             assert!(text.contains(words), "{words}: {text}");
         }
     }
-    assert!(read(path(&folder, "html")).contains("<svg"));
+    if skipped::is_installed("chromium", "chromium") {
+        let seen = browser::Browser::start().look_at(&html);
+        assert!(seen.faults.is_empty() && seen.plots == 1, "{}", seen.faults.join("\n"));
+    }
 }
 
 #[test]

@@ -7,6 +7,15 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+/// Reports what is wrong with a page.
+const LOOK: &str = include_str!("look.js");
+
+/// What is seen of a page.
+pub struct Seen {
+    pub faults: Vec<String>,
+    pub plots: u64,
+}
+
 /// A browser with one page. It ends with this.
 pub struct Browser {
     chromium: Child,
@@ -55,8 +64,32 @@ impl Browser {
         browser
     }
 
+    /// Looks at a file on a phone and on a wide screen, light and dark. Each fault is told with where it was seen; the plots
+    /// are as many as everywhere at least.
+    pub fn look_at(&mut self, path: &str) -> Seen {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let mut all = Seen { faults: Vec::new(), plots: u64::MAX };
+        for (width, scheme) in [(390, "light"), (390, "dark"), (1280, "light"), (1280, "dark")] {
+            let Seen { faults, plots } = self.look_once(path, width, scheme);
+            all.faults
+                .extend(faults.iter().map(|fault| format!("{name}, {width} pixels, {scheme}: {fault}")));
+            all.plots = all.plots.min(plots);
+        }
+        all
+    }
+
+    /// Looks at a file on one screen.
+    pub fn look_once(&mut self, path: &str, width: u32, scheme: &str) -> Seen {
+        self.open(path, width, scheme);
+        let seen = self.value(LOOK);
+        let found = seen["faults"].as_array().unwrap().iter();
+        let mut faults: Vec<_> = found.map(|fault| fault.as_str().unwrap().to_owned()).collect();
+        faults.extend(self.complaints());
+        Seen { faults, plots: seen["plots"].as_u64().unwrap() }
+    }
+
     /// Opens a file on a screen that is so many pixels wide, and waits until it is shown.
-    pub fn open(&mut self, path: &str, width: u32, scheme: &str) {
+    fn open(&mut self, path: &str, width: u32, scheme: &str) {
         let is_phone = width < 500;
         let screen = json!({"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": is_phone});
         self.call("Emulation.setDeviceMetricsOverride", screen);
@@ -71,7 +104,7 @@ impl Browser {
     }
 
     /// What an expression in the page comes to.
-    pub fn value(&mut self, expression: &str) -> Value {
+    fn value(&mut self, expression: &str) -> Value {
         let asked = json!({"expression": expression, "returnByValue": true});
         let answer = self.call("Runtime.evaluate", asked);
         assert!(answer["exceptionDetails"].is_null(), "{answer}");
@@ -79,7 +112,7 @@ impl Browser {
     }
 
     /// The errors of the page since it was opened, and what it has asked of others than the files of this machine.
-    pub fn complaints(&self) -> Vec<String> {
+    fn complaints(&self) -> Vec<String> {
         let complaints = self.events.iter().filter(|event| match event["method"].as_str() {
             Some("Runtime.exceptionThrown") => true,
             Some("Log.entryAdded") => event["params"]["entry"]["level"] == "error",

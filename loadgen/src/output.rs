@@ -12,7 +12,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow};
-use console::Term;
 use rustix::fs::{AtFlags, CWD, OFlags, StatxAttributes, StatxFlags};
 use tempfile::{Builder, NamedTempFile, SpooledTempFile};
 
@@ -229,7 +228,9 @@ impl Table {
 /// The columns of the terminal: what COLUMNS says, if it says it. Without either, lines are as long as they are.
 fn width() -> Option<usize> {
     let said = env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-    let columns = said.or_else(|| Some(usize::from(Term::stdout().size_checked()?.1)));
+    // Its width alone: a terminal may not know its height.
+    let columns =
+        said.or_else(|| Some(usize::from(rustix::termios::tcgetwinsize(io::stdout()).ok()?.ws_col)));
     columns.filter(|&columns| columns >= COLUMNS_MIN)
 }
 

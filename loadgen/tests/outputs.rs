@@ -349,3 +349,24 @@ fn progress_is_told_in_lines_where_there_is_no_terminal_unless_quiet() {
     assert!(!loud.is_empty());
     assert!(loud[0].contains("/s  p99 ") && loud[0].contains("0 errors  0 lost"), "{loud:?}");
 }
+
+#[test]
+fn a_terminal_that_knows_its_width_alone_gets_tables_that_fit() {
+    if !crate::skipped::is_installed("script", "bsdutils") {
+        return;
+    }
+    let (loadgen, pid) = (env!("CARGO_BIN_EXE_loadgen"), std::process::id());
+    let run = format!("'{loadgen}' run echo={} -r 1k -n 50 -w 0 -q --pid {pid}", echo_server());
+    let output = Command::new("script")
+        .args(["-qc", &format!("stty rows 0 cols 80; {run} 2>/dev/null"), "/dev/null"])
+        .env_remove("COLUMNS")
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    let table = String::from_utf8(output.stdout).unwrap();
+    // 85 columns where there is room.
+    assert!(table.contains("involuntary"), "{table}");
+    for line in table.lines() {
+        assert!(console::measure_text_width(line.trim_end()) <= 80, "{line:?}");
+    }
+}

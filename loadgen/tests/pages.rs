@@ -105,7 +105,7 @@ fn every_page_can_be_read_on_a_phone_and_on_a_wide_screen_light_and_dark() {
 fn planted_faults_are_seen(folder: &Folder, browser: &mut Browser) {
     let path = folder.path("planted.html");
     for (page, planted, instead, words) in [
-        ("steps", ".wide{overflow-x:auto}", "", "scrolls sideways"),
+        ("steps", ".wide{overflow-x:auto;", ".wide{", "scrolls sideways"),
         ("steps", "position:sticky;", "", "are scrolled away"),
         ("run", ".on-wide{display:none}.on-phone{display:block}", "", "pixels high"),
         ("run", "--soft:#55544f", "--soft:#999999", "contrast of"),

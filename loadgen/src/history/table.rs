@@ -58,11 +58,14 @@ impl Told {
         if self.series.is_empty() {
             return "There is nothing to look for changes in.".into();
         }
+        let together = match self.series.len() {
+            1 => String::new(),
+            count => format!(", over all {count} series (Bonferroni)"),
+        };
         format!(
-            "A positive change is worse (for throughput: less). The false-alarm rate is {} per file, over all {} series (Bonferroni). \
+            "A positive change is worse (for throughput: less). The false-alarm rate is {} per file{together}. \
              Intervals are of 95 %.",
             figures::share(self.significance),
-            self.series.len()
         )
     }
 

@@ -72,11 +72,9 @@ impl Part {
             Some(Verdict::Invalid) => "INVALID",
             None => "verdict not known",
         };
-        format!(
-            "began at +{}, ran for {}, {verdict}",
-            figures::time(began_us),
-            figures::time(self.span_s * 1e6)
-        )
+        let began =
+            if began_us < 1.0 { "first".to_owned() } else { format!("at +{}", figures::time(began_us)) };
+        format!("began {began}, ran for {}, {verdict}", figures::time(self.span_s * 1e6))
     }
 }
 

@@ -27,7 +27,9 @@ const STYLE: &str = "\
 body{margin:0 auto;max-width:60rem;padding:1.5rem;background:var(--page);color:var(--ink);\
 font:15px/1.45 system-ui,sans-serif;overflow-wrap:anywhere}\
 h1{font-size:1.4rem;margin:0 0 .2rem}h2{font-size:1.05rem;margin:2rem 0 .3rem}h3{font-size:.95rem;margin:1.3rem 0 .2rem}p{margin:.2rem 0}\
-.soft,.legend{color:var(--soft)}.wide{overflow-x:auto}\
+.soft,.legend{color:var(--soft)}\
+.wide{overflow-x:auto;background:linear-gradient(to left,var(--page) 50%,transparent) right/2rem 100% no-repeat local,\
+linear-gradient(to left,var(--grid),transparent) right/1rem 100% no-repeat}\
 .verdict{margin:1rem 0;padding:.6rem .9rem;border-left:4px solid}\
 .verdict.valid{border-color:var(--good)}.verdict.doubtful{border-color:var(--doubt)}.verdict.invalid{border-color:var(--bad)}\
 td.valid{color:var(--good)}td.doubtful{color:var(--doubt)}td.invalid{color:var(--bad)}\
@@ -359,7 +361,7 @@ fn points(report: &Report, intervals: &[Interval]) -> (Vec<Point>, &'static str)
 
 /// Every value of the JSON under its path.
 pub fn all_figures(html: &mut String, json: &Value) {
-    *html += "<h2>All figures</h2>\n<table class=words>\n";
+    *html += "<h2>All figures</h2>\n<p class=soft>As in the JSON: names end in their unit.</p>\n<table class=words>\n";
     rows(html, "", json);
     *html += "</table>\n";
 }

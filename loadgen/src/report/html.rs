@@ -99,17 +99,7 @@ pub fn page(report: &Report, measured: &Measured) -> Result<String> {
             quantile("max", |times| times.max),
         ],
     )?;
-    // The rate of the remainder at the end says nothing.
-    let longest_s = points.iter().map(|point| point.length_s).fold(0.0, f64::max);
-    // Behind the window nothing is sent and replies are waited for: that none comes then is no throughput of 0.
-    let per_s = |name, of: fn(&Point) -> f64| Line {
-        name,
-        points: points
-            .iter()
-            .filter(|point| point.length_s > longest_s / 2.0)
-            .map(|point| (point.at_s, Some(of(point)).filter(|&rate| point.is_in_window || rate > 0.0)))
-            .collect(),
-    };
+    let per_s = |name, of| Line { name, points: rates(&points, of) };
     let mut lines =
         vec![per_s("sent", |point| point.sent_per_s), per_s("answered", |point| point.answered_per_s)];
     if report.errors + report.lost > 0 {
@@ -331,6 +321,20 @@ struct Point {
     times: Option<Quantiles>,
 }
 
+/// What is drawn of a rate. That of the remainder at the end says nothing. Behind the window nothing is sent and replies are
+/// waited for: that none comes then is no throughput of 0, and that there are few in which the last one comes no low one.
+fn rates(points: &[Point], of: fn(&Point) -> f64) -> Vec<(f64, Option<f64>)> {
+    let longest_s = points.iter().map(|point| point.length_s).fold(0.0, f64::max);
+    let last = points.iter().rposition(|point| of(point) > 0.0).unwrap_or_default();
+    let whole = points.iter().enumerate().filter(|(_, point)| point.length_s > longest_s / 2.0);
+    whole
+        .map(|(place, point)| {
+            let is_drawn = point.is_in_window || (place < last && of(point) > 0.0);
+            (point.at_s, Some(of(point)).filter(|_| is_drawn))
+        })
+        .collect()
+}
+
 /// The points over time, and the kind of their times. Of intervals that share a point the longest times are drawn: a peak
 /// must not vanish in a long run.
 fn points(report: &Report, intervals: &[Interval]) -> (Vec<Point>, &'static str) {
@@ -415,4 +419,36 @@ pub fn breakable(name: &str, ends: &[&str]) -> String {
 /// Text as it stands in a page.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_rate_falls_behind_the_window() {
+        let point = |at_s: f64, length_s, answered_per_s| Point {
+            at_s,
+            length_s,
+            sent_per_s: 0.0,
+            answered_per_s,
+            failed_per_s: 0.0,
+            is_in_window: at_s < 3.0,
+            times: None,
+        };
+        let drawn = |rates: &[f64]| {
+            let points: Vec<_> =
+                (0_u32..).zip(rates).map(|(at, &rate)| point(at.into(), 1.0, rate)).collect();
+            super::rates(&points, |point| point.answered_per_s)
+                .iter()
+                .map(|(_, rate)| rate.unwrap_or(-1.0))
+                .collect::<Vec<_>>()
+        };
+        // A stop within the window is one. Behind it, all that came late is drawn but what ends it.
+        assert_eq!(drawn(&[9.0, 0.0, 9.0]), [9.0, 0.0, 9.0]);
+        assert_eq!(drawn(&[9.0, 9.0, 9.0, 1.0]), [9.0, 9.0, 9.0, -1.0]);
+        assert_eq!(drawn(&[9.0, 9.0, 9.0, 8.0, 8.0, 1.0, 0.0]), [9.0, 9.0, 9.0, 8.0, 8.0, -1.0, -1.0]);
+        let points = [point(0.0, 1.0, 5.0), point(1.0, 0.1, 20.0)];
+        assert_eq!(super::rates(&points, |point| point.answered_per_s), [(0.0, Some(5.0))]);
+    }
 }

@@ -1,7 +1,7 @@
-//! The command line: what it says, and how mistakes in it are told.
+//! The command line: its definition, its help, and how mistakes in it are reported.
 //!
-//! Exit codes: 0 ended in order, 1 the loop failed or no listener is left, 2 the command line, its file or an address was no good. A second
-//! SIGTERM, SIGINT or SIGHUP ends the program by that signal, which a shell shows as 128 + its number.
+//! Exit codes: 0 graceful shutdown; 1 the event loop failed or no listener is left; 2 invalid command line, configuration file or
+//! address. A second SIGTERM, SIGINT or SIGHUP kills the program, which a shell reports as 128 plus the number of the signal.
 
 pub mod address;
 mod cgroup;
@@ -50,8 +50,9 @@ const SERVE: &str = "serve";
     name = "tidewheel",
     version,
     arg_required_else_help = true,
-    after_help = "Try `tidewheel serve`, and in another terminal `nc 127.0.0.1 7007`: what you type comes back.\n\
-                  All about serving: tidewheel serve --help"
+    after_help = "To try it, run `tidewheel serve`, and in another terminal `nc 127.0.0.1 7007`: the server echoes each \
+                  line you type.\n\
+                  For the options of the server: tidewheel serve --help"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -63,7 +64,7 @@ enum Command {
     Serve(Box<ServeOptions>),
     /// List the services: default ports, what they do, how to try them
     #[command(
-        after_help = "The commands reach what `tidewheel serve` serves; nc is OpenBSD's (Debian: netcat-openbsd)."
+        after_help = "The commands connect to a running `tidewheel serve`. nc is OpenBSD netcat (Debian: netcat-openbsd)."
     )]
     Services,
     #[cfg(feature = "clients")]
@@ -74,52 +75,50 @@ enum Command {
 /// Serve the built-in services until SIGTERM, SIGINT (Ctrl-C) or SIGHUP
 #[derive(clap::Args)]
 pub struct ServeOptions {
-    /// What to serve where, as often as wanted; without any, all services at their default addresses
+    /// A service and the address to serve it on; may be given several times [default: all services on their default ports]
     #[arg(value_name = "SERVICE=ADDRESS", value_parser = address::request)]
     requests: Vec<Request>,
 
-    /// Settings from a TOML file; what the command line or the environment says counts more
+    /// Read options from a TOML file; the command line and the environment take precedence over it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// The host or IP address for the defaults instead of loopback; beware: it makes them reachable by others
+    /// Serve the default ports on this host or IP address instead of loopback; other machines may then be able to connect
     #[arg(long, value_name = "HOST", conflicts_with = "requests")]
     bind: Option<String>,
 
-    /// Print each connection, message (->) and answer (<-) on standard output, control characters escaped
+    /// Print each connection, message (->) and reply (<-) on standard output, with control characters escaped
     #[arg(
         long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_value = "false", default_missing_value = "true", hide_default_value = true, hide_possible_values = true
     )]
     show: bool,
 
-    /// How much to log on standard error
+    /// The log level; the log is written to standard error
     #[arg(long, value_enum, value_name = "LEVEL", env = "TIDEWHEEL_LOG", default_value = "info")]
     log_level: LogLevel,
 
-    /// The mode of unix sockets, of both kinds, in octal such as 0660; whoever may write can connect [default: what the umask
-    /// leaves of 0777]
+    /// The file mode of unix sockets, in octal such as 0660; connecting requires write permission [default: 0777 less the
+    /// umask]
     #[arg(long, value_name = "MODE")]
     unix_mode: Option<UnixMode>,
 
-    /// Threads, each with its own event loop; the kernel spreads connections and datagrams among them
+    /// The number of threads, each with its own event loop; the kernel distributes connections and datagrams among them
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     reactors: u16,
 
-    /// Spin for so long before sleeping when there is nothing to do: lower response times, paid with a core that never
-    /// rests
+    /// How long to poll before sleeping when idle; this lowers response times but keeps a CPU core busy; 0 = sleep at once
     #[arg(long, value_name = "DURATION", default_value = "0")]
     busy_poll: Time,
 
-    /// Whether the replies of a turn may be written with one system call through io_uring, where the kernel lets this
-    /// program use it
+    /// Write all replies of a turn with one system call through io_uring, if the kernel permits it
     #[arg(
         long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_value = "true", default_missing_value = "true", hide_possible_values = true, action = ArgAction::Set
     )]
     io_uring: bool,
 
-    /// What follows a panic in a service: the end of the connection that it was serving, or of the program
+    /// What to do after a panic in a service
     #[arg(long, value_name = "WHAT", value_enum, default_value = "close")]
     panic: PanicPolicy,
 
@@ -133,9 +132,9 @@ pub struct ServeOptions {
 /// What follows a panic in a call of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum PanicPolicy {
-    /// The connection that was served is closed, and everybody else is served on
+    /// Close the connection that was being served and continue
     Close,
-    /// The program ends, with exit code 101 or 1
+    /// Exit the program with code 101 or 1
     Abort,
 }
 
@@ -143,13 +142,13 @@ enum PanicPolicy {
 enum LogLevel {
     /// Nothing
     Off,
-    /// What ends the program
+    /// Errors that end the program or close a listener
     Error,
-    /// What needs attention, such as a listener that rests because descriptors ran out
+    /// Also warnings, such as a listener that is paused because descriptors ran out
     Warn,
-    /// Start and stop
+    /// Also start and stop
     Info,
-    /// Each connection
+    /// Also each connection
     Debug,
 }
 
@@ -198,7 +197,7 @@ pub fn run() -> ExitCode {
 fn other_than_a_command(asked: &str, has_clients: bool) -> Option<String> {
     match asked {
         "talk" | "chat" | "get" | "ftp" | "completions" | "man" if !has_clients => Some(format!(
-            "this program was built without its clients, of which '{asked}' is one: {INSTALL_CLIENTS}"
+            "the client '{asked}' is not part of this build; to add the clients: {INSTALL_CLIENTS}"
         )),
         "start" | "server" | "run" | "listen" => {
             Some(format!("unknown command '{asked}': did you mean 'tidewheel serve'?"))
@@ -306,53 +305,52 @@ const MORE_HELP: &str = "See --help for examples, the forms of ADDRESS, signals 
 
 const EXAMPLES: &str = "\
 Examples:
-  tidewheel serve                           all services, reachable from this machine only
-  tidewheel serve --show                    the same, and show what comes and goes
-  tidewheel serve echo=:7007                echo alone; in another terminal: nc 127.0.0.1 7007
+  tidewheel serve                           all services, on loopback only
+  tidewheel serve --show                    the same, and print each message and reply
+  tidewheel serve echo=:7007                echo only; in another terminal: nc 127.0.0.1 7007
   tidewheel serve echo=[::]:7007 echo=unix:/tmp/echo.sock time=udp://0.0.0.0:8081
   tidewheel serve --bind 0.0.0.0 --max-connections-per-ip 100
   tidewheel serve --reactors 4 echo=0.0.0.0:7007
-  tidewheel serve --config tidewheel.toml   what the file says
+  tidewheel serve --config tidewheel.toml   with the options in a file
 
 ADDRESS:
   tcp://HOST:PORT, udp://HOST:PORT, unix:PATH, unix-dgram:PATH
-  HOST:PORT   on the service's first transport
+  HOST:PORT   uses the service's first transport
   :PORT       the same, on loopback
-  HOST is an IP address or a name; [::] is every address of both families; [fe80::1%eth0] names its interface.
-  Port 0 lets the system choose.
+  HOST is an IP address or a name. [::] listens on all IPv4 and IPv6 addresses. A link-local address needs its
+  interface: [fe80::1%eth0]. With port 0 the system chooses the port.
 ";
 
 // Paragraphs are one line each: clap wraps them to the terminal.
 const BEHAVIOUR: &str = "\
-Start: when everything is bound, standard output says `listening SERVICE ADDRESS` for each address, then `ready`. \
-A default whose port is busy is left out with a line on standard error; an address that you name must work, or \
-nothing starts.
+Start: when all addresses are bound, the server prints `listening SERVICE ADDRESS` for each, then `ready`, on \
+standard output. A default port that is in use is skipped with a message on standard error. If an address given on \
+the command line cannot be bound, the server exits.
 
-Unix sockets: while PATH is served PATH.lock is locked, so that of several instances one serves. A stale socket is replaced; \
-the socket is removed at exit, the lock file stays. Who may connect is who may write to the socket: the umask decides, or \
---unix-mode. Datagrams from a sender whose own path is relative are not answered.
+Unix sockets: the server locks PATH.lock while it serves PATH, so that only one instance serves it. A stale socket is \
+replaced. The socket is removed at exit; the lock file is not. To connect, a program needs write permission on the \
+socket: see --unix-mode. Datagrams from a socket bound to a relative path are not answered.
 
 Configuration file: TOML with the names of these options, `idle-timeout = '30s'`, `max-connections = 1000`, `show = \
 true`, and `services = ['echo=127.0.0.1:7007']` for SERVICE=ADDRESS.
 
-Reactors: with several, each has a socket of its own on every tcp and udp port, and connections stay where the \
-kernel put them; unix sockets are served by the first one alone. chat, whose rooms are in one place, needs \
---reactors 1. --max-connections and --max-memory are \
-divided among them.
+Reactors: with --reactors N, each reactor has its own socket on every tcp and udp port, and a connection stays with the \
+reactor that accepted it. Unix sockets are served by the first reactor only. chat requires --reactors 1. \
+--max-connections and --max-memory are divided among the reactors.
 
-Output: whoever reads standard output or standard error slowly, or not at all, never stops the server: lines that \
-find no room are lost and counted.
+Output: the server never waits for a program that reads its standard output or standard error. Lines that exceed the \
+buffer of 1 MiB are dropped and counted.
 
 Signals:
-  SIGTERM, SIGINT, SIGHUP   stop accepting, deliver what is on its way, exit; a second one ends at once (SIGHUP: unless it \
-is ignored at the start, as under nohup)
+  SIGTERM, SIGINT, SIGHUP   stop accepting, finish pending replies, exit; a second signal exits immediately. SIGHUP is \
+ignored if it was ignored at start, as under nohup
   SIGUSR1                   print all counters on standard error as `name value` lines, then `end`
 
 Exit codes:
-  0    ended in order after SIGTERM, SIGINT or SIGHUP
-  1    the event loop failed, or every listener has failed for a minute and was closed
-  2    a bad command line or configuration file, or an address that cannot be served
-  143  ended at once by a second SIGTERM (SIGINT: 130, SIGHUP: 129), as a shell shows it";
+  0    graceful shutdown after SIGTERM, SIGINT or SIGHUP
+  1    the event loop failed, or every listener failed for a minute and was closed
+  2    invalid command line or configuration file, or an address that cannot be bound
+  143  killed by a second SIGTERM (SIGINT: 130, SIGHUP: 129), as a shell reports it";
 
 #[cfg(test)]
 mod tests {

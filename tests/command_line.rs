@@ -322,7 +322,7 @@ fn a_mistake_is_one_line_that_names_it() {
         (&["serve", "--bind", "no-such-host.invalid"], "no-such-host.invalid"),
         (&["serve", "--bind", "::1", "echo=:0"], "--bind"),
         (&["serve", "echo=203.0.113.1:7007"], "tcp://203.0.113.1:7007"),
-        (&["serve", "echo=:7", "echo=:7"], "tcp://127.0.0.1:7 is asked for twice"),
+        (&["serve", "echo=:7", "echo=:7"], "tcp://127.0.0.1:7 is given twice"),
         (&["serve", "--lang", "fr"], "en, zh"),
         (&["serve", "--message-pause", "50"], "such as 30s"),
         (&["serve", "--log-level", "loud"], "--log-level"),
@@ -477,11 +477,11 @@ fn defaults_that_are_busy_are_left_out() {
         let mut server = Server::start(["--bind", &ip.to_string(), "--reactors", reactors]);
         let several = reactors != "1";
         if several {
-            assert_eq!(server.err_line(), "tidewheel: chat is left out: it needs --reactors 1");
+            assert_eq!(server.err_line(), "tidewheel: chat is skipped: it needs --reactors 1");
         }
         for (_, address) in busy.iter().filter(|(_, address)| !(several && is_chat(address))) {
             let line = server.err_line();
-            assert!(line.contains("is left out") && line.contains(&format!("{address} is busy")), "{line}");
+            assert!(line.contains("is skipped") && line.contains(&format!("{address} is in use")), "{line}");
         }
         let listening = server.listening.iter().map(|(_, address)| address);
         let expected =
@@ -672,7 +672,7 @@ fn a_drain_delivers_what_the_server_has_taken() {
     let sent = a_lot();
     let (mut server, mut stream, counters) = stuck(&folder, &["--drain-deadline", "0"], &sent);
     server.signal(Signal::TERM);
-    server.await_err("SIGTERM: draining");
+    server.await_err("SIGTERM: graceful shutdown");
     let got = read_to_end(&mut stream);
     assert!(got.len() as u64 > counters["bytes_out"], "what waited in the server was dropped");
     assert!(sent.starts_with(&got), "the replies are not what was sent");
@@ -696,7 +696,7 @@ fn a_second_signal_ends_at_once() {
         let args = ["--drain-deadline", "0", "--progress-timeout", "0"];
         let (mut server, _stream, _) = stuck(&folder, &args, &a_lot());
         server.signal(signal);
-        server.await_err(&format!("{name}: draining"));
+        server.await_err(&format!("{name}: graceful shutdown"));
         // It drains, and still answers.
         assert_eq!(server.counters()["connections_open"], 1);
         server.signal(signal);
@@ -881,7 +881,7 @@ fn standard_error_that_nobody_reads_stops_nothing() {
     server.signal(Signal::TERM);
     assert_eq!(server.wait().code(), Some(0));
     reading.join().expect("every line is UTF-8");
-    assert!(is_text.iter().any(|line| line.contains("SIGTERM: draining")));
+    assert!(is_text.iter().any(|line| line.contains("SIGTERM: graceful shutdown")));
 }
 
 #[test]

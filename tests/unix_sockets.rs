@@ -327,7 +327,7 @@ fn hang_up_removes_the_sockets() {
     let mut stream = server.tcp("echo");
     ask(&mut stream, b"hello", b"hello");
     server.signal(Signal::HUP);
-    server.await_err("SIGHUP: draining");
+    server.await_err("SIGHUP: graceful shutdown");
     assert_eq!(server.wait().code(), Some(0));
     assert!(!path.exists());
 }

@@ -142,7 +142,7 @@ pub fn location(address: &str, bare: Transport) -> Result<Location, String> {
     if address.starts_with("unix:") || address.starts_with("unix-dgram:") {
         // The announcement is a line.
         if address.chars().any(char::is_control) {
-            return Err("a socket path with control characters cannot be announced".to_owned());
+            return Err("the path of a socket must not contain control characters".to_owned());
         }
         let (transport, path) = match address.parse().map_err(|error: ParseAddressError| error.to_string())? {
             Address::UnixDatagram(path) => (Transport::UnixDatagram, path),
@@ -157,7 +157,7 @@ pub fn location(address: &str, bare: Transport) -> Result<Location, String> {
         Some((other, _)) => {
             let place = foreign(address).map_or("HOST:PORT".to_owned(), |(_, place)| place);
             return Err(format!(
-                "unknown transport '{other}': write tcp://{place} (there are tcp://HOST:PORT, udp://HOST:PORT, unix:PATH \
+                "unknown transport '{other}': write tcp://{place} (the forms are tcp://HOST:PORT, udp://HOST:PORT, unix:PATH \
                  and unix-dgram:PATH)"
             ));
         }
@@ -170,7 +170,7 @@ pub fn location(address: &str, bare: Transport) -> Result<Location, String> {
 fn split_host_and_port(text: &str) -> Result<(&str, u16), String> {
     if let Some(at) = text.find('/') {
         return Err(match &text[..at] {
-            place if place.contains(':') => format!("an address has no path: write {place}"),
+            place if place.contains(':') => format!("an address must not have a path: write {place}"),
             _ => format!("expected HOST:PORT; for a unix socket write unix:{text}"),
         });
     }
@@ -178,9 +178,9 @@ fn split_host_and_port(text: &str) -> Result<(&str, u16), String> {
         return Err("expected HOST:PORT (port 0 lets the system choose)".to_owned());
     };
     let host = match host.strip_prefix('[') {
-        Some(inner) => inner.strip_suffix(']').ok_or("the bracket after the IPv6 address is missing")?,
+        Some(inner) => inner.strip_suffix(']').ok_or("missing ']' after the IPv6 address")?,
         None if host.contains(':') => {
-            return Err(format!("an IPv6 address stands in brackets: [{text}]:PORT"));
+            return Err(format!("an IPv6 address must be in brackets: [{text}]:PORT"));
         }
         None => host,
     };
@@ -354,8 +354,8 @@ mod tests {
             ("echo", "such as echo=127.0.0.1:7007"),
             ("7007", "write SERVICE=ADDRESS"),
             ("ecco=:1", "did you mean 'echo'?"),
-            ("quux=:1", "there are echo"),
-            ("=:1", "there is no service ''"),
+            ("quux=:1", "the services are: echo"),
+            ("=:1", "unknown service ''"),
             ("echo=", "expected HOST:PORT"),
             ("echo=7007", "expected HOST:PORT"),
             ("echo=localhost", "expected HOST:PORT"),
@@ -364,7 +364,7 @@ mod tests {
             ("echo=:+1", "number from 0 to 65535"),
             ("echo=:-1", "number from 0 to 65535"),
             ("echo=::1:7007", "in brackets"),
-            ("echo=[::1:7007", "bracket"),
+            ("echo=[::1:7007", "missing ']'"),
             ("echo=[fe80::1%no-such-link]:7007", "check the address, and the interface 'no-such-link'"),
             ("echo=http://localhost:80", "unknown transport 'http': write echo=localhost:80"),
             ("http://localhost/", "such as http=localhost:80"),
@@ -375,7 +375,7 @@ mod tests {
             ("localhost:8080", "such as echo=localhost:8080"),
             ("unix:/run/a=b.sock", "such as echo=unix:/run/a=b.sock"),
             ("localhost", "such as echo=127.0.0.1:7007"),
-            ("http=:8080/path", "an address has no path: write :8080"),
+            ("http=:8080/path", "an address must not have a path: write :8080"),
             ("echo=/run/echo.sock", "unix:/run/echo.sock"),
             ("echo=unix:", "path"),
             ("echo=unix:/tmp/a\nready", "control characters"),

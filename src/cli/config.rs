@@ -82,9 +82,9 @@ fn text_of(path: &Path) -> Result<String, String> {
         .and_then(|file| file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes))
         .map_err(|error| error.to_string())?;
     if bytes.len() > FILE_BYTES_MAX {
-        return Err("it is longer than 1MiB".to_owned());
+        return Err("the file is larger than 1MiB".to_owned());
     }
-    String::from_utf8(bytes).map_err(|_| "it is no UTF-8 text".to_owned())
+    String::from_utf8(bytes).map_err(|_| "the file is not valid UTF-8".to_owned())
 }
 
 /// The option that a name in the file stands for.
@@ -98,8 +98,10 @@ fn option<'a>(name: &str, serve: &'a Command) -> Result<&'a Arg, String> {
     }
     let names = serve.get_arguments().filter_map(name_of).filter(|&name| name != CONFIG);
     Err(match spelling::nearest(name, names) {
-        Some(nearest) => format!("there is no setting '{name}': did you mean '{nearest}'?"),
-        None => format!("there is no setting '{name}'"),
+        Some(nearest) => format!("unknown option '{name}': did you mean '{nearest}'?"),
+        None => {
+            format!("unknown option '{name}': the names are those of the options in tidewheel serve --help")
+        }
     })
 }
 

@@ -45,60 +45,62 @@ impl Descriptors {
         let allowed = usize::try_from(self.allowed).unwrap_or(usize::MAX);
         allowed.checked_sub(needed).filter(|&spare| spare >= reactors).ok_or_else(|| {
             format!(
-                "the system allows {allowed} descriptors, and {needed} are needed besides those of connections: raise the \
-                 limit (ulimit -n, LimitNOFILE=), or serve less"
+                "the limit of open descriptors is {allowed}, and {needed} are needed before the first connection: raise \
+                 the limit (ulimit -n, LimitNOFILE=), or serve fewer addresses"
             )
         })
     }
 }
 
 #[derive(clap::Args, Debug, Clone)]
-#[command(next_help_heading = "Limits (durations as 30s, 1.5s, 50ms; sizes as 64KiB, 1MiB; 0 for no limit)")]
+#[command(
+    next_help_heading = "Limits (durations such as 30s, 1.5s, 50ms; sizes such as 64KiB, 1MiB; 0 = no limit)"
+)]
 pub struct LimitOptions {
-    /// Connections open at once; further connections get a message and are closed [default: what the descriptor limit allows]
+    /// Open connections; further connections get a message and are closed [default: what the descriptor limit allows]
     #[arg(long, value_name = "N", default_value = "0", hide_default_value = true)]
     max_connections: usize,
 
-    /// Connections open at once from one IPv4 address or one IPv6 /64, in each reactor [default: no limit]
+    /// Open connections from one IPv4 address or one IPv6 /64, in each reactor [default: no limit]
     #[arg(long, value_name = "N", default_value = "0", hide_default_value = true)]
     max_connections_per_ip: usize,
 
-    /// Close a connection on which no byte moved for so long [default: no limit; http: 60s]
+    /// Close a connection after this time without a byte sent or received [default: no limit; http: 60s]
     #[arg(long, value_name = "DURATION")]
     pub idle_timeout: Option<Time>,
 
-    /// How long a message may take from its first to its last byte, a request of HTTP that of its head; its body has to
-    /// bring 1 KiB/s on average over this time (echo and uppercase know no messages)
+    /// Time from the first to the last byte of a message; for HTTP, of the request head, and the body must then arrive at
+    /// 1 KiB/s or more, averaged over this time (does not apply to echo and uppercase)
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     pub read_deadline: Time,
 
-    /// Close a connection whose peer has output waiting, here or in the kernel, and acknowledged no byte of it for so long
+    /// Close a connection with pending output, here or in the kernel, of which the peer acknowledged no byte for this time
     #[arg(long, value_name = "DURATION", default_value = "30s")]
     progress_timeout: Time,
 
-    /// After SIGTERM, SIGINT or SIGHUP, how long replies may take to be delivered before connections are broken off
+    /// After SIGTERM, SIGINT or SIGHUP: time to deliver pending replies before the remaining connections are closed
     #[arg(long, value_name = "DURATION", default_value = "5s")]
     pub drain_deadline: Time,
 
-    /// The longest line, and the longest head of an HTTP request; at least 1 byte
+    /// The longest line, and the longest head of an HTTP request; from 1 byte to 1GiB
     #[arg(long, value_name = "SIZE", default_value = "32KiB")]
     pub max_line: Size,
 
-    /// Output waiting on one connection above which it is closed after the soft grace [default: 256KiB, at most the hard
-    /// limit]
+    /// Pending output of one connection; above it, the connection is closed after the soft grace [default: 256KiB, at most
+    /// the hard limit]
     #[arg(long, value_name = "SIZE")]
     output_soft_limit: Option<Size>,
 
-    /// How long a connection may stay above its soft limit
+    /// How long a connection may stay above the soft limit
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     output_soft_grace: Time,
 
-    /// Output waiting on one connection above which it is closed at once [default: 1MiB, at most --max-memory]
+    /// Pending output of one connection; above it, the connection is closed immediately [default: 1MiB, at most --max-memory]
     #[arg(long, value_name = "SIZE")]
     output_hard_limit: Option<Size>,
 
-    /// Memory held for waiting output and unconsumed input of all connections; above it those that hold the most are
-    /// closed. Never more than half of the cgroup's memory limit, unless 0
+    /// Memory for pending output and unconsumed input of all connections; above it, the connections that use the most are
+    /// closed. Lowered to half of the cgroup's memory limit, unless 0
     #[arg(long, value_name = "SIZE", default_value = "256MiB")]
     max_memory: Size,
 
@@ -106,7 +108,7 @@ pub struct LimitOptions {
     #[arg(long, value_name = "SIZE", hide = true, num_args = 0..=1, default_missing_value = "", value_parser = renamed)]
     output_total_limit: Option<Size>,
 
-    /// Datagrams answered in a second for each source prefix (IPv4 /24 or IPv6 /64), in each reactor; loopback is exempt
+    /// Datagrams answered per second for each source network (IPv4 /24 or IPv6 /64), in each reactor; loopback is exempt
     #[arg(long, value_name = "N", default_value_t = 1000)]
     udp_replies_per_prefix: u32,
 }
@@ -137,7 +139,7 @@ impl LimitOptions {
             0 => {
                 if allowed < DESCRIPTORS_FEW {
                     tracing::warn!(
-                        "the system allows {allowed} descriptors, enough for {most} connections at once ({remedy})"
+                        "the limit of open descriptors is {allowed}, enough for {most} connections ({remedy})"
                     );
                 }
                 most
@@ -145,8 +147,8 @@ impl LimitOptions {
             asked => {
                 if asked > most {
                     tracing::warn!(
-                        "--max-connections {asked} is lowered to {most}: the system allows {allowed} \
-                         descriptors ({remedy})"
+                        "--max-connections {asked} is lowered to {most}: the limit of open descriptors is {allowed} \
+                         ({remedy})"
                     );
                 }
                 asked.min(most)
@@ -188,7 +190,7 @@ impl LimitOptions {
         let half = cgroup_bytes.map_or(usize::MAX, |bytes| usize::try_from(bytes / 2).unwrap_or(usize::MAX));
         if asked > half {
             tracing::warn!(
-                "--max-memory {} is lowered to {}, half of the cgroup's memory limit (0: no limit)",
+                "--max-memory {} is lowered to {}, half of the cgroup's memory limit (0 = no limit)",
                 self.max_memory,
                 Size(half)
             );
@@ -219,7 +221,7 @@ impl LimitOptions {
         }
         if soft.0 > 0 && self.output_soft_grace.0.is_zero() {
             return Err(
-                "--output-soft-grace 0 is no limit: to have none, say --output-soft-limit 0".to_owned()
+                "--output-soft-grace must be more than 0; to disable the soft limit, use --output-soft-limit 0".to_owned()
             );
         }
         let outputs =
@@ -227,7 +229,7 @@ impl LimitOptions {
         for (name, size) in outputs.iter().rev() {
             if size.limit().is_some_and(|bytes| bytes < OUTPUT_BYTES_MIN) {
                 return Err(format!(
-                    "{name} {size} leaves no room for replies: choose 1KiB or more, or 0 for no limit"
+                    "{name} {size} is too small for replies: choose 1KiB or more, or 0 for no limit"
                 ));
             }
         }
@@ -354,7 +356,7 @@ mod tests {
         assert_eq!(connections(3, 39), Ok(3), "one for each");
         for (reactors, allowed) in [(1, 0), (1, 28), (3, 38)] {
             let error = connections(reactors, allowed).expect_err("too few");
-            assert!(error.contains(&format!("allows {allowed} descriptors")), "{error}");
+            assert!(error.contains(&format!("descriptors is {allowed},")), "{error}");
         }
     }
 
@@ -388,12 +390,12 @@ mod tests {
             ("--output-soft-limit 2MiB", "--output-soft-limit 2MiB is more than --output-hard-limit 1MiB"),
             ("--output-hard-limit 1GiB", "--output-hard-limit 1GiB is more than --max-memory 256MiB"),
             ("--output-hard-limit 0 --output-soft-limit 1GiB", "is more than --max-memory 256MiB"),
-            ("--output-hard-limit 1", "--output-hard-limit 1 leaves no room"),
+            ("--output-hard-limit 1", "--output-hard-limit 1 is too small"),
             ("--output-soft-grace 0", "--output-soft-limit 0"),
             ("--output-total-limit 8MiB", "this option is now --max-memory"),
             ("--output-total-limit", "this option is now --max-memory"),
             ("--output-total-limit=0", "this option is now --max-memory"),
-            ("--max-memory 1", "--max-memory 1 leaves no room"),
+            ("--max-memory 1", "--max-memory 1 is too small"),
             ("--max-line 0", "--max-line 0 is out of range"),
             ("--max-line 2GiB", "--max-line 2GiB is out of range"),
             ("--idle-timeout 30", "such as 30s"),

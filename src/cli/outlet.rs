@@ -183,7 +183,7 @@ impl Shared {
 
             if untold > 0 {
                 text.extend_from_slice(
-                    format!("tidewheel: {untold} lines lost: {name} was blocked\n").as_bytes(),
+                    format!("tidewheel: {untold} lines dropped: {name} was blocked\n").as_bytes(),
                 );
             }
             let failed = write_all(&mut file, &text).is_err();
@@ -261,7 +261,7 @@ mod tests {
         while arrived + lost < count {
             let line = lines.next().expect("the pipe is open");
             match line.strip_prefix("tidewheel: ").and_then(|notice| notice.split_once(' ')) {
-                Some((number, "lines lost: the pipe was blocked")) => {
+                Some((number, "lines dropped: the pipe was blocked")) => {
                     lost += number.parse::<u64>().expect("a number of lines");
                 }
                 _ => {

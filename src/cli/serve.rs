@@ -137,8 +137,7 @@ fn serve_on(options: &ServeOptions, streams: &Streams) -> Result<(), Failure> {
     let mut wanted = resolve(options).map_err(Failure::usage)?;
     if options.unix_mode.is_some() && wanted.iter().all(|listener| is_inet(&listener.address)) {
         return Err(Failure::usage(
-            "--unix-mode is for unix sockets, and none is served: add one, such as echo=unix:/tmp/echo.sock"
-                .to_owned(),
+            "--unix-mode needs a unix socket: add one, such as echo=unix:/tmp/echo.sock".to_owned(),
         ));
     }
     let reactors = usize::from(options.reactors);
@@ -224,7 +223,7 @@ fn serve_on(options: &ServeOptions, streams: &Streams) -> Result<(), Failure> {
         for other in others {
             let ended = other.thread.join().map_err(|_| Failure {
                 exit_code: EXIT_FAILED,
-                line: "a reactor panicked: please report it".to_owned(),
+                line: "a reactor panicked: please report this bug".to_owned(),
             })?;
             total.add(ended?);
         }
@@ -237,7 +236,7 @@ fn serve_on(options: &ServeOptions, streams: &Streams) -> Result<(), Failure> {
         if listeners.none_is_left() {
             return Err(Failure {
                 exit_code: EXIT_FAILED,
-                line: "no listener is left: each has failed for too long".to_owned(),
+                line: "every listener was closed after errors for too long".to_owned(),
             });
         }
         Ok(())
@@ -318,7 +317,7 @@ fn start_other<'scope>(
 /// The descriptors that there are, and what they are needed for.
 fn descriptors(wanted: &[Listener], reactors: usize) -> Result<Descriptors, Failure> {
     let allowed = os::raise_descriptor_limit()
-        .map_err(|error| Failure::usage(format!("cannot tell the limit of open descriptors: {error}")))?;
+        .map_err(|error| Failure::usage(format!("cannot read the limit of open descriptors: {error}")))?;
     let open = fs::read_dir("/proc/self/fd").map_or(DESCRIPTORS_AT_START, Iterator::count);
     // The first reactor alone serves unix sockets, each with its lock file.
     let listeners = wanted.iter().map(|listener| if is_inet(&listener.address) { reactors } else { 2 }).sum();
@@ -340,7 +339,7 @@ fn resolve(options: &ServeOptions) -> Result<Vec<Listener>, String> {
         };
         let name = service.name;
         return Err(if other.address == *address {
-            format!("{address} is asked for twice: give {name} another address")
+            format!("{address} is given twice: give {name} another address")
         } else {
             format!("{address} overlaps with {}: give {name} another port", other.address)
         });
@@ -356,10 +355,10 @@ fn for_several_reactors(wanted: Vec<Listener>, streams: &Streams) -> Result<Vec<
         let name = service.name;
         if !is_default {
             return Err(Failure::usage(format!(
-                "{name} needs --reactors 1, where all of its peers meet (serve it by a program of its own)"
+                "{name} needs --reactors 1 (to use more reactors for other services, run {name} in a second server)"
             )));
         }
-        streams.err.put(format!("tidewheel: {name} is left out: it needs --reactors 1\n").as_bytes());
+        streams.err.put(format!("tidewheel: {name} is skipped: it needs --reactors 1\n").as_bytes());
     }
     Ok(others)
 }
@@ -447,7 +446,7 @@ impl<'a> Opening<'a> {
             return Err(refused(error));
         }
         let (name, address) = (listener.service.name, &listener.address);
-        let line = format!("tidewheel: {name} is left out: {address} is busy (try {name}=:0)\n");
+        let line = format!("tidewheel: {name} is skipped: {address} is in use (try {name}=:0)\n");
         self.streams.err.put(line.as_bytes());
         Ok(())
     }
@@ -455,7 +454,7 @@ impl<'a> Opening<'a> {
     fn or_nothing<T>(&self, some: Vec<T>) -> Result<Vec<T>, Failure> {
         if some.is_empty() {
             return Err(Failure::usage(
-                "nothing to serve: every default address is busy (name others: tidewheel serve echo=:0)"
+                "nothing to serve: every default address is in use (give another one: tidewheel serve echo=:0)"
                     .to_owned(),
             ));
         }
@@ -572,7 +571,7 @@ impl Service for SignalAnswers {
             let (remotes, streams) = (self.remotes.clone(), self.streams.clone());
             let answer = move || streams.err.put(counters(&remotes, &streams).as_bytes());
             if let Err(error) = thread::Builder::new().name("counters".to_owned()).spawn(answer) {
-                warn!("no counters: cannot start a thread: {error}");
+                warn!("cannot print the counters: cannot start a thread: {error}");
             }
         }
         if self.signals.stopping.load(Ordering::Acquire) && !self.stopping {
@@ -580,8 +579,8 @@ impl Service for SignalAnswers {
             let signal = self.signals.stopped_by.load(Ordering::Acquire) as i32;
             let name = low_level::signal_name(signal).unwrap_or("signal");
             match self.drain_deadline.limit() {
-                Some(_) => info!("{name}: draining for at most {}", self.drain_deadline),
-                None => info!("{name}: draining"),
+                Some(_) => info!("{name}: graceful shutdown, for at most {}", self.drain_deadline),
+                None => info!("{name}: graceful shutdown"),
             }
             self.remotes.iter().for_each(Remote::stop);
         }

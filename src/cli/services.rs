@@ -65,7 +65,7 @@ pub static TABLE: &[Entry] = &[
     },
     Entry {
         name: "greeting",
-        about: "greets whoever sends a name",
+        about: "answers a name with a greeting",
         trial: "nc 127.0.0.1 9999",
         transports: &[TCP, UNIX],
         defaults: &[(TCP, 9999)],
@@ -75,7 +75,7 @@ pub static TABLE: &[Entry] = &[
     },
     Entry {
         name: "daytime",
-        about: "tells the local date and time",
+        about: "sends the local date and time",
         trial: "nc 127.0.0.1 6789",
         transports: &[TCP, UDP],
         defaults: &[(TCP, 6789)],
@@ -119,7 +119,7 @@ pub static TABLE: &[Entry] = &[
     },
     Entry {
         name: "time",
-        about: "puts the local time before datagrams",
+        about: "prefixes datagrams with local time",
         trial: "echo hello | nc -u -w 1 127.0.0.1 8081",
         transports: &[UDP, UNIX_DGRAM],
         defaults: &[(UDP, 8081)],
@@ -127,7 +127,7 @@ pub static TABLE: &[Entry] = &[
     },
     Entry {
         name: "chat",
-        about: "rooms and private messages",
+        about: "chat rooms and private messages",
         trial: "nc 127.0.0.1 25666",
         transports: &[TCP, UNIX],
         defaults: &[(TCP, 25666)],
@@ -164,10 +164,10 @@ pub fn find(name: &str) -> Result<&'static Entry, String> {
     }
     let names = TABLE.iter().map(|entry| entry.name);
     Err(match spelling::nearest(name, names.clone()) {
-        Some(nearest) => format!("there is no service '{name}': did you mean '{nearest}'?"),
+        Some(nearest) => format!("unknown service '{name}': did you mean '{nearest}'?"),
         None => {
             let names: Vec<_> = names.collect();
-            format!("there is no service '{name}': there are {}", names.join(", "))
+            format!("unknown service '{name}'; the services are: {}", names.join(", "))
         }
     })
 }
@@ -193,7 +193,7 @@ fn columns(name: &str, middle: &str, last: &str) -> String {
 
 /// The table as `serve --help` shows it.
 pub fn describe() -> String {
-    let mut text = String::from("Services, their default ports, what they do (more: tidewheel services):\n");
+    let mut text = String::from("Services and their default ports (details: tidewheel services):\n");
     for entry in TABLE {
         text.push_str("  ");
         text.push_str(&entry.summary());

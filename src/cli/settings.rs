@@ -21,28 +21,28 @@ pub struct ServiceOptions {
     #[arg(long, value_enum)]
     lang: Option<Lang>,
 
-    /// How long bytes stay without a newline until they are a message, on a connection that has sent no newline yet;
-    /// 0: only newlines end messages
+    /// Treat text without a newline as a message after this pause, until the connection sends its first newline;
+    /// 0 = only newlines end messages
     #[arg(long, value_name = "DURATION", default_value = "50ms")]
     message_pause: Time,
 
-    /// What banner sends [default: a welcome in the language]
+    /// The text that banner sends [default: a welcome in the language]
     #[arg(long, value_name = "TEXT")]
     banner_text: Option<String>,
 
-    /// What reply answers everywhere [default: a text for each transport]
+    /// The text that reply sends, on all its addresses [default: a text for each transport]
     #[arg(long, value_name = "TEXT")]
     reply_text: Option<String>,
 
-    /// Messages that one connection of chat may send at once; 0 for no limit
+    /// Messages that a chat connection may send in a burst; 0 = no limit
     #[arg(long, value_name = "N", default_value_t = 20)]
     chat_burst: u32,
 
-    /// Messages a second that it may send from then on; who sends more is slowed, then closed; 0 for no limit
+    /// Messages per second after the burst; a connection that sends more is slowed, then closed; 0 = no limit
     #[arg(long, value_name = "N", default_value_t = 5)]
     chat_rate: u32,
 
-    /// People in a room of chat above which it is not told who joins and leaves; 0 for no limit
+    /// Do not announce joins and leaves in chat rooms with more members than this; 0 = no limit
     #[arg(long, value_name = "N", default_value_t = 500)]
     chat_announce_max: usize,
 }
@@ -69,7 +69,7 @@ impl ServiceOptions {
         let (pause, deadline) = (self.message_pause, limits.read_deadline);
         if deadline.limit().is_some_and(|deadline| pause.0 >= deadline) {
             return Err(format!(
-                "--message-pause {pause} would never be over: --read-deadline {deadline} closes the connection before"
+                "--message-pause {pause} must be shorter than --read-deadline {deadline}, which closes the connection"
             ));
         }
         let mut rules = Rules::default();

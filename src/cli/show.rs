@@ -51,7 +51,7 @@ impl Watcher {
             // At each doubling, so that a flood of them is a few lines.
             if self.evicted.is_power_of_two() {
                 warn!(
-                    "the memory limit is reached (--max-memory): closed the connections that hold the most, {} so far",
+                    "memory limit reached (--max-memory): closed the connections that use the most, {} so far",
                     self.evicted
                 );
             }
@@ -59,28 +59,26 @@ impl Watcher {
         match report {
             Report::ListenerPaused { address, error, .. } if os::is_exhausted(error) => {
                 warn!(
-                    "{address} is paused: {error} (the system is short of descriptors or memory; what comes waits)"
+                    "{address} is paused: {error} (out of descriptors or memory; new connections wait in the accept backlog)"
                 );
             }
             Report::ListenerPaused { address, error, .. } => {
-                warn!(
-                    "{address} is paused: it fails again and again: {error} (it is closed if that goes on)"
-                );
+                warn!("{address} is paused after repeated errors: {error} (it is closed if they continue)");
             }
-            Report::ListenerResumed { address, .. } => warn!("{address} works again"),
+            Report::ListenerResumed { address, .. } => warn!("{address} is resumed"),
             Report::ListenerClosed { address, error, .. } => {
-                error!("{address} is closed: it has failed for too long: {error}");
+                error!("{address} is closed after errors for too long: {error}");
                 self.listeners.one_is_closed();
             }
             Report::WaitPaused { error, .. } => {
-                error!("waiting for readiness fails again and again: {error} (it is tried for a while)");
+                error!("waiting for readiness fails repeatedly: {error} (retrying for a limited time)");
             }
             Report::WaitResumed => warn!("waiting for readiness works again"),
             Report::Panicked { service, conn: Some(_), .. } => {
-                error!("a call of the service {service} panicked; the connection that it served is closed");
+                error!("the service {service} panicked; the connection that it was serving is closed");
             }
             Report::Panicked { service, conn: None, .. } => {
-                error!("a call of the service {service} panicked");
+                error!("the service {service} panicked");
             }
             _ if !self.names_wanted => {}
             Report::Opened { conn, service, peer, .. } => {
@@ -150,7 +148,7 @@ fn peer_name(peer: &Peer) -> Option<String> {
 fn quoted(bytes: &[u8]) -> String {
     match bytes.split_at_checked(SHOWN_BYTES_MAX) {
         Some((beginning, rest)) if !rest.is_empty() => {
-            format!("\"{}\" and {} bytes more", escaped(beginning), rest.len())
+            format!("\"{}\" and {} more bytes", escaped(beginning), rest.len())
         }
         _ => format!("\"{}\"", escaped(bytes)),
     }
@@ -217,7 +215,7 @@ mod tests {
     #[test]
     fn long_messages_are_cut() {
         let text = quoted(&vec![b'x'; SHOWN_BYTES_MAX + 7]);
-        assert!(text.ends_with("x\" and 7 bytes more"), "{}", &text[SHOWN_BYTES_MAX..]);
+        assert!(text.ends_with("x\" and 7 more bytes"), "{}", &text[SHOWN_BYTES_MAX..]);
         assert!(quoted(&vec![b'x'; SHOWN_BYTES_MAX]).ends_with("x\""));
     }
 }

@@ -26,7 +26,7 @@ impl FromStr for Time {
         match text.parse::<jiff::SignedDuration>().map(Duration::try_from) {
             Ok(Ok(duration)) if duration <= TIME_MAX => Ok(Time(duration)),
             Ok(Ok(_)) => Err(TOO_LONG.to_owned()),
-            Ok(Err(_)) => Err("a duration is not negative".to_owned()),
+            Ok(Err(_)) => Err("a duration must not be negative".to_owned()),
             Err(_) if is_out_of_range(text) => Err(TOO_LONG.to_owned()),
             Err(_) => Err("expected a duration such as 30s, 50ms or 2m".to_owned()),
         }
@@ -49,7 +49,7 @@ fn is_out_of_range(text: &str) -> bool {
 /// Longer than any program runs; instants that are computed from it are far from overflow.
 const TIME_MAX: Duration = Duration::from_secs(100_000 * 60 * 60);
 
-const TOO_LONG: &str = "a duration is at most 100000h (0 is for no limit)";
+const TOO_LONG: &str = "a duration is at most 100000h (use 0 for no limit)";
 
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -119,8 +119,8 @@ mod tests {
             ("", "such as 30s"),
             ("5", "such as 30s"),
             ("s", "such as 30s"),
-            ("-5s", "not negative"),
-            ("5s ago", "not negative"),
+            ("-5s", "not be negative"),
+            ("5s ago", "not be negative"),
             ("5 parsecs", "such as 30s"),
             ("1\n", "such as 30s"),
             ("100001h", "at most 100000h"),

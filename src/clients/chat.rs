@@ -12,27 +12,27 @@ use crate::cli::address::Location;
 use crate::cli::settings::{Lang, language};
 use crate::cli::units::Time;
 
-/// Take part in a chat: what others say comes in above the line that is typed
+/// Join a chat room; incoming messages are printed above the line being typed
 #[derive(Args)]
 #[command(after_help = EXAMPLES, after_long_help = BEHAVIOUR)]
 pub struct ChatOptions {
-    /// Where the chat is: HOST:PORT, tcp://HOST:PORT or unix:PATH
+    /// The address of the chat server: HOST:PORT, tcp://HOST:PORT or unix:PATH
     #[arg(value_name = "ADDRESS", default_value = "127.0.0.1:25666", value_parser = location_of_chat)]
     address: Location,
 
-    /// The nickname, which is the first thing that the server is told; without it the server asks
+    /// The nickname to send on connecting; without it, answer the server's prompt
     #[arg(long, value_name = "NAME", value_parser = nickname)]
     nick: Option<String>,
 
-    /// What ends each line that is sent
+    /// The line ending to send
     #[arg(long, value_enum, default_value = "lf")]
     eol: Eol,
 
-    /// How long connecting may take; 0: as long as it takes
+    /// How long connecting may take; 0 = no limit
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     timeout: Time,
 
-    /// The language of what the program says itself [default: from LC_ALL, LC_MESSAGES, LANG]
+    /// The language of this program's own messages [default: from LC_ALL, LC_MESSAGES, LANG]
     #[arg(long, value_enum)]
     lang: Option<Lang>,
 }
@@ -40,40 +40,41 @@ pub struct ChatOptions {
 const EXAMPLES: &str = "\
 Examples:
   tidewheel chat --nick ada                  the chat of `tidewheel serve`; /help lists its commands
-  tidewheel chat --eol none 127.0.0.1:8000   a server that compares names without their line ending
+  tidewheel chat --eol none 127.0.0.1:8000   a server that expects names without a line ending
 
-Ctrl-D leaves once the server has said everything, Ctrl-C at once. See --help for pipes and exit codes.";
+Ctrl-D leaves after the server's last output, Ctrl-C immediately. See --help for pipes and exit codes.";
 
 // Paragraphs are one line each: clap wraps them to the terminal.
 const BEHAVIOUR: &str = "\
 Examples:
   tidewheel chat --nick ada                  the chat of `tidewheel serve`; /help lists its commands
-  tidewheel chat --eol none 127.0.0.1:8000   a server that compares names without their line ending
+  tidewheel chat --eol none 127.0.0.1:8000   a server that expects names without a line ending
   echo 'it is built' | tidewheel chat --nick builder
 
-On a terminal lines can be edited and called back with the arrow keys; what comes in is printed above, control \
-characters escaped. Ctrl-D leaves once the server has said everything; a second one or Ctrl-C leaves at once.
+On a terminal, lines can be edited, and the arrow keys recall earlier lines. Incoming messages are printed above the \
+line being typed, with control characters escaped. Ctrl-D leaves after the server's last output; a second Ctrl-D, or \
+Ctrl-C, leaves immediately.
 
-In a pipe each line is one that is said, and standard output is what the server sends. A nickname that tidewheel's chat \
-refuses ends the program before anything else is said. Other servers are not understood: one that refuses the nickname \
-may take the next line for another.
+With a pipe as standard input, each line is sent as a message, and the server's output is copied to standard output. If \
+tidewheel's chat refuses the nickname, the program exits before it sends any message. Refusals by other servers are not \
+recognized: such a server may take the next line as a nickname.
 
 Exit codes:
-  0  the server closed, or the input ended and then the server had nothing more to say
-  1  the connection could not be made or broke, the nickname was refused, or the server was silent for too long
-  2  a bad command line or address";
+  0  the server closed the connection, or the input ended and the server then sent nothing more
+  1  connecting failed, the connection was lost, the nickname was refused, or no reply came in time
+  2  invalid command line or address";
 
 fn location_of_chat(text: &str) -> Result<Location, String> {
     let location = location_on_tcp(text)?;
     if location.transport.is_datagrams() {
-        return Err("a chat is on tcp or unix: use tcp://HOST:PORT or unix:PATH".to_owned());
+        return Err("chat needs tcp or a unix stream socket: use tcp://HOST:PORT or unix:PATH".to_owned());
     }
     Ok(location)
 }
 
 fn nickname(text: &str) -> Result<String, String> {
     if text.trim().is_empty() || text.contains(char::is_control) {
-        return Err("a nickname is a word on one line".to_owned());
+        return Err("a nickname must not be empty or contain control characters".to_owned());
     }
     Ok(text.to_owned())
 }

@@ -317,7 +317,7 @@ impl<'a> Conversation<'a> {
         }
         let peer = self.link.peer().unwrap_or_default();
         Ok(Some(Outcome::Failed(Failure::failed(format!(
-            "{peer} has neither sent anything nor closed the connection since the input ended (--wait 0: wait longer)"
+            "{peer} sent nothing after the end of input and did not close the connection (to wait longer: --wait)"
         )))))
     }
 
@@ -344,7 +344,7 @@ impl<'a> Conversation<'a> {
                 (true, _) => Outcome::Farewell,
                 (false, _) if self.unsent || self.out.is_some() || self.console.line_is_next() => {
                     let peer = self.link.peer().unwrap_or_default();
-                    let line = format!("{peer} closed the connection before everything was sent");
+                    let line = format!("{peer} closed the connection before all input was sent");
                     Outcome::Failed(Failure::failed(line))
                 }
                 (false, true) => Outcome::Done,
@@ -386,7 +386,7 @@ impl<'a> Conversation<'a> {
             Answer::Taken => self.introduction = None,
             Answer::Refused(why) => {
                 self.last_words()?;
-                let line = format!("the nickname was refused: {why} (choose another --nick)");
+                let line = format!("the nickname was refused: {why} (choose another one with --nick)");
                 return Ok(Some(Outcome::Failed(Failure::failed(line))));
             }
         }
@@ -434,9 +434,9 @@ impl<'a> Conversation<'a> {
     fn broken(&self, what: &str, error: &io::Error) -> Outcome {
         let peer = self.link.peer().unwrap_or("the peer");
         let remedy = match error.kind() {
-            ErrorKind::ConnectionRefused => " (nobody listens there)",
+            ErrorKind::ConnectionRefused => " (no server is listening there)",
             _ if error.raw_os_error() == Some(Errno::MSGSIZE.raw_os_error()) => {
-                " (the line is longer than a datagram may be)"
+                " (the line is too long for a datagram)"
             }
             _ => "",
         };

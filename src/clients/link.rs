@@ -243,7 +243,7 @@ pub fn connect(to: &Location, timeout: Time) -> Result<Box<dyn Link>, Failure> {
         (Place::Path(path), Transport::UnixDatagram) => connect_unix_datagram(path, to),
         (Place::Path(path), _) => connect_unix(path, timeout),
         (Place::Host(_, 0), _) => {
-            return Err(Failure::usage(format!("{to}: there is no port 0 to connect to")));
+            return Err(Failure::usage(format!("cannot connect to {to}: port 0 is only for listening")));
         }
         (Place::Host(host, port), transport) => {
             let addresses = match &**host {
@@ -265,13 +265,13 @@ pub fn connect(to: &Location, timeout: Time) -> Result<Box<dyn Link>, Failure> {
 fn remedy(error: &io::Error, to: &Location, timeout: Time) -> String {
     match error.kind() {
         ErrorKind::InvalidInput if to.needs_interface() => {
-            " (such an address needs its interface: [fe80::1%eth0]:PORT)".to_owned()
+            " (a link-local address needs its interface: [fe80::1%eth0]:PORT)".to_owned()
         }
         ErrorKind::ConnectionRefused | ErrorKind::NotFound => {
-            " (nobody listens there: check the address, or start the server)".to_owned()
+            " (no server is listening there: check the address, or start the server)".to_owned()
         }
         ErrorKind::TimedOut => {
-            format!(" (nothing came within {timeout}: check the address, or give --timeout)")
+            format!(" (no reply within {timeout}: check the address, or raise --timeout)")
         }
         _ => String::new(),
     }

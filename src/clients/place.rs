@@ -49,7 +49,7 @@ fn without_interface(text: &str) -> Result<Cow<'_, str>, String> {
     let SocketAddr::V6(found) = look_up(&format!("{ip}%{interface}"), 0)? else { return Ok(text.into()) };
     let mut interfaces = INTERFACES.lock().unwrap_or_else(PoisonError::into_inner);
     if interfaces.insert(ip, found.scope_id()).is_some_and(|other| other != found.scope_id()) {
-        return Err(format!("{ip} is asked for on two interfaces: use a command for each"));
+        return Err(format!("{ip} is given with two interfaces: use one command for each"));
     }
     Ok(format!("{scheme}://{before}[{ip}]{after}{path}").into())
 }
@@ -76,9 +76,9 @@ pub fn url(text: &str, schemes: &[&str], names: NameEncoding) -> Result<Url, Str
             let shown = without_password(text);
             Err(match error {
                 ParseError::RelativeUrlWithoutBase => {
-                    format!("'{shown}' is no URL: write {}://{shown}", schemes[0])
+                    format!("'{shown}' is not a URL: write {}://{shown}", schemes[0])
                 }
-                _ => format!("'{shown}' is no URL: {error}"),
+                _ => format!("'{shown}' is not a valid URL: {error}"),
             })
         }
     }
@@ -123,7 +123,7 @@ pub fn accept(url: Url, schemes: &[&str]) -> Result<Url, String> {
         return Err(format!(
             "has a password, which others can read on a command line: leave it out{}",
             if url.scheme() == "ftp" {
-                "; it is asked for, or taken from TIDEWHEEL_FTP_PASSWORD"
+                "; the program asks for it, or reads TIDEWHEEL_FTP_PASSWORD"
             } else {
                 ""
             }
@@ -273,7 +273,7 @@ mod tests {
             ("example.com/x", "write http://example.com/x"),
             ("localhost:8080/x", "begins with none of http://, https://, ftp://"),
             ("gopher://h/", "begins with none of"),
-            ("http://", "is no URL"),
+            ("http://", "is not a valid URL"),
             ("http://h:99999/", "invalid port"),
             ("http://user@h/", "only ftp:// can use"),
             ("ftp://u:secret@h/x", "TIDEWHEEL_FTP_PASSWORD"),

@@ -14,10 +14,10 @@ pub enum Command {
     /// Print completions for a shell
     #[command(after_help = COMPLETIONS)]
     Completions { shell: Shell },
-    /// Print the man page, or write those of all commands into a folder
+    /// Print the man page, or write the pages of all commands to a directory
     #[command(after_help = MAN)]
     Man {
-        /// Where to: a folder that is there. Without it, the page of tidewheel goes to standard output
+        /// An existing directory for the pages of all commands; without it, tidewheel's page is printed
         #[arg(value_name = "DIR")]
         folder: Option<PathBuf>,
     },
@@ -28,14 +28,14 @@ Examples:
   source <(tidewheel completions bash)
   tidewheel completions fish > ~/.config/fish/completions/tidewheel.fish
 
-Exit codes: 0 fine; 1 they could not be written; 2 a bad command line";
+Exit codes: 0 success; 1 writing failed; 2 invalid command line";
 
 const MAN: &str = "\
 Examples:
   tidewheel man | man -l -
   tidewheel man ~/.local/share/man/man1 && man tidewheel-get
 
-Exit codes: 0 fine; 1 a page could not be written; 2 a bad command line";
+Exit codes: 0 success; 1 writing failed; 2 invalid command line";
 
 /// Does what the command says.
 ///

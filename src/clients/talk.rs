@@ -16,75 +16,75 @@ use crate::cli::units::Time;
 /// What ends a conversation at a console if nothing else is said.
 const BYE: &str = "bye";
 
-/// Talk to a server, or wait for somebody: what is typed is sent, what comes back is printed as it comes
+/// Connect to a server, or listen: send each line that is typed, and print what the peer sends
 #[derive(Args)]
 #[command(after_help = EXAMPLES, after_long_help = BEHAVIOUR)]
 pub struct TalkOptions {
-    /// Where somebody listens: HOST:PORT, tcp://HOST:PORT, udp://HOST:PORT, unix:PATH or unix-dgram:PATH
+    /// The address: HOST:PORT, tcp://HOST:PORT, udp://HOST:PORT, unix:PATH or unix-dgram:PATH
     #[arg(value_name = "ADDRESS", default_value = "127.0.0.1:8000", value_parser = location_on_tcp)]
     address: Location,
 
-    /// Listen there, and talk to one peer after another; on datagrams, to whoever wrote last
+    /// Listen on the address, and talk to one peer after another; with datagrams, to the last sender
     #[arg(long)]
     listen: bool,
 
-    /// What ends each line that is sent [default: lf on streams, none in datagrams; a pipe's bytes go to a stream as they
-    /// are]
+    /// The line ending to send [default: lf on streams, none in datagrams; the bytes of a pipe are sent to a stream
+    /// unchanged]
     #[arg(long, value_enum)]
     eol: Option<Eol>,
 
-    /// The word that ends the conversation, whichever side says it [default: bye with --listen, else none]
+    /// A word that ends the conversation when either side sends it [default: bye with --listen, else none]
     #[arg(long, value_name = "WORD")]
     until: Option<String>,
 
-    /// How long connecting may take; 0: as long as it takes
+    /// How long connecting may take; 0 = no limit
     #[arg(long, value_name = "DURATION", default_value = "10s", conflicts_with = "listen")]
     timeout: Time,
 
-    /// How long the peer may be silent after the end of input; 0: for ever [default: 10s on streams, 1s for datagrams]
+    /// How long to wait for the peer after the end of input; 0 = no limit [default: 10s on streams, 1s for datagrams]
     #[arg(long, value_name = "DURATION")]
     wait: Option<Time>,
 
-    /// The language of what the program says itself [default: from LC_ALL, LC_MESSAGES, LANG]
+    /// The language of this program's own messages [default: from LC_ALL, LC_MESSAGES, LANG]
     #[arg(long, value_enum)]
     lang: Option<Lang>,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  echo hello | tidewheel talk 127.0.0.1:6666      one question, one answer
+  echo hello | tidewheel talk 127.0.0.1:6666      one request, one reply
   tidewheel talk udp://127.0.0.1:8081             each line is a datagram
-  tidewheel talk --eol none --until bye           as the tutorials' clients do it
-  tidewheel talk --listen                         the other end, at a console";
+  tidewheel talk --eol none --until bye           like the clients of the tutorials
+  tidewheel talk --listen                         listen, and answer by hand";
 
 // Paragraphs are one line each: clap wraps them to the terminal.
 const BEHAVIOUR: &str = "\
 Examples:
-  echo hello | tidewheel talk 127.0.0.1:6666      one question, one answer
+  echo hello | tidewheel talk 127.0.0.1:6666      one request, one reply
   tidewheel talk udp://127.0.0.1:8081             each line is a datagram
   tidewheel talk unix:/run/echo.sock
-  tidewheel talk --eol none --until bye           as the tutorials' clients do it
-  tidewheel talk --listen                         the other end, at a console
-  tidewheel talk --listen udp://127.0.0.1:8000    its answers begin with the time
+  tidewheel talk --eol none --until bye           like the clients of the tutorials
+  tidewheel talk --listen                         listen, and answer by hand
+  tidewheel talk --listen udp://127.0.0.1:8000    each reply begins with the time
 
-On a terminal lines can be edited and called back with the arrow keys; what comes in is printed above, control \
-characters escaped. Ctrl-R finds the line that begins with what was typed. Ctrl-D ends the input, which half-closes a \
-stream, and what still arrives is printed; a second one or Ctrl-C leaves.
+On a terminal, lines can be edited, and the arrow keys recall earlier lines. Incoming text is printed above the line \
+being typed, with control characters escaped. Ctrl-R searches for an earlier line by its beginning. Ctrl-D ends the \
+input: a stream is half-closed, and remaining replies are printed. A second Ctrl-D, or Ctrl-C, leaves.
 
-Elsewhere standard input is sent and standard output is what the peer sends, byte for byte on streams, a line each for \
-datagrams. Everything else is said on standard error.
+Without a terminal, standard input is sent, and what the peer sends is written to standard output: unchanged for \
+streams, one line for each datagram. Messages of this program go to standard error.
 
---eol none leaves no borders between the lines on a stream: each waits until the one before it was answered and then \
-100ms were silent, or 1s if no answer comes.
+--eol none sends no line endings, so on a stream nothing separates the lines. Each line therefore waits until the one \
+before it was answered and the peer was then silent for 100ms, or for 1s if no answer comes.
 
---listen: either side may speak first. The word that ends a conversation counts in any case and with any line ending; \
-then the next peer is served. In datagrams `[Sat Nov 21 04:05:06 2026]:` stands before each line that is sent, but not \
-before that word. The program ends with the input, once the conversation is over.
+--listen: either side may send first. Upper or lower case and the line ending of the word that ends a conversation do \
+not matter; then the next peer is served. With datagrams, each line that is sent begins with the time, \
+`[Sat Nov 21 04:05:06 2026]:`, except that word. At the end of input the program exits after the current conversation.
 
 Exit codes:
-  0  the conversation is over
-  1  the connection could not be made or broke, or the peer was silent for too long
-  2  a bad command line or address";
+  0  the conversation ended
+  1  connecting failed, the connection was lost, or no reply came in time
+  2  invalid command line or address";
 
 /// Talks as the options say.
 ///

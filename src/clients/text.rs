@@ -15,7 +15,7 @@ pub enum Eol {
     Lf,
     /// A carriage return and a line feed
     Crlf,
-    /// Nothing, as the clients of tutorials do it
+    /// No line ending, like the clients of the tutorials
     None,
 }
 

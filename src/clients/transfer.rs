@@ -25,7 +25,7 @@ const PIECE_BYTES: usize = 64 << 10;
 /// The options of whatever moves files.
 #[derive(clap::Args)]
 pub struct TermOptions {
-    /// How long a server may take to be reached, to answer, and between one piece and the next; 0 for no limit
+    /// How long to wait for a connection, for a reply, and for more data; 0 = no limit
     #[arg(long, value_name = "DURATION", default_value = "10s", global = true)]
     timeout: Time,
 
@@ -34,7 +34,7 @@ pub struct TermOptions {
     #[arg(long, value_name = "LABEL", global = true)]
     encoding: Option<NameEncoding>,
 
-    /// The language of what is said [default: from LC_ALL, LC_MESSAGES, LANG]
+    /// The language of this program's own messages [default: from LC_ALL, LC_MESSAGES, LANG]
     #[arg(long, value_enum, global = true)]
     lang: Option<Lang>,
 }

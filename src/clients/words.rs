@@ -49,22 +49,24 @@ impl Notice<'_> {
             (Notice::Connected(peer), Language::Chinese) => {
                 format!("已连接到 {peer}（Ctrl-D 结束输入，Ctrl-C 退出）")
             }
-            (Notice::Closed(peer), Language::English) => format!("{peer} has closed the connection"),
+            (Notice::Closed(peer), Language::English) => format!("{peer} closed the connection"),
             (Notice::Closed(peer), Language::Chinese) => format!("{peer} 已关闭连接"),
-            (Notice::ServerGone(peer), Language::English) => format!("the server {peer} is gone"),
+            (Notice::ServerGone(peer), Language::English) => {
+                format!("the server {peer} closed the connection")
+            }
             (Notice::ServerGone(peer), Language::Chinese) => format!("服务器 {peer} 已断开"),
             (Notice::Listening(address), Language::English) => format!("listening on {address}"),
             (Notice::Listening(address), Language::Chinese) => format!("正在监听 {address}"),
-            (Notice::Here(peer), Language::English) => format!("{peer} is here"),
+            (Notice::Here(peer), Language::English) => format!("{peer} connected"),
             (Notice::Here(peer), Language::Chinese) => format!("{peer} 来了"),
-            (Notice::Gone(peer), Language::English) => format!("{peer} is gone"),
+            (Notice::Gone(peer), Language::English) => format!("{peer} disconnected"),
             (Notice::Gone(peer), Language::Chinese) => format!("{peer} 离开了"),
-            (Notice::Nobody, Language::English) => "nobody is here: not sent".to_owned(),
+            (Notice::Nobody, Language::English) => "not sent: no peer is connected".to_owned(),
             (Notice::Nobody, Language::Chinese) => "这里没有人，未发送".to_owned(),
-            (Notice::NotUtf8, Language::English) => "not sent: what was typed is not UTF-8".to_owned(),
+            (Notice::NotUtf8, Language::English) => "not sent: the line is not valid UTF-8".to_owned(),
             (Notice::NotUtf8, Language::Chinese) => "未发送：输入的内容不是 UTF-8".to_owned(),
             (Notice::Waiting(peer), Language::English) => {
-                format!("end of input: waiting for what {peer} still sends (Ctrl-C: leave)")
+                format!("end of input: waiting for the remaining output of {peer} (Ctrl-C: leave)")
             }
             (Notice::Waiting(peer), Language::Chinese) => {
                 format!("输入结束：等待 {peer} 余下的内容（Ctrl-C 退出）")

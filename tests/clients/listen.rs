@@ -38,29 +38,29 @@ fn one_peer_after_another_and_either_side_speaks_first() {
     let mut second = connect(&address);
     operator.say("who is there?\n");
     expect(&mut first, b"who is there?\n");
-    assert!(operator.err_line().ends_with(" is here"));
+    assert!(operator.err_line().ends_with(" connected"));
     first.write_all(b"me\n").expect("it is open");
     assert_eq!(operator.out_line(), "me");
     first.write_all(b"Bye\r\n").expect("it is open");
     assert_eq!(operator.out_line(), "Bye\r");
     assert_eq!(read_to_end(&mut first).0, b"", "the word ends the conversation");
-    assert!(operator.err_line().ends_with(" is gone"));
+    assert!(operator.err_line().ends_with(" disconnected"));
 
     second.write_all(b"hello?\n").expect("it is open");
     assert_eq!(operator.out_line(), "hello?");
-    assert!(operator.err_line().ends_with(" is here"));
+    assert!(operator.err_line().ends_with(" connected"));
     operator.say("hello!\nBYE\n");
     expect(&mut second, b"hello!\nBYE\n");
     assert_eq!(read_to_end(&mut second).0, b"", "from this side, too");
     drop(second);
-    assert!(operator.err_line().ends_with(" is gone"));
+    assert!(operator.err_line().ends_with(" disconnected"));
 
     let mut third = connect(&address);
     third.write_all(b"without an end: bye").expect("it is open");
     operator.expect("without an end: bye");
     drop(third);
-    assert!(operator.err_line().ends_with(" is here"));
-    assert!(operator.err_line().ends_with(" is gone"));
+    assert!(operator.err_line().ends_with(" connected"));
+    assert!(operator.err_line().ends_with(" disconnected"));
     operator.signal(Signal::INT);
     let ended = operator.wait();
     assert_eq!((ended.code, &*ended.err), (Some(0), ""));
@@ -95,8 +95,8 @@ fn input_that_ends_between_two_conversations_ends_it() {
     operator.say("hello\n");
     expect(&mut peer, b"hello\n");
     drop(peer);
-    assert!(operator.err_line().ends_with(" is here"));
-    assert!(operator.err_line().ends_with(" is gone"));
+    assert!(operator.err_line().ends_with(" connected"));
+    assert!(operator.err_line().ends_with(" disconnected"));
     operator.end_input();
     assert_eq!(operator.wait().code, Some(0));
 
@@ -104,8 +104,8 @@ fn input_that_ends_between_two_conversations_ends_it() {
     let peer = UdpSocket::bind("127.0.0.1:0").expect("loopback has a port");
     peer.send_to(b"bye", address.strip_prefix("udp://").expect("it is of udp")).expect("it listens");
     assert_eq!(operator.out_line(), "bye");
-    assert!(operator.err_line().ends_with(" is here"));
-    assert!(operator.err_line().ends_with(" is gone"));
+    assert!(operator.err_line().ends_with(" connected"));
+    assert!(operator.err_line().ends_with(" disconnected"));
     operator.end_input();
     assert_eq!(operator.wait().code, Some(0));
 }
@@ -151,7 +151,7 @@ fn datagrams_are_answered_to_whoever_wrote_last_with_the_time_before_the_text() 
         peer.send(b"hello").expect("the operator is there");
         assert_eq!(operator.out_line(), "hello");
         let name = peer.local_addr().expect("it is bound");
-        assert_eq!(operator.err_line(), format!("tidewheel: {name} is here"));
+        assert_eq!(operator.err_line(), format!("tidewheel: {name} connected"));
         operator.say("an answer\n");
         let answer = receive(peer);
         // [Sat Nov 21 04:05:06 2026]:an answer
@@ -161,7 +161,7 @@ fn datagrams_are_answered_to_whoever_wrote_last_with_the_time_before_the_text() 
     }
     operator.say("bye\n");
     assert_eq!(receive(&peers[0]), "bye", "whoever compares it knows it");
-    assert!(operator.err_line().ends_with(" is gone"));
+    assert!(operator.err_line().ends_with(" disconnected"));
     // What is said now waits for whoever comes.
     operator.say("next\n");
     peers[1].send(b"me").expect("the operator is there");
@@ -290,12 +290,12 @@ fn a_datagram_to_a_peer_that_has_gone_is_told_and_the_next_is_served() {
     let peer = UnixDatagram::bind(folder.path("peer")).expect("the folder takes a socket");
     peer.send_to(b"hello", &path).expect("it listens");
     assert_eq!(operator.out_line(), "hello");
-    assert!(operator.err_line().ends_with("/peer is here"));
+    assert!(operator.err_line().ends_with("/peer connected"));
     drop(peer);
     operator.say("where are you?\n");
     let line = operator.err_line();
-    assert!(line.contains("cannot send to unix-dgram:") && line.contains("nobody listens there"), "{line}");
-    assert!(operator.err_line().ends_with("/peer is gone"));
+    assert!(line.contains("cannot send to unix-dgram:") && line.contains("no server is listening there"), "{line}");
+    assert!(operator.err_line().ends_with("/peer disconnected"));
     let next = UnixDatagram::bind(folder.path("next")).expect("the folder takes a socket");
     next.set_read_timeout(Some(PATIENCE)).expect("it is no zero");
     next.send_to(b"it is me now", &path).expect("it listens");
@@ -312,10 +312,10 @@ fn it_sleeps_while_nobody_says_anything() {
     operator.await_rest();
     let (mut operator, address) = start();
     let peer = connect(&address);
-    assert!(operator.err_line().ends_with(" is here"));
+    assert!(operator.err_line().ends_with(" connected"));
     operator.await_rest();
     drop(peer);
-    assert!(operator.err_line().ends_with(" is gone"));
+    assert!(operator.err_line().ends_with(" disconnected"));
     operator.await_rest();
 
     let (mut operator, address) = start_at("udp://127.0.0.1:0");

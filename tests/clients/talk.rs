@@ -239,7 +239,7 @@ fn a_datagram_to_nobody_is_told() {
     let mut client = Client::start(["talk", &address]);
     client.say("hello\n");
     let line = client.wait().failed(1);
-    assert!(line.contains(&address) && line.contains("nobody listens there"), "{line}");
+    assert!(line.contains(&address) && line.contains("no server is listening there"), "{line}");
 }
 
 #[test]
@@ -276,7 +276,7 @@ fn bad_addresses_are_bad_usage() {
     for (address, expected) in [
         ("127.0.0.1", "expected HOST:PORT"),
         ("127.0.0.1:http", "number from 0 to 65535"),
-        ("127.0.0.1:0", "no port 0"),
+        ("127.0.0.1:0", "port 0 is only for listening"),
         ("http://127.0.0.1:80", "unknown transport 'http'"),
         ("unix:", "path"),
         ("no-such-host.invalid:80", "cannot find the host 'no-such-host.invalid'"),
@@ -299,7 +299,7 @@ fn where_nobody_listens_it_says_so() {
     let datagrams = missing.replace("unix:", "unix-dgram:");
     for address in [&address, &missing, &left, &datagrams] {
         let line = Client::start(["talk", address]).wait().failed(1);
-        assert!(line.contains(&**address) && line.contains("nobody listens there"), "{line}");
+        assert!(line.contains(&**address) && line.contains("no server is listening there"), "{line}");
     }
 }
 

@@ -212,7 +212,7 @@ fn when_the_server_closes_nothing_that_it_said_is_lost() {
     let lines = screen.await_end();
     let at = lines.iter().position(|line| line == "0").expect("it was printed");
     assert_eq!(lines[at..at + 51].join("\n"), said);
-    assert!(lines[at + 51].ends_with("has closed the connection"), "{}", lines.join("\n"));
+    assert!(lines[at + 51].ends_with(" closed the connection"), "{}", lines.join("\n"));
 }
 
 #[test]
@@ -272,7 +272,7 @@ fn a_server_that_vanishes_leaves_the_terminal_as_it_was() {
 fn what_is_typed_and_not_utf8_is_not_sent_and_the_conversation_goes_on() {
     let Some((screen, mut stream)) = talk(&[]) else { return };
     screen.send_bytes(b"caf\xe9\r");
-    screen.await_line("* not sent: what was typed is not UTF-8");
+    screen.await_line("* not sent: the line is not valid UTF-8");
     screen.type_text("coffee");
     screen.await_last("> coffee");
     screen.press("Enter");
@@ -313,16 +313,16 @@ fn an_operator_serves_one_peer_after_another() {
         lines.iter().find_map(|line| line.strip_prefix("* listening on tcp://")).expect("it says where");
     screen.type_text("too early");
     screen.press("Enter");
-    screen.await_line("* nobody is here: not sent");
+    screen.await_line("* not sent: no peer is connected");
     for word in ["Bye", "bye\r\n"] {
         let mut peer = TcpStream::connect(line).expect("it listens");
         let name = peer.local_addr().expect("it is connected");
-        screen.await_line(&format!("* {name} is here"));
+        screen.await_line(&format!("* {name} connected"));
         screen.type_text("hello");
         screen.press("Enter");
         expect(&mut peer, b"hello\n");
         peer.write_all(word.as_bytes()).expect("it is open");
-        screen.await_line(&format!("* {name} is gone"));
+        screen.await_line(&format!("* {name} disconnected"));
     }
     screen.press("C-d");
     screen.await_end();

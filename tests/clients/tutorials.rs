@@ -203,7 +203,7 @@ conn.close()
     operator.say("bye\n");
     assert_eq!(peer.line(), "'bye'");
     let line = operator.err_line();
-    assert!(line.ends_with(" is here"), "{line}");
+    assert!(line.ends_with(" connected"), "{line}");
     let line = operator.err_line();
-    assert!(line.ends_with(" is gone"), "{line}");
+    assert!(line.ends_with(" disconnected"), "{line}");
 }

@@ -198,9 +198,8 @@ fn the_program_ends_when_its_last_listener_is_closed() {
         println!("row 26: ended after {:.1} s", begun.elapsed().as_secs_f64());
         let log = server.rest_of_err();
         assert_eq!(status.code(), Some(1), "{log}");
-        let closed =
-            log.lines().filter(|line| line.contains("is closed: it has failed for too long")).count();
+        let closed = log.lines().filter(|line| line.contains("is closed after errors for too long")).count();
         assert_eq!(closed, 2 * reactors.parse::<usize>().unwrap(), "{log}");
-        assert!(log.ends_with("tidewheel: no listener is left: each has failed for too long\n"), "{log}");
+        assert!(log.ends_with("tidewheel: every listener was closed after errors for too long\n"), "{log}");
     }
 }

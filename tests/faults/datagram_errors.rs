@@ -90,7 +90,7 @@ fn a_socket_that_receives_again_after_a_while_answers_what_has_waited() {
         client.connect(server.address("echo", "udp://")).unwrap();
         client.send(b"anybody?").unwrap();
         server.await_err("is paused");
-        server.await_err("works again");
+        server.await_err("is resumed");
         assert_eq!(client.recv(&mut [0; 16]).unwrap(), 8);
         let counters = server.counters();
         assert_eq!((counters["datagram_errors"], counters["listeners_closed"]), (80, 0));
@@ -114,7 +114,7 @@ fn a_wait_that_fails_is_tried_again() {
             assert_served(&mut stream);
         }
         if failed > 64 {
-            server.await_err("waiting for readiness fails again and again");
+            server.await_err("waiting for readiness fails repeatedly");
             server.await_err("waiting for readiness works again");
         }
         assert_eq!(server.counters()["wait_errors"], failed);

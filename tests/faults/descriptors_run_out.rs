@@ -53,7 +53,7 @@ fn the_listener_rests_and_live_connections_go_on() {
     // With room for all, all are served.
     server.unlimit_descriptors();
     waiting[1..].iter_mut().for_each(|stream| expect(stream, b"waiting"));
-    server.await_err("works again");
+    server.await_err("is resumed");
     assert_served(&mut server.tcp("echo"));
     live.iter_mut().chain(&mut waiting).for_each(|stream| assert_served(stream));
     drop((live, waiting));

@@ -276,8 +276,7 @@ fn a_line_as_long_as_the_limit_is_bounded_too() {
     // With a newline first nothing but a newline ends a message.
     let text = [b"nick\n".to_vec(), vec![b'x'; 3 << 20]].concat();
     let streams = send_to(&bounded.server, "chat", 10, &text);
-    let warning =
-        "the memory limit is reached (--max-memory): closed the connections that hold the most, 8 so far";
+    let warning = "memory limit reached (--max-memory): closed the connections that use the most, 8 so far";
     bounded.server.await_err(warning);
     bounded.server.await_counters("some are closed", |counters| {
         counters["closed_memory_limit"] + counters["connections_open"] == 10

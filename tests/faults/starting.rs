@@ -73,7 +73,7 @@ fn few_descriptors_are_made_use_of_and_too_few_are_refused() {
             assert_ne!(server.wait().code(), Some(0), "with {limit} descriptors: {err}");
             assert!(!err.contains("panicked"), "with {limit} descriptors: {err}");
             // With hardly any the program cannot even load its libraries.
-            assert!(limit < 8 || err.contains(&format!("allows {limit} descriptors")), "{err}");
+            assert!(limit < 8 || err.contains(&format!("descriptors is {limit},")), "{err}");
             assert!(limit < 64, "it could serve some: {err}");
             continue;
         }
@@ -275,7 +275,7 @@ fn addresses_of_one_server_that_overlap_are_told_apart() {
     ] {
         let args = ["serve".to_owned(), format!("echo={one}"), format!("uppercase={other}")];
         let line = refusal(tidewheel(args));
-        assert!(line.contains("overlaps with") || line.contains("asked for twice"), "{line}");
+        assert!(line.contains("overlaps with") || line.contains("is given twice"), "{line}");
         assert!(!line.contains("another program"), "{line}");
     }
     // Those of two transports and two families do not.

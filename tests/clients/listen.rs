@@ -294,7 +294,10 @@ fn a_datagram_to_a_peer_that_has_gone_is_told_and_the_next_is_served() {
     drop(peer);
     operator.say("where are you?\n");
     let line = operator.err_line();
-    assert!(line.contains("cannot send to unix-dgram:") && line.contains("no server is listening there"), "{line}");
+    assert!(
+        line.contains("cannot send to unix-dgram:") && line.contains("no server is listening there"),
+        "{line}"
+    );
     assert!(operator.err_line().ends_with("/peer disconnected"));
     let next = UnixDatagram::bind(folder.path("next")).expect("the folder takes a socket");
     next.set_read_timeout(Some(PATIENCE)).expect("it is no zero");

@@ -252,7 +252,7 @@ fn a_line_that_fits_no_datagram_is_told() {
         client.say(&"x".repeat(length));
         client.end_input();
         let line = client.wait().failed(1);
-        assert!(line.contains("longer than a datagram may be"), "{line}");
+        assert!(line.contains("too long for a datagram"), "{line}");
     }
 }
 

@@ -21,7 +21,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tracing::level_filters::LevelFilter;
@@ -286,8 +286,16 @@ fn is_mistake(error: &clap::Error) -> bool {
     )
 }
 
-/// The mistake and the remedy that clap tells on several lines, as one, without the usage.
+/// The mistake and the remedy that clap reports in several lines, as one line, without the usage.
 fn sentence(error: &clap::Error) -> String {
+    // clap's tip for -1 would make it a positional argument.
+    if let (ErrorKind::UnknownArgument, Some(ContextValue::String(word))) =
+        (error.kind(), error.get(ContextKind::InvalidArg))
+        && word.starts_with('-')
+        && word[1..].starts_with(|first: char| first.is_ascii_digit())
+    {
+        return format!("unexpected argument '{word}': values must not be negative");
+    }
     let text = error.render().to_string();
     let parts: Vec<_> = text
         .lines()
@@ -385,6 +393,7 @@ mod tests {
             (&["serve", "ecco=:1"], "did you mean 'echo'?"),
             (&["serve", "echo=:1", "--bind", "::1"], "--bind"),
             (&["serve", "--max-line"], "--max-line"),
+            (&["serve", "--max-connections", "-1"], "unexpected argument '-1': values must not be negative"),
         ] {
             let words = std::iter::once("tidewheel").chain(words.iter().copied());
             let line = sentence(&command().try_get_matches_from(words).expect_err(expected));

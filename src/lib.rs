@@ -1,4 +1,4 @@
-//! A single-threaded, non-blocking server engine on Linux's epoll. To build on it, leave the program out:
+//! A single-threaded, non-blocking server engine on Linux's epoll. To use only the library, without the program:
 //!
 //! ```toml
 //! [dependencies]
@@ -13,8 +13,8 @@
 //!  socket ◄─ net::os: write ◄─ reactor: flush phase ◄─ output ◄────┴ cx.send · publish · close · set_deadline ...
 //! ```
 //!
-//! A protocol is a [`Service`]. It is given bytes, the identity of a connection and the time, and says what should
-//! happen through its [`Context`]. It holds no socket and reads no clock, so it can be tested with byte slices
+//! A protocol is a [`Service`]. It receives bytes, the id of a connection and the time, and acts through its
+//! [`Context`]. It holds no socket and reads no clock, so it can be tested with byte slices
 //! ([`sim::UnitTest`]) and run on a [simulated network](sim). One [`Reactor`] is one thread: services need no locks, and
 //! must not block.
 //!
@@ -66,7 +66,8 @@
 //!
 //! # The same, simulated
 //!
-//! The network splits, delays and interrupts; the seed decides how. A seed that fails is printed and can be replayed:
+//! The simulated network splits, delays and interrupts reads and writes, as derived from a seed. A failing seed is printed
+//! and can be replayed:
 //!
 //! ```
 //! # use tidewheel::{ConnId, Context, Service};
@@ -100,8 +101,8 @@
 //!
 //! # Signals, panics
 //!
-//! The library handles no signals. A server that shuts down gracefully on SIGTERM lets a thread wait for the signal, and stops
-//! the reactor through its [`Remote`]; [`Reactor::drain`] then answers what had been received:
+//! The library handles no signals. For a graceful shutdown on SIGTERM, wait for the signal in a thread and stop the reactor
+//! through its [`Remote`]; [`Reactor::drain`] then answers what has been received:
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -122,26 +123,26 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A panic in a service closes the connection that it was called for, and the others are served on:
+//! A panic in a service closes the connection that it was called for; other connections are not affected:
 //! [`Config::catch_panics`].
 //!
 //! # Where to look
 //!
-//! - [`Service`]: what a protocol implements; [`Context`]: what it may ask for
-//! - [`Reactor`]: the loop; [`Reactor::run`], or [`Reactor::turn`] for a loop of your own
+//! - [`Service`]: what a protocol implements; [`Context`]: how it acts
+//! - [`Reactor`]: the loop; [`Reactor::run`], or [`Reactor::turn`] for your own loop
 //! - [`framing`]: messages in a stream: lines, and text that ends with a pause
-//! - [`Limits`]: everything that may grow, and how far; [`Config`]: how a reactor works
+//! - [`Limits`]: all limits; [`Config`]: the configuration of a reactor
 //! - [`Mailbox`]: typed messages from other threads
 //! - [`sim`]: the simulated network
-//! - [`Metrics`]: the counters; [`Report`]: what happened, for logs
+//! - [`Metrics`]: the counters; [`Report`]: events, for logs
 #![cfg_attr(feature = "services", doc = "- [`services`]: those that are ready")]
 //!
 //! The folder `examples` of the repository has eight small programs to start from.
 //!
 //! # Features
 //!
-//! Without any feature, the crate is the engine and the simulation. `services` adds the ready services, `cli` the
-//! `tidewheel` program, `clients` its commands for the other end of a connection. `services` and `cli` are on by default.
+//! Without any feature, the crate is the engine and the simulation. `services` adds the built-in services, `cli` the
+//! `tidewheel` program, `clients` its client commands. `services` and `cli` are on by default.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("tidewheel runs on Linux: it is built on epoll and on Linux's batched datagram calls");

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-/// What may grow, and how far. `None` stands for no limit.
+/// All limits of a reactor. `None` means no limit.
 ///
-/// The sizes count bytes of user-space memory; what the system buffers in its sockets comes on top.
+/// The sizes count bytes of user-space memory; the socket buffers of the kernel are additional.
 ///
-/// Begin with the defaults and change what matters:
+/// Start with the defaults and change single fields:
 ///
 /// ```
 /// use std::time::Duration;
@@ -32,17 +32,18 @@ pub struct Limits {
     /// How long a message may take from its first to its last byte, for services that read messages
     /// ([`Options::messages`](crate::Options::messages)). Default: 10 s.
     pub read_deadline: Option<Duration>,
-    /// How long the system of a peer may take to acknowledge any byte of the output that is pending here or in the system's buffers.
-    /// The connection is closed up to a quarter of that later. Default: 30 s.
+    /// How long the peer's system may take to acknowledge any byte of the output that is pending here or in the kernel's buffers.
+    /// The connection is closed after this time, or up to a quarter of it later. Default: 30 s.
     pub progress_timeout: Option<Duration>,
     /// How long an outgoing connection may take to be established. Default: 10 s.
     pub connect_timeout: Option<Duration>,
     /// After we have shut down writing: how long a peer that sends nothing may take to close its side. Default: 1 s.
     pub linger_timeout: Duration,
-    /// After we have shut down writing: how long a peer that goes on sending is read, so that it gets to read our last output, such
-    /// as the answer that refuses an upload. For a refused connection that is `linger_timeout`. Default: 60 s.
+    /// After we have shut down writing: for how long input of a peer that continues to send is read and discarded, so that the peer
+    /// can read our last output, such as the reply that refuses an upload. For a refused connection this is `linger_timeout`.
+    /// Default: 60 s.
     pub linger_time_max: Duration,
-    /// Bytes that are read and discarded after we have shut down writing. Above it, the rest is left unread. Default: 256 MiB.
+    /// Bytes that are read and discarded after we have shut down writing; further input is not read. Default: 256 MiB.
     pub linger_bytes_max: usize,
     /// Refused connections that are still being sent their message. Above it, a connection is closed without one. Default: 64.
     pub refusals_max: usize,
@@ -56,15 +57,15 @@ pub struct Limits {
     pub output_soft_bytes: Option<usize>,
     /// How long a connection may stay above `output_soft_bytes`. Default: 10 s.
     pub output_soft_grace: Duration,
-    /// Pending output of one connection, in bytes, above which it is closed at once. Default: 1 MiB.
+    /// Pending output of one connection, in bytes, above which it is closed immediately. Default: 1 MiB.
     pub output_hard_bytes: Option<usize>,
-    /// Memory of the pending output and the unconsumed input of all connections, in bytes by capacity; what several connections share
-    /// counts once. Above it, those that hold the most are closed. Default: 256 MiB.
+    /// Memory of the pending output and the unconsumed input of all connections, in bytes of capacity; data shared by several
+    /// connections counts once. Above it, the connections that use the most are closed. Default: 256 MiB.
     pub memory_bytes_max: Option<usize>,
-    /// Datagrams answered in a second for each source prefix, an IPv4 /24 or an IPv6 /64; loopback is exempt. Default: 1000.
+    /// Datagrams answered per second for each source prefix, an IPv4 /24 or an IPv6 /64; loopback is exempt. Default: 1000.
     pub udp_replies_per_prefix: Option<u32>,
-    /// Source prefixes whose answers are counted one by one (a multiple of 3). The others are counted in groups, one group for each
-    /// three of these, and a group has the budget of one prefix. Default: 65,536.
+    /// Source prefixes whose answers are counted individually (a multiple of 3). The others are counted in groups, one group for
+    /// each three of these, and a group has the budget of one prefix. Default: 65,536.
     pub udp_prefixes_max: usize,
     /// Bytes read from one connection in one turn. Default: 64 KiB.
     pub read_bytes_per_turn: usize,
@@ -78,19 +79,18 @@ pub struct Limits {
     pub datagrams_per_shared_turn: usize,
     /// Messages from other threads delivered from one mailbox in one turn. Default: 256.
     pub messages_per_turn: usize,
-    /// Connections whose deadline is acted on in one turn; at least one. Default: 256.
+    /// Connections whose deadline is handled in one turn; at least one. Default: 256.
     pub deadlines_per_turn: usize,
     /// Connections that are begun, handed over, closed because of `memory_bytes_max`, reported closed to their service, and freed in
     /// one turn: this many of each, at least one. Default: 256.
     pub effects_per_turn: usize,
-    /// Failures in a row of accepting, of receiving datagrams or of the wait for readiness, after which it is retried only every
-    /// `failure_pause`. Accepting without free descriptors or memory counts as such from the first failure on. Default: 64.
+    /// Consecutive failures of accepting, of receiving datagrams or of waiting for readiness, after which it is retried only every
+    /// `failure_pause`. If descriptors or memory ran out, this applies from the first failure. Default: 64.
     pub failures_max: u32,
-    /// How long to wait before the next try then. Default: 50 ms.
+    /// The interval between these retries. Default: 50 ms.
     pub failure_pause: Duration,
-    /// How long accepting or receiving may go on failing until the listener or datagram socket is closed, unless the system is only
-    /// short of descriptors or memory; and how long the wait for readiness may go on failing until the reactor gives up.
-    /// Default: 60 s.
+    /// How long accepting or receiving may fail before the listener or datagram socket is closed (unlimited if descriptors or memory
+    /// ran out), and how long waiting for readiness may fail before the reactor returns an error. Default: 60 s.
     pub failure_timeout: Duration,
 }
 

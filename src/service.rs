@@ -32,9 +32,9 @@ pub enum Arrival {
     HandedOver,
 }
 
-/// A protocol. One value serves all connections and datagrams of the addresses it is given.
+/// A protocol. One value serves all connections and datagrams of its addresses.
 ///
-/// The reactor calls a method for each thing that happens, and the method asks for effects through its [`Context`]. All
+/// The reactor calls a method for each event, and the method requests effects through its [`Context`]. All
 /// methods have a default, so a stream service can be `input` alone and a datagram service `datagram` alone. They must not
 /// block: all connections of the reactor wait for them.
 ///
@@ -68,7 +68,7 @@ pub enum Arrival {
 /// assert_eq!(test.sent(conn), b"3\n0\n");
 /// ```
 ///
-/// [`Framed`](crate::framing::Framed) makes a service of something that answers messages.
+/// [`Framed`](crate::framing::Framed) turns a type that answers messages into a service.
 pub trait Service: Any {
     /// A connection is open. Its first input comes in a later call.
     fn open(&mut self, conn: ConnId, arrival: Arrival, cx: &mut Context<'_>) {
@@ -93,7 +93,7 @@ pub trait Service: Any {
         bytes.len()
     }
 
-    /// The peer has ended its side. `rest` is the input that was left unconsumed; it is dropped after this call. Output
+    /// The peer has shut down writing. `rest` is the input that was left unconsumed; it is dropped after this call. Output
     /// can still be sent.
     ///
     /// The default closes the connection once its output is flushed.
@@ -132,7 +132,7 @@ pub trait Service: Any {
         false
     }
 
-    /// What is sent to a connection that is refused because of a limit, in the service's own protocol.
+    /// The message to a connection that is refused because of a limit, in the service's own protocol.
     fn refusal(&self, reason: CloseReason) -> Cow<'static, [u8]> {
         match reason {
             CloseReason::RefusedPerIp => {
@@ -189,7 +189,7 @@ impl Options {
     /// Sets whether reading from a connection is suspended from the moment its pending output reaches
     /// [`Limits::output_high_water_bytes`](crate::Limits::output_high_water_bytes) until it is below
     /// [`Limits::output_low_water_bytes`](crate::Limits::output_low_water_bytes). Default: true, for services whose output
-    /// answers their input. In a proxy, whose output comes from another connection, the two directions would stop each
+    /// answers their input. In a proxy, whose output comes from another connection, the two directions would block each
     /// other: set it to false, and suspend the connection that the output comes from ([`Context::pause`],
     /// [`Context::notify_writable`]).
     pub fn output_pauses_input(mut self, output_pauses_input: bool) -> Options {

@@ -54,24 +54,22 @@ impl Seating {
     pub fn check(&self) -> Result<(), String> {
         let Seating { members, rooms, senders, dialect } = *self;
         if rooms > 1 && !dialect.has_rooms() {
-            return Err("there are no rooms in this dialect: leave --rooms out".into());
+            return Err("this dialect has no rooms: remove --rooms".into());
         }
         let smallest = members / rooms;
         if smallest < 2 {
             let needed = rooms.saturating_mul(2);
-            return Err(format!("in a room there are a sender and a receiver at least: -c {needed} or more"));
+            return Err(format!("each room needs a sender and a receiver: use -c {needed} or more"));
         }
         if senders == smallest && !dialect.senders_listen() {
-            return Err(format!(
-                "--senders {senders} of the {smallest} members of a room leave nobody to listen"
-            ));
+            return Err(format!("--senders {senders} of the {smallest} members of a room leave no receiver"));
         }
         if senders > smallest {
-            return Err(format!("--senders {senders} are more than the {smallest} members of a room"));
+            return Err(format!("--senders {senders} is more than the {smallest} members of a room"));
         }
         if members.saturating_mul(senders) > PAIRS_MAX {
             return Err(format!(
-                "--senders {senders} with {members} members: of at most {PAIRS_MAX} pairs is remembered who has heard what"
+                "--senders {senders} with {members} members: at most {PAIRS_MAX} pairs of sender and receiver are supported"
             ));
         }
         Ok(())
@@ -82,7 +80,7 @@ impl Seating {
         let most = LINE_BYTES_MAX / self.members;
         if bytes > most {
             return Err(format!(
-                "--size {bytes}: lines are kept until they are whole, for {} members lines of at most {most} bytes",
+                "--size {bytes}: with {} members, lines may have at most {most} bytes",
                 self.members
             ));
         }
@@ -115,7 +113,7 @@ mod tests {
         assert!(Seating { rooms: 6, ..seating }.check().unwrap_err().contains("-c 12"));
         // Somebody must listen, which two senders of two do unless they cannot.
         assert!(
-            Seating { dialect: Dialect::Redis, ..seating }.check().unwrap_err().contains("nobody to listen")
+            Seating { dialect: Dialect::Redis, ..seating }.check().unwrap_err().contains("leave no receiver")
         );
         assert!(Seating { dialect: Dialect::Lines, ..seating }.check().unwrap_err().contains("--rooms"));
     }

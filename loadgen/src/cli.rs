@@ -26,10 +26,10 @@ use crate::steps::steps;
 use crate::template::Template;
 use crate::units::{count, duration, percent, positive_duration, rate, significance, time_unit};
 
-/// Drives load at a server and verifies every byte of every reply.
+/// Generates load for a server and verifies every byte of every reply.
 ///
-/// Without a command it starts a tidewheel of its own on free ports of this machine, measures its echo, uppercase, time
-/// and chat, each as fast as it goes and then at half of that rate, and ends it.
+/// Without a command, loadgen starts tidewheel on free ports of this machine, measures the services echo, uppercase, time
+/// and chat, each at full load and then at half of that rate, and stops it.
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
@@ -46,32 +46,32 @@ pub enum Command {
     /// Measure a server: at a target rate (--rate), or in a closed loop with DEPTH requests in flight on each connection.
     /// With several rates or connection counts, each is measured in turn.
     Run(Box<RunOnce>),
-    /// Find the highest rate that keeps conditions such as p99<1ms.
+    /// Find the highest rate that meets conditions such as p99<1ms.
     Search(Box<Search>),
-    /// Add the logs (--hlog) of several machines that drove one server at the same time.
+    /// Merge the logs (--hlog) of several load generators that ran at the same time.
     Merge(Merge),
-    /// Hold many connections, silent, slow and stopped ones, and see what that costs the server, and a busy few beside them.
+    /// Hold many idle, slow or stopped connections, and measure what they cost the server and its busy connections.
     Idle(Box<Idle>),
-    /// Find out whether one server is worse than another, and what has made it so.
+    /// Test whether one server is slower than another, and find the functions and system calls that changed.
     Compare(Box<Compare>),
-    /// Find where something changed, in what compare --history has written: in a step, or creeping over many commits.
+    /// Find regressions in the results of compare --history: steps at one commit, or gradual changes over many.
     History(History),
 }
 
 /// What is driven, and what every measurement of it has in common.
 #[derive(Args, Clone)]
 pub struct Options {
-    /// What to drive: echo, uppercase, greeting, http, chat or custom, at tcp://HOST:PORT, HOST:PORT or unix:PATH; echo, uppercase
-    /// or time at udp://HOST:PORT or unix-dgram:PATH. With --reconnect also daytime and banner, which send a text and close.
+    /// The server to measure: echo, uppercase, greeting, http, chat or custom, at tcp://HOST:PORT, HOST:PORT or unix:PATH; echo,
+    /// uppercase or time at udp://HOST:PORT or unix-dgram:PATH. With --reconnect also daytime and banner.
     #[arg(value_name = "SERVICE=ADDRESS")]
     pub target: Target,
 
-    /// Size of a request: 64, 16KiB, 1.5MiB, uniform:64-1500, zipf:64-65536, or sizes with weights: 64:9,1500:1. A datagram
-    /// has from 12 bytes, which say which one it is, to 65507 (time: 65481). A chat's lines have names and numbers beside it.
+    /// Size of a request: 64, 16KiB, 1.5MiB, uniform:64-1500, zipf:64-65536, or sizes with weights: 64:9,1500:1. Datagrams
+    /// have 12 (for their number) to 65507 bytes (time: 65481). For chat, names and numbers are added to each line.
     #[arg(short, long, value_name = "BYTES", default_value = "64")]
     pub size: Sizes,
 
-    /// The page that http asks for [default: /]
+    /// The path that http requests [default: /]
     #[arg(long, value_name = "PATH", value_parser = path)]
     pub path: Option<String>,
 
@@ -83,29 +83,29 @@ pub struct Options {
     #[arg(long, value_name = "N", value_parser = count)]
     pub rooms: Option<usize>,
 
-    /// Members of each room of chat who talk; all others of the room hear them [default: 1]
+    /// Members of each chat room that send; all others in the room receive [default: 1]
     #[arg(long, value_name = "N", value_parser = count)]
     pub senders: Option<usize>,
 
-    /// How chat's server is spoken to: tidewheel, lines (one room; every line goes to all others as it is), redis (rooms
-    /// are channels; those who talk only publish) or nats (rooms are subjects) [default: tidewheel]
+    /// The protocol of the chat server: tidewheel, lines (one room; every line is forwarded unchanged to all others), redis
+    /// (rooms are channels; senders only publish) or nats (rooms are subjects) [default: tidewheel]
     #[arg(long, value_name = "NAME")]
     pub dialect: Option<Dialect>,
 
-    /// What custom sends: text with \r \n \t \0 \\ \xHH, and {seq} (number of the request on its connection), {conn} (index
+    /// The request of custom: text with \r \n \t \0 \\ \xHH, and {seq} (number of the request on its connection), {conn} (index
     /// of the connection), {payload} (text of --size bytes), {len} (its length); {{ and }} for braces.
     #[arg(long, value_name = "TEMPLATE", allow_hyphen_values = true, value_parser = Template::of_request)]
     pub send: Option<Template>,
 
-    /// What custom must get back for it, written as --send; here {line} is anything up to the line ending that follows.
+    /// The expected reply of custom, in the same form as --send; {line} matches anything up to the next line ending.
     #[arg(long, value_name = "TEMPLATE", allow_hyphen_values = true, value_parser = Template::of_reply)]
     pub expect: Option<Template>,
 
-    /// Threads, among which connections (or rooms) and rate are divided.
+    /// The number of threads; connections (or rooms) and rate are divided among them.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = count)]
     pub threads: usize,
 
-    /// Where plans and sizes begin; the same seed is the same load.
+    /// The random seed of send times and sizes; the same seed gives the same load.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
 
@@ -117,31 +117,30 @@ pub struct Options {
     #[arg(short = 't', long, value_name = "TIME", default_value = "5s", value_parser = positive_duration)]
     pub duration: Duration,
 
-    /// Load before the measured window, none of which enters the result.
+    /// Load before the measured window; it is not part of the result.
     #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = duration)]
     pub warmup: Duration,
 
-    /// The server's process on this machine: adds its CPU time per request, that of its descendants included.
+    /// The process id of a server on this machine: report its CPU time per request, child processes included.
     #[arg(long)]
     pub pid: Option<i32>,
 
-    /// Start a server, wait for its first right reply, measure it as --pid does, and end it with all its processes. {port} in the
-    /// command and in the address is a free port. The command is split as a shell does, with variables before it (NAME=VALUE
-    /// server); it must stay in the foreground.
+    /// Start a server, wait for its first correct reply, measure it as with --pid, and stop it with all its processes. {port} in
+    /// the command and in the address is replaced by a free port. The command is split into words as by a shell, and may begin
+    /// with variables (NAME=VALUE server); the server must stay in the foreground.
     #[arg(long, value_name = "COMMAND", conflicts_with = "pid")]
     pub spawn: Option<CommandLine>,
 
-    /// What a server that loadgen starts may take until its first right reply: one that loads a data set takes longer. [default:
-    /// --timeout, or 10s]
+    /// How long a server that loadgen starts may take until its first correct reply. [default: --timeout, or 10s]
     #[arg(long, value_name = "TIME", value_parser = positive_duration)]
     pub start_timeout: Option<Duration>,
 
-    /// Local addresses that connections leave from in turn: 127.0.0.2,127.0.0.3, a range such as 127.0.0.2-127.0.0.9 or a
-    /// network such as 127.0.1.0/24. One address has some 28 thousand ports.
+    /// Local addresses to connect from, in turn: 127.0.0.2,127.0.0.3, a range such as 127.0.0.2-127.0.0.9 or a network such as
+    /// 127.0.1.0/24. One address has about 28 thousand ports.
     #[arg(long, value_name = "IPS")]
     pub source_ips: Option<Sources>,
 
-    /// A connection that takes longer ends the run; a reply that takes longer is lost. [default: 5s; datagrams: 1s]
+    /// Timeout of connecting, after which the run fails, and of a reply, after which it is lost. [default: 5s; datagrams: 1s]
     #[arg(long, value_name = "TIME", value_parser = positive_duration)]
     pub timeout: Option<Duration>,
 }
@@ -149,7 +148,7 @@ pub struct Options {
 /// How requests follow one another.
 #[derive(Args, Clone)]
 pub struct Pacing {
-    /// Requests in flight on each connection, in a closed loop; lines of each sender that a receiver may still lack.
+    /// Requests in flight on each connection, in a closed loop; for chat, undelivered lines of each sender.
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = count)]
     pub depth: usize,
 
@@ -157,7 +156,7 @@ pub struct Pacing {
     #[arg(long, value_name = "KIND", default_value = "constant", requires = "rate")]
     pub arrivals: Arrivals,
 
-    /// Let the rate rise from 0 for so long; keep it within the warm-up.
+    /// Increase the rate from 0 during this time; it should not be longer than the warm-up.
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = duration, requires = "rate")]
     pub ramp: Duration,
 }
@@ -169,7 +168,7 @@ pub struct Run {
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = count)]
     pub connections: usize,
 
-    /// An open loop: so many requests a second on all connections together, whatever comes back: 500, 50k.
+    /// Target rate of an open loop, in requests per second on all connections together, independent of replies: 500, 50k.
     #[arg(short, long, value_name = "PER_SECOND", value_parser = rate, conflicts_with = "depth")]
     pub rate: Option<f64>,
 
@@ -197,8 +196,8 @@ pub struct RunOnce {
     #[arg(id = "rate", short, long = "rate", value_name = "R[,R...]", value_parser = rates, conflicts_with = "depth")]
     pub rates: Option<Steps<f64>>,
 
-    /// Measure each rate or number of connections N times. Every round has its own order, drawn from the seed. [default: 3 with
-    /// several rates or connection counts, otherwise 1]
+    /// Measure each rate or number of connections N times, in rounds of random order. [default: 3 with several rates or
+    /// connection counts, otherwise 1]
     #[arg(long, value_name = "N", value_parser = count)]
     pub repeat: Option<usize>,
 
@@ -207,8 +206,8 @@ pub struct RunOnce {
     #[arg(long, conflicts_with_all = ["depth", "syscalls"])]
     pub reconnect: bool,
 
-    /// How to close after the reply, with --reconnect: fin, in order, which leaves the port in TIME_WAIT unless the server closes
-    /// first; rst, with a reset, which frees the port at once.
+    /// How to close after the reply, with --reconnect: fin closes normally, which leaves the port in TIME_WAIT unless the server
+    /// closes first; rst resets the connection, which frees the port immediately.
     #[arg(
         long,
         value_name = "HOW",
@@ -250,8 +249,8 @@ impl RunOnce {
         }
         if self.reconnect && self.rates.is_some() && *connections != [1] {
             return Err(
-                "--connections does not apply to --reconnect with --rate: as many are open as the server \
-                        takes time for"
+                "--connections does not apply to --reconnect with --rate: the number of open connections depends on \
+                        the server"
                     .into(),
             );
         }
@@ -286,7 +285,7 @@ impl RunOnce {
         ];
         match given.into_iter().find(|(_, is_given)| *is_given) {
             Some((option, _)) => Err(format!(
-                "{option} is for a single measurement: give one rate and one number of connections, without --repeat"
+                "{option} needs a single measurement: give one rate and one number of connections, without --repeat"
             )),
             None => Ok(()),
         }
@@ -297,7 +296,7 @@ impl RunOnce {
 #[derive(Args)]
 #[command(mut_arg("duration", |arg| arg.default_value("1s")), mut_arg("warmup", |arg| arg.default_value("200ms")))]
 pub struct Search {
-    /// What the rate must keep: 'p99<1ms', 'lost<1', 'cpu<5us'; may be given several times.
+    /// A condition that the rate must meet: 'p99<1ms', 'lost<1', 'cpu<5us'; may be given several times.
     #[arg(long, value_name = "CONDITION", required = true)]
     pub slo: Vec<Condition>,
 
@@ -305,19 +304,19 @@ pub struct Search {
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = count)]
     pub connections: usize,
 
-    /// The rate to begin with; it is doubled as long as it passes.
+    /// The first rate; it is doubled while it passes.
     #[arg(long, value_name = "PER_SECOND", default_value = "1k", value_parser = rate)]
     pub start: f64,
 
-    /// How close to narrow it down.
+    /// The precision of the result.
     #[arg(long, value_name = "SHARE", default_value = "2%", value_parser = percent)]
     pub precision: f64,
 
-    /// Measure a rate near the edge so often.
+    /// How often to measure each rate near the limit.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = count)]
     pub repeat: usize,
 
-    /// Begin no measurement that would end later than this.
+    /// The maximum time of the search; no measurement starts that would end later.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = positive_duration)]
     pub budget: Duration,
 
@@ -372,11 +371,12 @@ pub struct Outputs {
     #[arg(long, value_name = "FILE")]
     pub csv: Option<String>,
 
-    /// Write a page with plots and all figures to FILE, or to standard output (-); it needs no network.
+    /// Write an HTML page with plots and all figures to FILE, or to standard output (-).
     #[arg(long, value_name = "FILE")]
     pub html: Option<String>,
 
-    /// Exit with 1 if the result is so: 'p99>2ms', 'throughput<50k', 'lost>0', 'cpu>5us'; may be given several times.
+    /// Exit with code 1 if the result meets this condition: 'p99>2ms', 'throughput<50k', 'lost>0', 'cpu>5us'; may be given
+    /// several times.
     #[arg(long, value_name = "CONDITION")]
     pub fail_if: Vec<Condition>,
 
@@ -432,9 +432,9 @@ impl Options {
     /// What is asked, if the options suit the service and so many connections at least.
     pub fn asked(&self, connections_min: usize) -> Result<Asked<'_>, String> {
         match self.asked_of_any(connections_min)? {
-            Asked::Said(service) => {
-                Err(format!("{service} needs --reconnect: its server sends a text once and closes"))
-            }
+            Asked::Said(service) => Err(format!(
+                "{service} needs --reconnect, because the server closes each connection after one text"
+            )),
             asked => Ok(asked),
         }
     }
@@ -448,7 +448,7 @@ impl Options {
             ));
         }
         if close == Close::Rst && !matches!(address.peer, Peer::Tcp(_)) {
-            return Err("--close rst: a unix socket has no reset and no TIME_WAIT".into());
+            return Err("--close rst needs tcp: unix sockets have no reset and no TIME_WAIT".into());
         }
         self.asked_of_any(1)
     }
@@ -471,8 +471,8 @@ impl Options {
         }
         match (self.target.has_port, self.spawn.as_ref().map(CommandLine::has_port)) {
             (true, None) => return Err("{port} in the address needs --spawn".into()),
-            (true, Some(false)) => return Err("{port} is in the address and not in the command".into()),
-            (false, Some(true)) => return Err("{port} is in the command and not in the address".into()),
+            (true, Some(false)) => return Err("{port} is in the address but not in the command".into()),
+            (false, Some(true)) => return Err("{port} is in the command but not in the address".into()),
             _ => {}
         }
         if let Some(sources) = &self.source_ips {
@@ -482,7 +482,7 @@ impl Options {
             let (allowed, (smallest, largest)) = (request_bytes(self.target.service), self.size.bounds());
             if !allowed.contains(&smallest) || !allowed.contains(&largest) {
                 return Err(format!(
-                    "--size {}: a datagram to {} has from {} bytes, which say which one it is, to {}",
+                    "--size {}: a datagram to {} must have {} (for its number) to {} bytes",
                     self.size,
                     self.target.service,
                     allowed.start(),
@@ -494,11 +494,11 @@ impl Options {
             service if self.target.address.takes_datagrams() => Asked::Datagrams(service),
             Service::Echo | Service::Uppercase => Asked::Walk(service),
             Service::Daytime | Service::Banner => Asked::Said(service),
-            Service::Time => return Err("time is offered over datagrams alone".into()),
+            Service::Time => {
+                return Err("time is served over datagrams only: udp://HOST:PORT or unix-dgram:PATH".into());
+            }
             Service::Greeting if self.size.bounds().0 < 2 => {
-                return Err(
-                    "greeting sends lines, a byte and a newline at least: --size must be 2 or more".into()
-                );
+                return Err("--size must be 2 or more for greeting: one byte and a newline".into());
             }
             Service::Greeting => Asked::Greeting,
             Service::Chat => {
@@ -598,11 +598,11 @@ impl Run {
 /// `loadgen` without a command.
 #[derive(Args)]
 pub struct Tour {
-    /// Measure each service for so long, twice: 500ms, 5s, 1m.
+    /// Duration of each of the two measurements of a service: 500ms, 5s, 1m.
     #[arg(short = 't', long, value_name = "TIME", default_value = "1200ms", value_parser = positive_duration)]
     pub duration: Duration,
 
-    /// Where plans and texts begin; the same seed is the same load.
+    /// The random seed of send times and texts; the same seed gives the same load.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
 
@@ -619,8 +619,7 @@ pub struct Tour {
 #[derive(Args)]
 #[command(
     mut_arg("target", |arg| arg.value_name("[SERVICE=]ADDRESS").value_parser(held_target).help(
-        "What to hold: echo (also without its name), uppercase, greeting, http or custom, at tcp://HOST:PORT, HOST:PORT \
-         or unix:PATH.",
+        "The server: echo (the default), uppercase, greeting, http or custom, at tcp://HOST:PORT, HOST:PORT or unix:PATH.",
     )),
     mut_arg("requests", |arg| arg.requires("busy")),
     mut_arg("duration", |arg| arg.requires("busy")),
@@ -634,27 +633,27 @@ pub struct Tour {
     mut_arg("fail_if", |arg| arg.requires("busy")),
 )]
 pub struct Idle {
-    /// Connections to hold in all. Those that are neither slow nor stopped have one exchange each and are silent then.
+    /// The number of connections to hold. Those that are neither slow nor stopped make one exchange and then stay idle.
     #[arg(short, long, value_name = "N", default_value_t = 1000, value_parser = count)]
     pub connections: usize,
 
-    /// So many of them send a byte of an unfinished request now and then, and never its end.
+    /// The number of these that are slow: they send an endless request, one byte at a time.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub slow: usize,
 
-    /// Between two bytes of a slow connection.
+    /// The time between two bytes of a slow connection.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = positive_duration, requires = "slow")]
     pub slow_interval: Duration,
 
-    /// So many of them send requests until their socket is full, keep trying, and read no reply.
+    /// The number of these that are stopped: they send requests until the socket is full, and read no reply.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub stopped: usize,
 
-    /// Measure so many others: first alone, then beside those that are held.
+    /// The number of additional busy connections, measured first without and then with the held connections.
     #[arg(long, value_name = "N", value_parser = count)]
     pub busy: Option<usize>,
 
-    /// An open loop of so many requests a second on all busy connections together: 500, 50k.
+    /// Target rate of an open loop, in requests per second on all busy connections together: 500, 50k.
     #[arg(short, long, value_name = "PER_SECOND", value_parser = rate, conflicts_with = "depth", requires = "busy")]
     pub rate: Option<f64>,
 
@@ -664,20 +663,20 @@ pub struct Idle {
     #[command(flatten)]
     pub options: Options,
 
-    /// The line that a held connection to echo sends once and must get back [default: hello]
+    /// The line that an idle connection to echo sends once, and that must be echoed [default: hello]
     #[arg(long, value_name = "TEXT")]
     pub line: Option<String>,
 
-    /// How long to hold them; with --busy as long as the measurement takes.
+    /// How long to hold the connections; with --busy, until the measurement ends.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration, conflicts_with = "busy")]
     pub hold: Duration,
 
-    /// Look at the server for so long while there is nothing but silent connections, with --pid or --spawn. Where no
-    /// others follow it is all the time that they are held.
+    /// How long to measure the server's CPU time while all connections are idle, with --pid or --spawn; without slow, stopped
+    /// and busy connections, for the whole hold time.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
     pub rest: Duration,
 
-    /// It is fine that the server closes silent connections.
+    /// Do not report INVALID if the server closes idle connections.
     #[arg(long)]
     pub may_close: bool,
 
@@ -690,7 +689,10 @@ impl Idle {
     pub fn silent(&self) -> Result<usize, String> {
         let others = self.slow.saturating_add(self.stopped);
         self.connections.checked_sub(others).ok_or_else(|| {
-            format!("--slow and --stopped are {others} of {} connections: hold more (-c)", self.connections)
+            format!(
+                "--slow and --stopped together are {others}, but there are {} connections: raise -c",
+                self.connections
+            )
         })
     }
 
@@ -705,7 +707,7 @@ impl Idle {
 #[derive(Args)]
 #[command(mut_arg("quiet", |arg| arg.hide(true)))]
 pub struct Merge {
-    /// HdrHistogram logs of version 2, loadgen's own or those of other programs.
+    /// HdrHistogram logs (version 2) of loadgen or other programs.
     #[arg(value_name = "FILE", required = true)]
     pub logs: Vec<String>,
 
@@ -721,11 +723,11 @@ pub struct Merge {
 #[derive(Args)]
 #[command(
     mut_arg("target", |arg| arg.value_name("SERVICE[=ADDRESS]").required(false).default_value("echo").value_parser(compared_target).help(
-        "What both servers are asked to do: as for run; the address is 127.0.0.1:{port} unless it is said.",
+        "The service to measure, as for run; the default address is 127.0.0.1:{port}.",
     )),
     mut_arg("connections", |arg| arg.default_value("50")),
-    mut_arg("duration", |arg| arg.default_value("5ms").help("About how long a slice takes.")),
-    mut_arg("requests", |arg| arg.help("Give each slice exactly so many requests.")),
+    mut_arg("duration", |arg| arg.default_value("5ms").help("Approximate duration of a slice.")),
+    mut_arg("requests", |arg| arg.help("The exact number of requests in each slice.")),
     mut_arg("warmup", |arg| arg.default_value("1ms").help("Load before each slice.")),
     mut_arg("pid", |arg| arg.hide(true).value_parser(not_compared::<i32>)),
     mut_arg("spawn", |arg| arg.hide(true).value_parser(not_compared::<CommandLine>)),
@@ -734,31 +736,31 @@ pub struct Compare {
     #[command(flatten)]
     pub run: Run,
 
-    /// What starts the server that is known to be good; {port} stands for a free port. It is split as a shell does and must stay
-    /// in the foreground.
+    /// The command of the base, the server to compare with; {port} is replaced by a free port. It is split into words as by a
+    /// shell, and the server must stay in the foreground.
     #[arg(long, value_name = "COMMAND")]
     pub base: Option<String>,
 
-    /// What starts the server that may be worse.
+    /// The command of the head, the server to test.
     #[arg(long, value_name = "COMMAND", requires = "base")]
     pub head: Option<String>,
 
     #[command(flatten)]
     pub revisions: Revisions,
 
-    /// Compare in each case of this TOML file; what is said here holds where a case says nothing.
+    /// Compare all cases in this TOML file; the options given here are the defaults of the cases.
     #[arg(long, value_name = "FILE")]
     pub suite: Option<PathBuf>,
 
-    /// Measure for so long at most, all cases together.
+    /// The maximum measuring time of all cases together.
     #[arg(long, value_name = "TIME", default_value = "120s", value_parser = positive_duration)]
     pub budget: Duration,
 
-    /// PASS is said only of what is surely worse by less than this.
+    /// PASS requires that the head is worse by less than this, with confidence.
     #[arg(long, value_name = "SHARE", default_value = "2%", value_parser = percent)]
     pub margin: f64,
 
-    /// FAIL is said only of what seems to be worse by more than this.
+    /// FAIL requires that the estimated change is larger than this.
     #[arg(long, value_name = "SHARE", default_value = "0.5%", value_parser = percent)]
     pub floor: f64,
 
@@ -777,16 +779,16 @@ pub struct Compare {
     #[arg(long, value_name = "FILE")]
     pub json: Option<String>,
 
-    /// Write the result to FILE, or to standard output (-), for the summary of a pull request.
+    /// Write the result as Markdown to FILE, or to standard output (-), for the summary of a pull request.
     #[arg(long, value_name = "FILE")]
     pub markdown: Option<String>,
 
-    /// Write a page with plots and tables to FILE, or to standard output (-); it needs no network.
+    /// Write an HTML page with plots and tables to FILE, or to standard output (-).
     #[arg(long, value_name = "FILE")]
     pub html: Option<String>,
 
-    /// Write the flame graph of each case in which something has changed to a file in FOLDER, named after the case: as wide as
-    /// the head's instructions, red where they are more.
+    /// Write a flame graph of each case that changed to a file in FOLDER, named after the case: width is the head's
+    /// instructions, red means more than the base.
     #[arg(long, value_name = "FOLDER")]
     pub flames: Option<PathBuf>,
 
@@ -794,25 +796,25 @@ pub struct Compare {
     #[arg(long, value_name = "FILE")]
     pub history: Option<PathBuf>,
 
-    /// Tell what makes the difference even where nothing fails.
+    /// Report the functions and system calls that changed even if no metric fails.
     #[arg(long)]
     pub profile: bool,
 
-    /// Find out how often the comparison of CPU time is wrong on this machine: same servers, also beside a hog, and servers
-    /// slowed by 1 and 2 %. It takes half an hour or so.
+    /// Measure the error rates of the CPU comparison on this machine: with identical servers, also beside a CPU hog, and with
+    /// servers slowed by 1 and 2 %. This takes about half an hour.
     #[arg(long, conflicts_with_all = ["base", "head", "metrics", "profile", "html", "history", "flames"])]
     pub calibrate: bool,
 
-    /// Compare the same server with itself so often, and each of the others a third as often.
+    /// The number of comparisons of a server with itself; the other kinds are run a third as often.
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = count, requires = "calibrate")]
     pub runs: usize,
 
-    /// Take the runs that earlier calibrations of this machine have written (--json) to FILE, instead of measuring; may be given
-    /// several times.
+    /// Use the runs of an earlier calibration of this machine (written with --json) instead of measuring; may be given several
+    /// times.
     #[arg(long = "from", value_name = "FILE", requires = "calibrate", conflicts_with_all = ["kinds", "runs"])]
     pub recorded: Vec<PathBuf>,
 
-    /// Do these alone: same, same-beside-hog, one-percent, two-percent; several with commas [default: all of them]
+    /// Run only these kinds: same, same-beside-hog, one-percent, two-percent, separated by commas [default: all]
     #[arg(
         long = "kind",
         value_name = "KIND",
@@ -831,36 +833,36 @@ pub struct Compare {
 /// `loadgen history`.
 #[derive(Args)]
 pub struct History {
-    /// What compare --history has written.
+    /// The file that compare --history appended to.
     #[arg(value_name = "FILE")]
     pub file: String,
 
-    /// Look at this case; may be given several times [default: all]
+    /// Analyse only this case; may be given several times [default: all]
     #[arg(long = "case", value_name = "NAME")]
     pub cases: Vec<String>,
 
-    /// Look at this metric: cpu, throughput, p50, p99, instructions, syscalls or allocations; may be given several times
+    /// Analyse only this metric: cpu, throughput, p50, p99, instructions, syscalls or allocations; may be given several times
     /// [default: all]
     #[arg(long = "metric", value_name = "NAME", value_enum, hide_possible_values = true)]
     pub metrics: Vec<Metric>,
 
-    /// Exit with 1 if something is worse at the end than it once was, by more than this.
+    /// Exit with code 1 if a metric is worse at the end than at its best level, by more than this.
     #[arg(long, value_name = "SHARE", default_value = "1%", value_parser = percent)]
     pub min_change: f64,
 
-    /// How often something may be found where nothing changed, in all that is looked at together.
+    /// The false-alarm rate of all series together.
     #[arg(long, value_name = "PART", default_value = "0.01", value_parser = significance)]
     pub significance: f64,
 
-    /// Write all of it as JSON to FILE as well, or to standard output (-) instead of the table.
+    /// Write the results as JSON to FILE as well, or to standard output (-) instead of the table.
     #[arg(long, value_name = "FILE")]
     pub json: Option<String>,
 
-    /// Write a page with a plot of each metric of each case to FILE, or to standard output (-); it needs no network.
+    /// Write an HTML page with a plot of each metric of each case to FILE, or to standard output (-).
     #[arg(long, value_name = "FILE")]
     pub html: Option<String>,
 
-    /// Write the plots to FILE, or to standard output (-).
+    /// Write the plots as SVG to FILE, or to standard output (-).
     #[arg(long, value_name = "FILE")]
     pub svg: Option<String>,
 }
@@ -868,25 +870,26 @@ pub struct History {
 /// What `loadgen compare` builds its servers of.
 #[derive(Args, Clone)]
 pub struct Revisions {
-    /// Build the base of this revision of the repository around the current folder, in a worktree that goes away.
+    /// Build the base from this revision of the current repository, in a temporary worktree.
     #[arg(long, value_name = "REV", conflicts_with_all = ["base", "head"])]
     pub base_rev: Option<String>,
 
-    /// Build the head of this revision [default: of the working tree as it is]
+    /// Build the head from this revision [default: the working tree]
     #[arg(long, value_name = "REV", requires = "base_rev")]
     pub head_rev: Option<String>,
 
-    /// What builds the server, in the folder of a revision [default: cargo build --release of tidewheel, without loadgen]
+    /// The command that builds the server, run in the worktree [default: cargo build --release of tidewheel, without loadgen]
     #[arg(long, value_name = "COMMAND", requires = "base_rev")]
     pub build: Option<CommandLine>,
 
-    /// What the build makes, in that folder. Of cargo build the executable of that name is taken wherever cargo puts it; any other
-    /// build must make the file anew: it is deleted before. It is copied, and must run elsewhere [default:
+    /// The executable that the build makes, in the worktree. With cargo build, the executable of this name is used wherever cargo
+    /// puts it. With another command, the file is deleted before the build. It is copied, and must run at another path [default:
     /// target/release/tidewheel, or the only executable that cargo build makes]
     #[arg(long, value_name = "PATH", requires = "base_rev")]
     pub binary: Option<PathBuf>,
 
-    /// What starts it: {binary} stands for it, {port} for a free port [default: tidewheel with the service]
+    /// The command that starts the server; {binary} is replaced by the executable, {port} by a free port [default: tidewheel
+    /// with the service]
     #[arg(long, value_name = "COMMAND", requires = "base_rev")]
     pub command: Option<String>,
 }
@@ -937,15 +940,15 @@ impl FromStr for Target {
         let address = read.map_err(|error| match meant::target(text) {
             // Its form is not what is wrong with it.
             form if form == text => error,
-            form => format!("{error}; write {form}{}", meant::tls_note(text)),
+            form => meant::tls_complaint(text).unwrap_or_else(|| format!("{error}; write {form}")),
         })?;
         match address.takes_datagrams() {
             true if !service.has_datagrams() => {
-                Err(format!("{service} is not offered over datagrams: tcp://HOST:PORT or unix:PATH"))
+                Err(format!("{service} is not served over datagrams: use tcp://HOST:PORT or unix:PATH"))
             }
-            false if !service.has_streams() => {
-                Err(format!("{service} is offered over datagrams alone: udp://HOST:PORT or unix-dgram:PATH"))
-            }
+            false if !service.has_streams() => Err(format!(
+                "{service} is served over datagrams only: use udp://HOST:PORT or unix-dgram:PATH"
+            )),
             _ => Ok(Target { service, address, has_port, text: text.to_owned() }),
         }
     }
@@ -962,7 +965,7 @@ fn compared_target(text: &str) -> Result<Target, String> {
 
 /// Of options that say which server is measured.
 fn not_compared<T>(_: &str) -> Result<T, String> {
-    Err("compare starts its servers itself: --base and --head".into())
+    Err("compare starts the servers itself: use --base and --head".into())
 }
 
 /// [SERVICE=]ADDRESS, of which a bare address is one of echo. The path of a unix socket may have a = in it.
@@ -990,9 +993,9 @@ mod tests {
         assert_eq!(target.address.to_string(), "unix:/run/a=b.sock");
         let target: Target = "time=:8081".parse().unwrap();
         assert!(target.address.takes_datagrams());
-        assert!("time=tcp://:8081".parse::<Target>().unwrap_err().contains("datagrams alone"));
+        assert!("time=tcp://:8081".parse::<Target>().unwrap_err().contains("datagrams only"));
         assert!("127.0.0.1:7007".parse::<Target>().unwrap_err().contains("SERVICE=ADDRESS"));
-        assert!("talk=127.0.0.1:7007".parse::<Target>().unwrap_err().contains("not a service"));
+        assert!("talk=127.0.0.1:7007".parse::<Target>().unwrap_err().contains("unknown service"));
     }
 
     #[test]
@@ -1004,12 +1007,14 @@ mod tests {
                 ("http://host/", "http=host:80"),
                 ("http://host:8080/path", "http=host:8080 --path /path"),
                 ("http://host/?a=b", "http=host:80 --path '/?a=b'"),
-                ("https://host/", "http=host:443"),
+                ("https://host/", "http=host:80"),
+                ("echo=https://host/", "http=host:80"),
                 ("http=http://host/", "http=host:80"),
                 ("http=127.0.0.1:8080/path", "http=127.0.0.1:8080 --path /path"),
                 ("http=127.0.0.1", "http=127.0.0.1:80"),
-                ("https=127.0.0.1:443", "TLS is not supported yet"),
-                ("https://127.0.0.1/", "TLS is not supported yet"),
+                ("https=127.0.0.1:443", "loadgen does not support TLS yet"),
+                ("https://127.0.0.1/", "loadgen does not support TLS yet"),
+                ("echo=https://127.0.0.1/", "loadgen does not support TLS yet"),
                 ("tcp:127.0.0.1:80", "echo=tcp://127.0.0.1:80"),
                 ("echo=tcp:127.0.0.1:80", "write echo=tcp://127.0.0.1:80"),
                 ("echo=/run/a.sock", "echo=unix:/run/a.sock"),
@@ -1051,7 +1056,7 @@ mod tests {
             let target = held_target(text).unwrap();
             assert_eq!((target.service, target.address.to_string().as_str()), (service, address));
         }
-        assert!(held_target("talk=127.0.0.1:7007").unwrap_err().contains("not a service"));
+        assert!(held_target("talk=127.0.0.1:7007").unwrap_err().contains("unknown service"));
         assert!(held_target("127.0.0.1").unwrap_err().contains("HOST:PORT"));
     }
 }

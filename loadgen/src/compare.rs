@@ -393,9 +393,7 @@ fn compare_case(
     let mut findings = counted.findings.clone();
     let mut notes = counted.notes.clone();
     if !setting.placement.is_apart() && !timed.is_empty() {
-        notes.push(
-            "the servers and loadgen have one processor between them: margin and floor are doubled".into(),
-        );
+        notes.push("the servers and loadgen share one processor: margin and floor are doubled".into());
     }
     let (mut lives, mut requests) = (Vec::new(), None);
     if !timed.is_empty() {
@@ -504,7 +502,7 @@ fn finding(metric: Metric, decision: Option<Decision>, lives: &[Life], each: Dur
         low: f64::NAN,
         high: f64::NAN,
         control: None,
-        why: Some("there was no time for a second life of the servers: --budget".into()),
+        why: Some("the time did not suffice to restart the servers once: raise --budget".into()),
     };
     let Some(decision) = decision else {
         if let Some(words) = decide::spoilt(lives) {
@@ -520,7 +518,7 @@ fn finding(metric: Metric, decision: Option<Decision>, lives: &[Life], each: Dur
     let more = decision.lives_needed.map(|needed| each * needed.saturating_sub(lives.len()) as u32);
     finding.why = match more.filter(|more| !more.is_zero()) {
         Some(more) if decision.outcome == Outcome::Inconclusive => {
-            Some(format!("it would need some {:.0} s more: --budget", more.as_secs_f64().max(1.0)))
+            Some(format!("about {:.0} s more are needed: raise --budget", more.as_secs_f64().max(1.0)))
         }
         _ => decision.why,
     };

@@ -82,10 +82,10 @@ impl Condition {
     pub fn check(&self, measures: Measures) -> Result<(), String> {
         match self.metric {
             Metric::Time(Times::Response | Times::Lag, _) if !measures.open_loop => {
-                Err(format!("'{self}' needs --rate: a closed loop plans no sends"))
+                Err(format!("'{self}' needs --rate: a closed loop has no planned send times"))
             }
             Metric::ServerCpu if !measures.server_cpu => {
-                Err(format!("'{self}' needs --pid: the server's CPU time is not known without it"))
+                Err(format!("'{self}' needs --pid or --spawn to measure the server's CPU time"))
             }
             _ => Ok(()),
         }
@@ -103,14 +103,15 @@ impl Condition {
         self.figure(result).is_some_and(|figure| self.is_so(figure))
     }
 
-    /// What the result has, in words.
+    /// What the result has, in words: the name of the figure and its value.
     pub fn figure_in_words(&self, result: &impl Figures) -> String {
-        match (self.figure(result), self.metric) {
+        let value = match (self.figure(result), self.metric) {
             (None, _) => "not known".into(),
             (Some(figure), Metric::Time(..) | Metric::ServerCpu) => figures::time(figure),
             (Some(figure), Metric::Rate(_)) => figures::rate(figure),
             (Some(figure), Metric::Count(_)) => figure.to_string(),
-        }
+        };
+        format!("{} is {value}", self.text.split(['<', '>']).next().unwrap_or_default().trim())
     }
 
     /// Whether the result has the figure.
@@ -167,7 +168,7 @@ impl Metric {
             (_, "") => Ok(1.0),
             (_, "k" | "K") => Ok(1e3),
             (_, "M") => Ok(1e6),
-            _ => Err("a number, with k or M if you like"),
+            _ => Err("a number, optionally with k or M"),
         }
     }
 }
@@ -198,8 +199,8 @@ impl FromStr for Metric {
             "late" => Ok(Metric::Count(Count::Late)),
             "peer_closed" => Ok(Metric::Count(Count::PeerClosed)),
             _ => Err(format!(
-                "{text:?} is no figure; there are p50, p90, p99, p999, max and mean (also with response_, service_ \
-                 or lag_ in front), throughput, offered, errors, lost, late, peer_closed and cpu"
+                "unknown figure '{text}'; the figures are p50, p90, p99, p999, max and mean (also with the prefix \
+                 response_, service_ or lag_), throughput, offered, errors, lost, late, peer_closed and cpu"
             )),
         }
     }
@@ -278,15 +279,15 @@ mod tests {
             ("", "comparison"),
             ("p99", "comparison"),
             ("p99=2ms", "comparison"),
-            ("p98>2ms", "there are p50"),
-            ("lag_errors>2", "there are p50"),
-            (">2ms", "there are p50"),
+            ("p98>2ms", "the figures are p50"),
+            ("lag_errors>2", "the figures are p50"),
+            (">2ms", "the figures are p50"),
             ("p99>2", "ns, us, ms or s"),
             ("p99>", "ns, us, ms or s"),
             ("p99>ms", "a number"),
             ("p99>1.2.3ms", "a number"),
             ("p99>-2ms", "ns, us, ms or s"),
-            ("p99=>2ms", "there are p50"),
+            ("p99=>2ms", "the figures are p50"),
             ("p99>>2ms", "ns, us, ms or s"),
             ("errors>1ms", "k or M"),
             ("throughput<50k/s", "k or M"),

@@ -112,7 +112,9 @@ fn chosen(asked: &History, entries: Vec<Entry>) -> Result<Vec<Entry>> {
             let mut cases: Vec<_> = entries.iter().map(|entry| entry.case.as_str()).collect();
             cases.sort();
             cases.dedup();
-            return Err(Usage(format!("--case {case}: there are {}", cases.join("; "))).into());
+            return Err(
+                Usage(format!("--case {case}: unknown case; the cases are {}", cases.join("; "))).into()
+            );
         }
     }
     let is_asked = |entry: &Entry| {
@@ -122,7 +124,7 @@ fn chosen(asked: &History, entries: Vec<Entry>) -> Result<Vec<Entry>> {
     };
     let chosen: Vec<_> = entries.into_iter().filter(is_asked).collect();
     if chosen.is_empty() {
-        return Err(Usage("no entry has such a case and metric".into()).into());
+        return Err(Usage("no entry has this case and metric".into()).into());
     }
     Ok(chosen)
 }

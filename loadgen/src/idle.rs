@@ -150,13 +150,13 @@ pub fn idle(idle: &Idle, stop: &AtomicBool) -> Result<ExitCode> {
     // What can be written is, even if something else cannot.
     let of = idled.beside.as_ref().zip(busy.beside.as_ref());
     if of.is_none() && files.want_measured() {
-        message!("interrupted before the others were held: there is nothing for files other than the JSON");
+        message!("interrupted before the connections were held: only the JSON file is written");
     }
     let mut written = files.write_with(&idled, || page::page(&idled, &busy), of);
     written.add(table.print(&idled));
     for condition in &idle.outputs.fail_if {
         if let Some(figure) = idled.beside.as_ref().and_then(|report| condition.held(report)) {
-            message!("failed: --fail-if {condition}: it is {figure}");
+            message!("failed: --fail-if {condition}: {figure}");
         }
     }
     match idled.verdict {
@@ -208,7 +208,7 @@ impl Stretch<'_> {
         [idled.idle, idled.slow, idled.stopped] =
             [Kind::Idle, Kind::Slow, Kind::Stopped].map(|kind| held.kept(kind).clone());
         idled.first_error = held.first_unasked().map(|(index, bytes)| {
-            format!("connection {index}: {} came that nobody asked for", of_many(bytes, "byte"))
+            format!("connection {index}: {} received without a request", of_many(bytes, "byte"))
         });
         if let Some(server) = self.server.as_deref_mut() {
             let patience = if idled.idle.closed > 0 { DEATH_PATIENCE } else { Duration::ZERO };

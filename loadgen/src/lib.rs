@@ -77,6 +77,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::cli::{Cli, Command, Run, RunOnce};
@@ -160,7 +161,7 @@ fn moved(command: &str) -> Option<&'static str> {
         "sweep" => Some(
             "loadgen sweep is now loadgen run with several rates or connection counts: -r 10k,20k or -c 1,10",
         ),
-        "versus" => Some("versus is a program of its own now: cargo run --release -p versus"),
+        "versus" => Some("versus is now a separate program: cargo run --release -p versus"),
         _ => None,
     }
 }
@@ -169,6 +170,14 @@ fn moved(command: &str) -> Option<&'static str> {
 pub fn complaint(error: &clap::Error) -> String {
     if !error.use_stderr() {
         error.exit();
+    }
+    // clap's tip for -1 would make it a positional argument.
+    if let (ErrorKind::UnknownArgument, Some(ContextValue::String(word))) =
+        (error.kind(), error.get(ContextKind::InvalidArg))
+        && word.starts_with('-')
+        && word[1..].starts_with(|first: char| first.is_ascii_digit())
+    {
+        return format!("unexpected argument '{word}': values must not be negative");
     }
     let text = error.to_string();
     let words: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
@@ -199,9 +208,7 @@ fn run_once(run: &Run, RunOnce { syscalls, outputs, .. }: &RunOnce) -> Result<Ex
     }
     if *syscalls {
         if !run.options.knows_server() {
-            return Err(
-                Usage("--syscalls needs --pid or --spawn: whose calls are to be counted?".into()).into()
-            );
+            return Err(Usage("--syscalls needs --pid or --spawn".into()).into());
         }
         syscalls::check().map_err(Usage)?;
     }
@@ -229,7 +236,7 @@ fn run_once(run: &Run, RunOnce { syscalls, outputs, .. }: &RunOnce) -> Result<Ex
     }
     for condition in &outputs.fail_if {
         if let Some(figure) = condition.held(&report) {
-            message!("failed: --fail-if {condition}: it is {figure}");
+            message!("failed: --fail-if {condition}: {figure}");
         }
     }
     if report.verdict == Verdict::Invalid {

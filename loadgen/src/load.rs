@@ -598,7 +598,7 @@ impl<E: Exchange> Load<E> {
             let Some(request) = conn.flight.front_mut() else {
                 record.unasked_bytes += bytes.len() as u64;
                 record.note_error(|| {
-                    format!("connection {index}: {} came that nobody asked for", counted(bytes.len(), "byte"))
+                    format!("connection {index}: {} received without a request", counted(bytes.len(), "byte"))
                 });
                 return;
             };

@@ -42,10 +42,12 @@ pub fn target(text: &str) -> String {
     let is_port = |port: &str| port == PORT || port.parse::<u16>().is_ok_and(|port| port > 0);
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if is_port(port) && is_host(host) => (host, port),
-        Some((host, _)) if !host.contains(':') => (host, default_port(service, &scheme)),
+        Some((host, _)) if !host.contains(':') => (host, default_port(service)),
         // All colons of an IPv6 address without brackets are its own.
-        _ => (authority, default_port(service, &scheme)),
+        _ => (authority, default_port(service)),
     };
+    // The port of an https URL speaks TLS.
+    let port = if scheme == "https" { "80" } else { port };
     let host = match host {
         "" => "127.0.0.1".to_owned(),
         host if host.contains(':') && !host.starts_with('[') => format!("[{host}]"),
@@ -66,24 +68,26 @@ pub fn target(text: &str) -> String {
     format!("{service}={transport}{host}:{port}{path}")
 }
 
-fn default_port(service: &str, scheme: &str) -> &'static str {
-    match (service, scheme) {
-        (_, "https") => "443",
-        ("http", _) => "80",
-        _ => ECHO_PORT,
-    }
+fn default_port(service: &str) -> &'static str {
+    if service == "http" { "80" } else { ECHO_PORT }
 }
 
 /// Why it is not a target, and what would be one.
 pub fn complaint(text: &str) -> String {
-    format!("expected SERVICE=ADDRESS, such as {}{}", target(text), tls_note(text))
+    tls_complaint(text).unwrap_or_else(|| format!("expected SERVICE=ADDRESS, such as {}", target(text)))
 }
 
-/// What to add for a target that is an https URL, or has one as its address.
-pub fn tls_note(text: &str) -> &'static str {
-    let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
-    let is_tls = scheme.is_some_and(|scheme| scheme == "https" || scheme.ends_with("=https"));
-    if is_tls { "; TLS is not supported yet" } else { "" }
+/// The error for a target that is an https URL, or has one as its address.
+pub fn tls_complaint(text: &str) -> Option<String> {
+    let (scheme, _) = text.split_once("://")?;
+    let scheme = scheme.to_ascii_lowercase();
+    let is_tls = scheme == "https" || scheme.ends_with("=https");
+    is_tls.then(|| {
+        format!(
+            "loadgen does not support TLS yet: give the address of a port without TLS, such as {}",
+            target(text)
+        )
+    })
 }
 
 #[cfg(test)]
@@ -104,7 +108,8 @@ mod tests {
             ("http://[::1]/", "http=[::1]:80"),
             ("http://127.0.0.1:{port}/", "http=127.0.0.1:{port}"),
             ("http://", "http=127.0.0.1:80"),
-            ("https://host/", "http=host:443"),
+            ("https://host/", "http=host:80"),
+            ("https://[::1]:8443/path", "http=[::1]:80 --path /path"),
             ("tcp://host:7007", "echo=tcp://host:7007"),
             ("udp://host:7007", "echo=udp://host:7007"),
             ("tcp:127.0.0.1:80", "echo=tcp://127.0.0.1:80"),

@@ -147,7 +147,7 @@ pub fn merge(merge: &Merge) -> Result<ExitCode> {
     for path in &merge.logs {
         // One that is not there is told when it is read.
         if fs::canonicalize(path).is_ok_and(|place| !seen.insert(place)) {
-            return Err(Usage(format!("{path} is given twice: its times would count twice")).into());
+            return Err(Usage(format!("{path} is given twice")).into());
         }
     }
     let logs = merge.logs.iter().map(|path| Log::read(path)).collect::<Result<Vec<_>>>()?;
@@ -165,7 +165,7 @@ pub fn merge(merge: &Merge) -> Result<ExitCode> {
     }
     let times = match (&hgrm, merged.main_kind()) {
         (Some(_), None) => {
-            return Err(Usage("--hgrm: the logs have no kind of time in common".into()).into());
+            return Err(Usage("--hgrm: the logs have no common kind of time".into()).into());
         }
         (_, kind) => kind.and_then(|kind| merged.sums.get(kind)),
     };
@@ -186,7 +186,7 @@ pub fn merge(merge: &Merge) -> Result<ExitCode> {
     }
     for condition in &outputs.fail_if {
         if let Some(figure) = condition.held(&merged) {
-            message!("failed: --fail-if {condition}: it is {figure}");
+            message!("failed: --fail-if {condition}: {figure}");
         }
     }
     for complaint in merged.complaints() {
@@ -294,9 +294,7 @@ impl Merged {
             .iter()
             .filter(|part| part.is_invalid())
             .map(|part| format!("{}: {}", part.path, part.complaint.as_deref().unwrap_or("INVALID")))
-            .chain(
-                self.is_silent_alone().then(|| "INVALID: nothing came back, in any of the logs".to_owned()),
-            )
+            .chain(self.is_silent_alone().then(|| "INVALID: no replies, in any of the logs".to_owned()))
     }
 
     /// That nothing came back is no part's own complaint.
@@ -474,19 +472,22 @@ fn warnings(logs: &[Log], parts: &[Part], have_common: bool) -> Vec<String> {
     let mut warnings = Vec::new();
     for (log, part) in logs.iter().zip(parts) {
         if !log.has_clock {
-            warnings.push(format!("{} does not say when it began, and cannot be aligned", log.path));
+            warnings.push(format!("{} has no start time and cannot be aligned", log.path));
         }
         match (part.verdict, &log.outcome, log.is_own) {
             (Some(_), ..) => {}
             (None, Some(_), _) => {
-                warnings.push(format!("the verdict of {} is not known: it is a sum of several", log.path));
+                warnings.push(format!("the verdict of {} is unknown: it is a merged log", log.path));
             }
             (None, None, true) => warnings.push(format!(
-                "the verdict of {} is not known: an older loadgen wrote it, or its end is missing",
+                "the verdict of {} is unknown: it was written by an older loadgen, or its end is missing",
                 log.path
             )),
             (None, None, false) => {
-                warnings.push(format!("the verdict of {} is not known: another program wrote it", log.path));
+                warnings.push(format!(
+                    "the verdict of {} is unknown: it was written by another program",
+                    log.path
+                ));
             }
         }
     }
@@ -494,7 +495,7 @@ fn warnings(logs: &[Log], parts: &[Part], have_common: bool) -> Vec<String> {
     let last_to_begin = parts.iter().max_by_key(|part| part.span.start_us);
     if let (false, Some(one), Some(other)) = (have_common, first_to_end, last_to_begin) {
         warnings.push(if one.path == other.path {
-            format!("{} has no length: there is no time at which all ran", one.path)
+            format!("{} has no duration: there is no time at which all ran", one.path)
         } else {
             format!(
                 "{} had ended when {} began, by the clocks of their machines: there is no time at which all ran",

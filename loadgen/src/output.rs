@@ -114,7 +114,7 @@ impl Output {
                     _ => path,
                 };
                 let other = asked[other].0;
-                return Err(Usage(format!("two results would go to {place}: {other} and {option}")).into());
+                return Err(Usage(format!("{other} and {option} have the same file: {place}")).into());
             }
             outputs[index] = Some(output);
         }
@@ -333,7 +333,7 @@ fn straight(how: &mut OpenOptions, path: &Path, there: &Metadata) -> Result<Outp
             Ok(file) => break file,
             Err(error) if is_fifo && error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => {
                 if Instant::now() >= until {
-                    return Err(anyhow!("nobody reads this FIFO: start its reader first"));
+                    return Err(anyhow!("this FIFO has no reader: start the reader first"));
                 }
                 if !is_told {
                     message!("{}: waiting for a reader of this FIFO", path.display());

@@ -445,7 +445,7 @@ impl Report {
                         switches.involuntary
                     ),
                     (Some(cpu), None) => per_request(cpu),
-                    (None, _) if self.knows_server => "not known per request: nothing came back".into(),
+                    (None, _) if self.knows_server => "not known per request: no replies".into(),
                     (None, _) => "not known without --pid or --spawn".into(),
                 },
             ),
@@ -520,7 +520,7 @@ impl Report {
         }
     }
 
-    /// Something was asked, and nothing came back.
+    /// Something was asked, and no replies.
     pub fn is_silent(&self) -> bool {
         let answered = match &self.chat {
             Some(rooms) => rooms.counts.deliveries,
@@ -533,7 +533,7 @@ impl Report {
     fn losses(&self) -> String {
         let mut words = format!("{} {} lost", self.lost, if self.lost == 1 { "reply" } else { "replies" });
         if self.is_silent() {
-            words += ", nothing came back";
+            words += ", no replies";
         }
         if self.unsent > 0 {
             words += &format!(", {} could not be sent", of_many(self.unsent, "request"));
@@ -565,7 +565,9 @@ impl Report {
                     counted(datagrams.counts.corrupted as usize, "corrupted datagram")
                 }
                 // What came though it was not asked for is no reply.
-                _ if self.errors == 0 => format!("{} nobody asked for", of_many(self.unasked_bytes, "byte")),
+                _ if self.errors == 0 => {
+                    format!("{} received without a request", of_many(self.unasked_bytes, "byte"))
+                }
                 _ => replies(self.errors, "wrong"),
             },
             Some(Limiter::SocketBuffer) => {

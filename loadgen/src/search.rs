@@ -185,7 +185,7 @@ impl Measurement {
                 None => (Outcome::Passed, None),
                 Some(condition) => (
                     Outcome::Failed,
-                    Some(format!("{condition} not kept: it is {}", condition.figure_in_words(&report))),
+                    Some(format!("{condition} not met: {}", condition.figure_in_words(&report))),
                 ),
             },
             (Verdict::Invalid, Some(Limiter::WrongReplies)) => {
@@ -258,10 +258,10 @@ impl Found {
             format!("{} ({} of {} passed)", figures::rate(tally.rate_per_s), tally.passed, tally.repeats())
         };
         if self.is_silent {
-            return "nothing came back at any rate".into();
+            return "no replies at any rate".into();
         }
         match (&self.all_passed, &self.upper, self.limited_by) {
-            (None, None, _) => "nothing was measured to the end".into(),
+            (None, None, _) => "no measurement was completed".into(),
             (Some(lower), None, _) => format!("at least {}", tally(lower)),
             (lower, Some(upper), Some(LimitedBy::Generator)) => {
                 let limiter = self.limiter.map_or("generator", Limiter::words);
@@ -269,7 +269,7 @@ impl Found {
                     .as_ref()
                     .map_or("no rate passed".into(), |lower| format!("at least {}", tally(lower)));
                 format!(
-                    "{at_least}; the generator itself could not keep to {}: limited by {limiter}",
+                    "{at_least}; the generator could not offer {}: limited by {limiter}",
                     figures::rate(upper.rate_per_s)
                 )
             }
@@ -318,8 +318,8 @@ impl fmt::Display for Found {
         };
         let ended = match self.ended {
             Ended::Precision if self.upper.is_none() => "no rate is high enough".to_owned(),
-            Ended::Precision => format!("asked for: within {}", figures::share(self.precision)),
-            Ended::Budget => "ended by --budget: allow more to know it better".into(),
+            Ended::Precision => format!("precision reached: {}", figures::share(self.precision)),
+            Ended::Budget => "ended by --budget: raise it for a more precise result".into(),
             Ended::Signal => "INTERRUPTED: ended by a signal".into(),
         };
         writeln!(f, "\n  {summary}\n  {}, in {:.1} s", style(ended).dim(), self.elapsed_s)

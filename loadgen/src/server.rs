@@ -91,7 +91,7 @@ impl CommandLine {
 }
 
 fn split(text: &str) -> Result<Vec<String>, String> {
-    shlex::split(text).ok_or_else(|| "a quote has no end, or a \\ stands at the end".into())
+    shlex::split(text).ok_or_else(|| "unterminated quote, or a \\ at the end".into())
 }
 
 /// How many of the words, the first ones, set variables.
@@ -124,7 +124,7 @@ impl FromStr for CommandLine {
             return Err("is empty".into());
         }
         if variables(&words) == words.len() {
-            return Err("sets variables and has no program".into());
+            return Err("sets variables but has no program".into());
         }
         Ok(CommandLine { text: text.to_owned(), words })
     }
@@ -242,7 +242,7 @@ impl Server {
             false => Stream::connect(&address.peer, None, ready.timeout).is_ok(),
         };
         if is_there {
-            bail!("another server listens at {address} already");
+            bail!("another server is already listening on {address}");
         }
         let (output, stderr) = io::pipe().context("a pipe for what the server prints")?;
         let stdout = if shown == Shown::Errors { Stdio::null() } else { stderr.try_clone()?.into() };
@@ -281,14 +281,14 @@ impl Server {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
                     server.check(END_TIMEOUT).context("it did not come up")?;
-                    bail!("{command} closed its standard output before it said that it is ready");
+                    bail!("{command} closed its standard output before it printed `ready`");
                 }
             }
             if stop.load(Ordering::Relaxed) {
                 bail!("stopped before {command} was ready");
             }
             if Instant::now() >= give_up {
-                bail!("{command} did not say `ready` within {timeout:?}");
+                bail!("{command} did not print `ready` within {timeout:?}");
             }
         }
     }
@@ -327,7 +327,7 @@ impl Server {
                     if address.takes_datagrams() { "opened no socket" } else { "accepted no connection" };
                 return Err(match last {
                     Some(last) => {
-                        last.context(format!("{name} gave no right reply at {address} within {timeout:?}"))
+                        last.context(format!("{name} sent no correct reply at {address} within {timeout:?}"))
                     }
                     None => anyhow!("{name} {missed} at {address} within {timeout:?}"),
                 });
@@ -386,17 +386,17 @@ impl Server {
         let name = &self.name;
         let Process::Kept(kept) = &mut self.process else {
             let status = self.end().context("the exit status of the server")?;
-            return Ok(format!("{} has ended: {status}", self.name));
+            return Ok(format!("{} exited: {status}", self.name));
         };
         let mut words = match kept.end() {
             Some(ended) if ended.status.success() && !ended.left.is_empty() => {
                 background::words(name, &self.program, ended)
             }
             Some(Ended { status, .. }) if status.success() => {
-                format!("{name} has ended: {status} (a server must stay in the foreground)")
+                format!("{name} exited: {status} (a server must stay in the foreground)")
             }
-            Some(Ended { status, .. }) => format!("{name} has ended: {status}"),
-            None => format!("{name} has ended, with an exit status that nobody knows"),
+            Some(Ended { status, .. }) => format!("{name} exited: {status}"),
+            None => format!("{name} exited with an unknown status"),
         };
         if let Some(lines) = self.last_words.as_ref().and_then(LastWords::lines) {
             words += &format!("; it last printed: {lines}");
@@ -507,7 +507,7 @@ mod tests {
         let mut server = Server::of_child(command.to_string(), child);
         for _ in 0..2 {
             let error = server.check(Duration::from_secs(60)).unwrap_err();
-            assert!(error.to_string().contains("has ended: exit status: 7"), "{error}");
+            assert!(error.to_string().contains("exited: exit status: 7"), "{error}");
         }
     }
 

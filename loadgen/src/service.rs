@@ -66,7 +66,7 @@ impl FromStr for Service {
 
     fn from_str(text: &str) -> Result<Service, String> {
         if text == "https" {
-            return Err("TLS is not supported yet: use http=HOST:PORT, at a port without TLS".into());
+            return Err("loadgen does not support TLS yet: use http=HOST:PORT with a port without TLS".into());
         }
         Service::ALL.into_iter().find(|service| service.name() == text).ok_or_else(|| {
             let names = Service::ALL.map(Service::name);
@@ -75,8 +75,8 @@ impl FromStr for Service {
             });
             let hint = nearest.filter(|name| strsim::jaro_winkler(name, text) >= HINT_LIKENESS_MIN);
             match hint {
-                Some(name) => format!("{text:?} is not a service: did you mean {name}?"),
-                None => format!("{text:?} is not a service; there are {}", names.join(", ")),
+                Some(name) => format!("unknown service '{text}': did you mean {name}?"),
+                None => format!("unknown service '{text}'; the services are: {}", names.join(", ")),
             }
         })
     }
@@ -100,6 +100,6 @@ mod tests {
             assert!(error.contains(&format!("did you mean {name}?")), "{error}");
         }
         let error = "zzz".parse::<Service>().unwrap_err();
-        assert!(error.contains("there are echo, uppercase"), "{error}");
+        assert!(error.contains("the services are: echo, uppercase"), "{error}");
     }
 }

@@ -108,7 +108,7 @@ impl FromStr for Sizes {
             let (mut sizes, mut total) = (Vec::new(), 0_u64);
             for part in text.split(',') {
                 let (of, weight) = part.split_once(':').ok_or("expected SIZE:WEIGHT, such as 64:9,1500:1")?;
-                let weight: u32 = weight.parse().map_err(|_| format!("{weight:?} is no weight"))?;
+                let weight: u32 = weight.parse().map_err(|_| format!("{weight:?} is not a weight"))?;
                 total += u64::from(weight);
                 sizes.push((size(of)?, total));
             }
@@ -193,7 +193,7 @@ mod tests {
             ("64,128", "such as 64"),
             ("64:1,128", "SIZE:WEIGHT"),
             ("64:0", "all weights"),
-            ("64:x", "no weight"),
+            ("64:x", "not a weight"),
             ("uniform:64", "FROM-TO"),
             ("uniform:128-64", "more than"),
             ("zipf:0-64", "at least 1"),

@@ -28,16 +28,18 @@ impl Sources {
     pub fn check(&self, peer: &Peer) -> Result<(), String> {
         let Some(first) = self.of(0) else { return Ok(()) };
         let (Peer::Tcp(servers) | Peer::Udp(servers)) = peer else {
-            return Err(format!("--source-ips {self}: a unix socket is not reached from an IP address"));
+            return Err(format!("--source-ips {self}: does not apply to unix sockets"));
         };
         if !servers.iter().any(|server| server.is_ipv4() == first.is_ipv4()) {
             let (own, other) = if first.is_ipv4() { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
-            return Err(format!("--source-ips {self}: these are {own}, and the server has {other} alone"));
+            return Err(format!(
+                "--source-ips {self}: these are {own} addresses, but the server has only {other}"
+            ));
         }
         for &address in self.addresses.iter() {
             // Any port will do: it is given back at once.
             UdpSocket::bind((address, 0)).map_err(|error| {
-                format!("--source-ips {self}: {address} is no address of this machine ({error})")
+                format!("--source-ips {self}: {address} is not an address of this machine ({error})")
             })?;
         }
         Ok(())
@@ -64,10 +66,10 @@ impl FromStr for Sources {
             addresses.extend((first..=last).map(|number| address(number, is_ipv4)));
         }
         if let Some(address) = addresses.iter().find(|ip| ip.is_unspecified() || ip.is_multicast()) {
-            return Err(format!("nothing can be sent from {address}"));
+            return Err(format!("{address} cannot be a source address"));
         }
         if addresses.iter().any(|address| address.is_ipv4() != addresses[0].is_ipv4()) {
-            return Err("IPv4 and IPv6 are not mixed".into());
+            return Err("IPv4 and IPv6 addresses cannot be mixed".into());
         }
         Ok(Sources { addresses: addresses.into(), text: text.to_owned() })
     }
@@ -79,7 +81,7 @@ fn bounds(part: &str) -> Result<(u128, u128), String> {
         let ip = read(ip)?;
         let bits = if ip.is_ipv4() { 32 } else { 128 };
         let prefix = prefix.parse().ok().filter(|prefix| (1..=bits).contains(prefix));
-        let prefix: u32 = prefix.ok_or_else(|| format!("{part:?}: the prefix is from 1 to {bits}"))?;
+        let prefix: u32 = prefix.ok_or_else(|| format!("{part:?}: the prefix must be from 1 to {bits}"))?;
         let rest = if prefix == bits { 0 } else { u128::MAX >> (128 - (bits - prefix)) };
         let (first, last) = (number(ip) & !rest, number(ip) | rest);
         // The first of an IPv4 network is its name, the last reaches all of its hosts: neither is a host's own.
@@ -92,14 +94,14 @@ fn bounds(part: &str) -> Result<(u128, u128), String> {
     };
     let (first, last) = (read(first)?, read(last)?);
     if first.is_ipv4() != last.is_ipv4() || first > last {
-        return Err(format!("{part:?}: a range goes from one address to a later one of the same family"));
+        return Err(format!("{part:?}: a range must go from one address to a later one of the same family"));
     }
     Ok((number(first), number(last)))
 }
 
 fn read(text: &str) -> Result<IpAddr, String> {
     text.trim().parse().map_err(|_| {
-        format!("{text:?} is no IP address; expected 127.0.0.2, 127.0.0.2-127.0.0.9 or 127.0.1.0/24")
+        format!("{text:?} is not an IP address; expected 127.0.0.2, 127.0.0.2-127.0.0.9 or 127.0.1.0/24")
     })
 }
 
@@ -155,20 +157,20 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         for (text, words) in [
-            ("", "no IP address"),
-            ("localhost", "no IP address"),
-            ("127.0.0.2,", "no IP address"),
+            ("", "not an IP address"),
+            ("localhost", "not an IP address"),
+            ("127.0.0.2,", "not an IP address"),
             ("127.0.0.0/0", "from 1 to 32"),
             ("127.0.0.0/33", "from 1 to 32"),
             ("::/129", "from 1 to 128"),
             ("127.0.0.9-127.0.0.2", "a later one"),
             ("127.0.0.9-::1", "same family"),
-            ("127.0.0.2,::1", "not mixed"),
+            ("127.0.0.2,::1", "cannot be mixed"),
             ("10.0.0.0/8", "more than 65536"),
             ("fd00::/64", "more than 65536"),
             ("10.0.0.0/17,10.1.0.0/17,10.2.0.1-10.2.0.9", "more than 65536"),
-            ("0.0.0.0", "nothing can be sent"),
-            ("239.0.0.1", "nothing can be sent"),
+            ("0.0.0.0", "cannot be a source"),
+            ("239.0.0.1", "cannot be a source"),
         ] {
             let error = text.parse::<Sources>().expect_err(text);
             assert!(error.contains(words), "{text}: {error}");
@@ -178,10 +180,10 @@ mod tests {
     #[test]
     fn the_machine_and_the_server_must_suit() {
         for (sources, server, words) in [
-            ("127.0.0.2", "[::1]:7", "IPv6 alone"),
-            ("::1", "127.0.0.1:7", "IPv4 alone"),
+            ("127.0.0.2", "[::1]:7", "only IPv6"),
+            ("::1", "127.0.0.1:7", "only IPv4"),
             ("127.0.0.2", "unix:/run/s", "unix socket"),
-            ("127.0.0.2,192.0.2.1", "127.0.0.1:7", "192.0.2.1 is no address of this machine"),
+            ("127.0.0.2,192.0.2.1", "127.0.0.1:7", "192.0.2.1 is not an address of this machine"),
         ] {
             let address: Address = server.parse().unwrap();
             let error = sources.parse::<Sources>().unwrap().check(&address.peer).expect_err(words);

@@ -8,9 +8,9 @@ pub fn steps(text: &str, value: impl Fn(&str) -> Result<f64, String>) -> Result<
     let mut values = match text.split_once("..") {
         Some((from, rest)) => {
             let (to, count) = rest.split_once(':').ok_or("expected FROM..TO:STEPS, such as 10k..50k:5")?;
-            let count: usize = count.parse().map_err(|_| format!("{count:?} is no number of steps"))?;
+            let count: usize = count.parse().map_err(|_| format!("{count:?} is not a number of steps"))?;
             if !(2..=STEPS_MAX).contains(&count) {
-                return Err(format!("there must be from 2 to {STEPS_MAX} steps"));
+                return Err(format!("the number of steps must be from 2 to {STEPS_MAX}"));
             }
             let (from, to) = (value(from)?, value(to)?);
             if from >= to {
@@ -37,13 +37,13 @@ mod tests {
         assert_eq!(steps("700", rate), Ok(vec![700.0]));
         assert_eq!(steps("10k..50k:5", rate), Ok(vec![10e3, 20e3, 30e3, 40e3, 50e3]));
         for (text, reason) in [
-            ("", "expected so many"),
-            ("10k,", "expected so many"),
+            ("", "expected a rate"),
+            ("10k,", "expected a rate"),
             ("10k..50k", "FROM..TO:STEPS"),
             ("10k..50k:1", "from 2"),
-            ("10k..50k:x", "no number of steps"),
+            ("10k..50k:x", "not a number of steps"),
             ("50k..10k:5", "less than"),
-            ("..10k:5", "expected so many"),
+            ("..10k:5", "expected a rate"),
         ] {
             let error = steps(text, rate).unwrap_err();
             assert!(error.contains(reason), "{text}: {error}");

@@ -129,8 +129,9 @@ pub fn check() -> Result<(), String> {
     let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let forbidden = is_forbidden(scope.trim().parse().unwrap_or(0), &status);
-    forbidden
-        .map_or(Ok(()), |what_to_do| Err(format!("--syscalls: this system forbids to trace: {what_to_do}")))
+    forbidden.map_or(Ok(()), |what_to_do| {
+        Err(format!("--syscalls: this system does not permit tracing: {what_to_do}"))
+    })
 }
 
 /// What would allow to trace, if the system's setting and this process's rights do not.

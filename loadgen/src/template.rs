@@ -35,7 +35,7 @@ impl Template {
     pub fn of_request(text: &str) -> Result<Template, String> {
         let template = Template::parse(text)?;
         if template.pieces.iter().any(|piece| matches!(piece, Piece::Line { .. })) {
-            return Err("{line} says what may come back, not what to send".into());
+            return Err("{line} is allowed only in --expect".into());
         }
         Ok(template)
     }
@@ -71,12 +71,13 @@ impl Template {
                     literal.push(character as u8);
                 }
                 '{' => {
-                    let (name, after) = rest.as_str().split_once('}').ok_or("a { has no }; {{ is a brace")?;
+                    let (name, after) =
+                        rest.as_str().split_once('}').ok_or("unterminated {; for a brace write {{")?;
                     rest = after.chars();
                     end_literal(&mut pieces, &mut literal)?;
                     pieces.push(placeholder(name)?);
                 }
-                '}' => return Err("a } has no {; }} is a brace".into()),
+                '}' => return Err("} without {; for a brace write }}".into()),
                 _ => literal.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
             }
         }
@@ -96,7 +97,7 @@ fn placeholder(name: &str) -> Result<Piece, String> {
         "len" => Ok(Piece::Len),
         "line" => Ok(Piece::Line { ending: b"" }),
         _ => Err(format!(
-            "{{{name}}} is no placeholder; there are {{seq}}, {{conn}}, {{payload}}, {{len}} and, in what is expected, \
+            "unknown placeholder {{{name}}}; the placeholders are {{seq}}, {{conn}}, {{payload}}, {{len}} and, in --expect, \
              {{line}}; {{{{ is a brace"
         )),
     }
@@ -130,8 +131,8 @@ fn escaped(rest: &mut Chars<'_>) -> Result<u8, String> {
             let byte = digit().zip(digit()).map(|(high, low)| (high << 4 | low) as u8);
             byte.ok_or_else(|| r"\x needs two hexadecimal digits".into())
         }
-        Some(other) => Err(format!(r"\{other} is no escape; there are \r \n \t \0 \\ and \xHH")),
-        None => Err(r"a \ at the end escapes nothing; \\ is a backslash".into()),
+        Some(other) => Err(format!(r"unknown escape \{other}; the escapes are \r \n \t \0 \\ and \xHH")),
+        None => Err(r"a \ at the end; for a backslash write \\".into()),
     }
 }
 
@@ -180,11 +181,11 @@ mod tests {
     fn what_is_no_template_says_why() {
         for (text, reason) in [
             ("", "empty"),
-            ("{sequence}", "{sequence} is no placeholder"),
-            ("{}", "{} is no placeholder"),
-            ("{seq", "no }"),
-            ("seq}", "no {"),
-            (r"\q", r"\q is no escape"),
+            ("{sequence}", "unknown placeholder {sequence}"),
+            ("{}", "unknown placeholder {}"),
+            ("{seq", "unterminated {"),
+            ("seq}", "without {"),
+            (r"\q", r"unknown escape \q"),
             (r"\x4", "hexadecimal"),
             (r"\xg0", "hexadecimal"),
             ("a\\", "at the end"),
@@ -195,6 +196,6 @@ mod tests {
             let error = Template::of_reply(text).unwrap_err();
             assert!(error.contains(reason), "{text}: {error}");
         }
-        assert!(Template::of_request(r"{line}\n").unwrap_err().contains("come back"));
+        assert!(Template::of_request(r"{line}\n").unwrap_err().contains("only in --expect"));
     }
 }

@@ -109,7 +109,7 @@ pub fn tour(tour: &Tour, stop: &AtomicBool) -> Result<ExitCode> {
     }
     if toured.verdict == Verdict::Invalid {
         let troubles = toured.troubles();
-        let first = troubles.first().map_or("nothing was measured", String::as_str);
+        let first = troubles.first().map_or("no measurement was completed", String::as_str);
         let others = match troubles.len().saturating_sub(1) {
             0 => String::new(),
             others => format!(" (and {others} more)"),
@@ -254,14 +254,14 @@ impl Visit {
             Demand::Full => None,
             Demand::Half => match self.full_load.as_ref().map(|full| full.throughput_per_s / 2.0) {
                 Some(rate) if rate > 0.0 => Some(rate),
-                _ => bail!("nothing was achieved at full load, of which the half could be asked"),
+                _ => bail!("no throughput at full load, so there is no half load"),
             },
         };
         let run = Run { rate, ..run.clone() };
         let asked = run.options.asked(run.connections).map_err(Usage)?;
         let watch = Watch { progress, ..Watch::nobody() };
         let report = Report::new(&run, &asked, &trial(&run, &asked, Some(server), stop, watch)?);
-        ensure!(report.requests > 0 || report.interrupted, "not one request could be sent");
+        ensure!(report.requests > 0 || report.interrupted, "no request could be sent");
         Ok(report)
     }
 

@@ -110,7 +110,7 @@ pub fn first_reply(run: &Run) -> impl Fn(Duration, &dyn Fn() -> bool) -> Result<
         if let Some(words) = record.first_error {
             bail!(words);
         }
-        ensure!(record.peer_closed == 0, "it closed the connection instead of a reply");
+        ensure!(record.peer_closed == 0, "it closed the connection without a reply");
         ensure!(record.answered > 0, "no reply within {patience:?}");
         Ok(())
     }
@@ -143,7 +143,7 @@ pub fn sound(report: Report, stop: &AtomicBool) -> Result<Report> {
     let (lost, requests) = (report.lost, report.requests);
     ensure!(
         lost as f64 <= LOST_SHARE_MAX * requests as f64,
-        "{lost} of {requests} replies were lost: what is not answered cannot be compared"
+        "{lost} of {requests} replies were lost, so there is no comparison"
     );
     Ok(report)
 }

@@ -85,7 +85,7 @@ pub fn time_unit(text: &str) -> Result<u64, String> {
         "us" | "µs" => Ok(1_000),
         "ms" => Ok(1_000_000),
         "s" => Ok(1_000_000_000),
-        _ => Err("there are ns, us, ms and s".into()),
+        _ => Err("the units are ns, us, ms and s".into()),
     }
 }
 
@@ -97,7 +97,7 @@ pub fn rate(text: &str) -> Result<f64, String> {
     };
     match number.parse::<f64>() {
         Ok(number) if number > 0.0 && number * factor <= RATE_MAX => Ok(number * factor),
-        _ => Err("expected so many a second, such as 500, 50k or 1.5M".into()),
+        _ => Err("expected a rate per second, such as 500, 50k or 1.5M".into()),
     }
 }
 
@@ -116,7 +116,7 @@ pub fn percent(text: &str) -> Result<f64, String> {
 /// How often chance may be taken for more: `0.01`, `1%`.
 pub fn significance(text: &str) -> Result<f64, String> {
     let part = percent(text).or_else(|_| text.parse::<f64>().map_err(|error| format!("{error}")))?;
-    if part > 0.0 && part < 0.5 { Ok(part) } else { Err("expected more than 0 and less than a half".into()) }
+    if part > 0.0 && part < 0.5 { Ok(part) } else { Err("expected more than 0 and less than 0.5".into()) }
 }
 
 #[cfg(test)]

@@ -85,24 +85,20 @@ impl Limiter {
     /// What to do about it.
     pub fn hint(self) -> &'static str {
         match self {
-            Limiter::WrongReplies => "Correct the server first: what it answers wrongly has no speed.",
+            Limiter::WrongReplies => "Fix the server first: the speed of wrong replies means nothing.",
             Limiter::SocketBuffer => "Allow larger socket buffers: sysctl net.core.rmem_max.",
-            Limiter::FloodControl => "Turn it off to measure the server: tidewheel serve --chat-rate 0.",
+            Limiter::FloodControl => "Disable it to measure the server: tidewheel serve --chat-rate 0.",
             Limiter::Ports => {
-                "Connect from more addresses (--source-ips 127.0.1.0/24), or free ports at once (--reconnect --close rst)."
+                "Connect from more addresses (--source-ips 127.0.1.0/24), or free ports immediately (--reconnect --close rst)."
             }
-            Limiter::Descriptors => {
-                "Raise the limit on open files (ulimit -n), or keep less in progress at once."
-            }
+            Limiter::Descriptors => "Raise the limit of open files (ulimit -n), or use fewer connections.",
             Limiter::PeerClosed => {
-                "Look into the server's log and its limits: it closed or refused connections under load."
+                "The server closed or refused connections under load: check its log and its limits."
             }
-            Limiter::NoRequests => "Allow the window more time, or ask for more.",
-            Limiter::Server => {
-                "The server did not answer in time: ask for less, or allow more with --timeout."
-            }
+            Limiter::NoRequests => "Use a longer window (-t), or a higher rate.",
+            Limiter::Server => "The server did not answer in time: use a lower rate, or a longer --timeout.",
             Limiter::GeneratorCpu => {
-                "Give loadgen a core of its own (taskset), more --threads or less to do, and see what else runs here."
+                "Give loadgen its own core (taskset), more --threads or less load, and stop other programs."
             }
         }
     }

@@ -150,7 +150,7 @@ fn nothing_is_left_after_an_error() {
             .unwrap();
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(3), "{told}");
-    assert!(told.contains("has ended: exit status: 9"), "{told}");
+    assert!(told.contains("exited: exit status: 9"), "{told}");
     assert_none_left(&mark);
 }
 

@@ -62,7 +62,7 @@ fn datagrams_leave_from_each_source_in_turn() {
 #[test]
 fn sources_that_do_not_suit_are_refused_in_a_line() {
     for (target, sources, words) in [
-        ("echo=127.0.0.1:1", "192.0.2.1", "192.0.2.1 is no address of this machine"),
+        ("echo=127.0.0.1:1", "192.0.2.1", "192.0.2.1 is not an address of this machine"),
         ("echo=127.0.0.1:1", "::1", "the server has IPv4 alone"),
         ("echo=udp://127.0.0.1:1", "::1", "the server has IPv4 alone"),
         ("echo=unix:/tmp/none", "127.0.0.2", "unix socket"),
@@ -74,7 +74,7 @@ fn sources_that_do_not_suit_are_refused_in_a_line() {
         }
     }
     let told = complaint(&["idle", "127.0.0.1:1", "--source-ips", "192.0.2.1"], 2);
-    assert!(told.contains("192.0.2.1 is no address"), "{told}");
+    assert!(told.contains("192.0.2.1 is not an address"), "{told}");
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn wrong_replies_are_errors_with_their_offset() {
     let address = serve(|stream| copy(stream, |_, bytes| bytes.push(b'!')));
     let (code, _, stderr) = churn(&format!("echo={address}"), &["-n", "1"]);
     assert_eq!(code, Some(3));
-    assert!(stderr.contains("1 byte came that nobody asked for"), "{stderr}");
+    assert!(stderr.contains("1 byte received without a request"), "{stderr}");
 }
 
 #[test]
@@ -390,7 +390,7 @@ fn what_reconnect_cannot_do_is_refused_in_a_line() {
         (&["echo=127.0.0.1:1", "-r", "5", "-c", "5"], "does not apply"),
         (&["echo=127.0.0.1:1", "-d", "5"], "--depth"),
         (&["echo=127.0.0.1:1", "--close", "no"], "--close"),
-        (&["echo=127.0.0.1:1", "--source-ips", "192.0.2.1"], "no address of this machine"),
+        (&["echo=127.0.0.1:1", "--source-ips", "192.0.2.1"], "not an address of this machine"),
         (&["echo=127.0.0.1:1", "--fail-if", "lag_p99>1ms"], "needs --rate"),
     ] {
         let told = complaint(&[&["run", "--reconnect"], arguments].concat(), 2);

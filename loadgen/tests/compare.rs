@@ -115,12 +115,12 @@ fn files_have_what_the_table_has() {
 fn mistakes_are_told_before_anything_is_started() {
     for (arguments, words) in [
         (&["compare"][..], "--base COMMAND and --head COMMAND, or --base-rev REV"),
-        (&["compare", "--base", "a {port}"], "what is to be compared?"),
+        (&["compare", "--base", "a {port}"], "or --base-rev REV"),
         (&["compare", "--base", "a", "--head", "b {port}"], "has no {port}"),
         (&["compare", "echo=127.0.0.1:7007", "--base", "a", "--head", "b"], "write {port}"),
-        (&["compare", "talk", "--base", "a {port}", "--head", "b {port}"], "not a service"),
+        (&["compare", "talk", "--base", "a {port}", "--head", "b {port}"], "unknown service"),
         (&["compare", "--base", "a {port}", "--head", "b {port}", "--margin", "2"], "needs a unit"),
-        (&["compare", "--base", "a {port}", "--head", "b {port}", "--pid", "1"], "starts its servers itself"),
+        (&["compare", "--base", "a {port}", "--head", "b {port}", "--pid", "1"], "starts the servers itself"),
         (
             &["compare", "--base", "a {port}", "--head", "b {port}", "--html", "/nowhere/a.html"],
             "/nowhere/a.html",

@@ -592,25 +592,25 @@ fn a_spawned_server_that_is_not_there_is_told() {
     let never = told(SPAWNED, "sleep 600", "200ms");
     assert!(never.contains("opened no socket at udp://127.0.0.1:"), "{never}");
     let early = told(SPAWNED, "sh -c 'exit 7'", "60s");
-    assert!(early.contains("has ended: exit status: 7"), "{early}");
+    assert!(early.contains("exited: exit status: 7"), "{early}");
     let late = told(SPAWNED, &echo_command("LOADGEN_TEST_UDP_PORT={port} REQUESTS=100"), "5s");
-    assert!(late.contains("has ended: exit status: 9"), "{late}");
+    assert!(late.contains("exited: exit status: 9"), "{late}");
     // Its figures would be those of another server.
     let target = format!("echo={}", echo_server());
     let output = loadgen(&target, &["--spawn", "sleep 600"]);
     let other = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(3), "{other}");
-    assert!(other.contains("another server listens at"), "{other}");
+    assert!(other.contains("another server is already listening on"), "{other}");
 }
 
 #[test]
 fn bad_usage_has_an_exit_code_of_its_own() {
     for (target, size, reason) in [
-        ("echo=udp://127.0.0.1:1", "11", "from 12 bytes"),
+        ("echo=udp://127.0.0.1:1", "11", "must have 12"),
         ("echo=udp://127.0.0.1:1", "uniform:12-65508", "to 65507"),
         ("time=127.0.0.1:1", "65482", "to 65481"),
-        ("time=tcp://127.0.0.1:1", "64", "datagrams alone"),
-        ("time=unix:/run/time", "64", "datagrams alone"),
+        ("time=tcp://127.0.0.1:1", "64", "datagrams only"),
+        ("time=unix:/run/time", "64", "datagrams only"),
         ("echo=unix-dgram:", "64", "needs a path"),
     ] {
         let output = loadgen(target, &["-s", size]);

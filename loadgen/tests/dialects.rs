@@ -183,8 +183,8 @@ fn dialects_that_cannot_be_are_bad_usage() {
     for (arguments, words) in [
         (&["chat=127.0.0.1:1", "--dialect", "irc"][..], "tidewheel, lines, redis, nats"),
         (&["echo=127.0.0.1:1", "--dialect", "lines"], "--dialect is for chat"),
-        (&["chat=127.0.0.1:1", "--dialect", "lines", "-c", "4", "--rooms", "2"], "leave --rooms out"),
-        (&["chat=127.0.0.1:1", "--dialect", "redis", "-c", "2", "--senders", "2"], "nobody to listen"),
+        (&["chat=127.0.0.1:1", "--dialect", "lines", "-c", "4", "--rooms", "2"], "remove --rooms"),
+        (&["chat=127.0.0.1:1", "--dialect", "redis", "-c", "2", "--senders", "2"], "leave no receiver"),
     ] {
         let told = complaint(&[&["run"], arguments].concat(), 2);
         assert!(told.contains(words), "{told}");

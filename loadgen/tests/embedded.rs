@@ -184,7 +184,7 @@ fn a_server_that_dies_is_told_and_ends_it() {
     stderr.read_to_string(&mut told).unwrap();
     let (code, table) = bare.end();
     assert_eq!(code, Some(3));
-    assert!(told.contains("the embedded tidewheel has ended: signal: 9"), "{told}");
+    assert!(told.contains("the embedded tidewheel exited: signal: 9"), "{told}");
     let is_there = |name: &str, verdict: &str| {
         table.lines().any(|line| line.trim_start().starts_with(name) && line.ends_with(verdict))
     };

@@ -65,7 +65,7 @@ fn compared(head: &str, exit_code: i32) -> Option<(impl Fn(&str) -> Value, Value
     let case = json["cases"][0].clone();
     if case["notes"].as_array().is_some_and(|notes| !notes.is_empty()) {
         let notes = case["notes"].to_string();
-        assert!(notes.contains("is not installed") || notes.contains("forbids to trace"), "{notes}");
+        assert!(notes.contains("is not installed") || notes.contains("does not permit tracing"), "{notes}");
         let package = if notes.contains("valgrind") { "valgrind" } else { "strace" };
         crate::skipped::skip(&format!("needs {package}, and that it may trace: apt-get install {package}"));
         return None;

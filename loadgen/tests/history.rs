@@ -149,10 +149,10 @@ fn what_is_wrong_with_a_file_is_told_with_its_place() {
         (format!("{good}no entry\n{good}"), &[][..], "line 7, column 2"),
         (format!("{{\"date\":\"2026\"}}\n{good}"), &[], "line 1, column 15: missing field"),
         (String::new(), &[], "has no entries"),
-        (good.clone(), &["--case", "http"], "--case http: there are echo <50>"),
-        (good.clone(), &["--metric", "p99"], "no entry has such"),
+        (good.clone(), &["--case", "http"], "--case http: unknown case; the cases are echo <50>"),
+        (good.clone(), &["--metric", "p99"], "no entry has this"),
         (good.clone(), &["--metric", "speed"], "--metric"),
-        (good.clone(), &["--significance", "2"], "less than a half"),
+        (good.clone(), &["--significance", "2"], "less than 0.5"),
         (good.clone(), &["--html", "/nowhere/page"], "/nowhere/page"),
     ] {
         fs::write(&path, text).unwrap();

@@ -41,7 +41,7 @@ fn run(command: &str, target: &str, arguments: &[&str]) -> (i32, Value, String) 
 fn assert_silent((code, result, told): (i32, Value, String)) {
     assert_eq!((code, &result["verdict"]), (3, &"invalid".into()), "{told}{result}");
     assert_eq!(result["limiter"], "server", "{result}");
-    assert!(told.contains("nothing came back"), "{told}");
+    assert!(told.contains("no replies"), "{told}");
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_search_at_a_server_that_never_answers_finds_no_rate() {
             "{slo}"
         );
         assert_eq!(found["limiter"], "server");
-        assert!(told.contains("nothing came back at any rate"), "{told}");
+        assert!(told.contains("no replies at any rate"), "{told}");
     }
 }
 
@@ -135,7 +135,7 @@ fn a_lost_reply_is_above_every_bound_in_every_file() {
     let (code, result, told) = run("run", &target, &[&load[..], &conditions, &below, &files].concat());
     assert_eq!((&result["requests"], &result["lost"]), (&100.into(), &10.into()));
     assert_eq!(result["failed_conditions"].as_array().unwrap().len(), 3, "{told}");
-    assert!(told.contains("--fail-if p99>3s: it is lost"), "{told}");
+    assert!(told.contains("--fail-if p99>3s: p99 is lost"), "{told}");
     assert!(matches!(code, 1 | 3), "the tests share their processors: {told}");
     for times in ["response_time_us", "service_time_us"] {
         assert!(result[times]["p50"].as_f64().unwrap() < 2_000_000.0, "{result}");
@@ -390,7 +390,7 @@ fn lines_of_a_chat_that_nobody_takes_are_given_up() {
     let (code, result, told) = answer(&output);
     assert_eq!((code, &result["limiter"]), (3, &"server".into()), "{told}");
     assert!(result["unsent"].as_u64().unwrap() > 100, "{result}");
-    assert!(told.contains("nothing came back") && told.contains("could not be sent"), "{told}");
+    assert!(told.contains("no replies") && told.contains("could not be sent"), "{told}");
 }
 
 #[test]

@@ -194,7 +194,7 @@ fn one_invalid_part_makes_the_sum_invalid_and_errors_are_added() {
     );
     assert!(close(&json["throughput_per_s"], 1993.0), "{json}");
     assert!(stderr.contains("wrong: INVALID: 7 wrong replies") && !stderr.contains("right: "), "{stderr}");
-    assert!(stderr.contains("--fail-if errors>5: it is 7"), "{stderr}");
+    assert!(stderr.contains("--fail-if errors>5: errors is 7"), "{stderr}");
     let table = String::from_utf8(merge(&paths, &[]).stdout).unwrap();
     assert!(table.contains("2000, 7 wrong replies, 0 lost") && table.contains("wrong: INVALID"), "{table}");
 }

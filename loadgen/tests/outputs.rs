@@ -268,7 +268,7 @@ fn a_condition_that_held_is_printed_and_fails_the_run() {
     assert_eq!((&failed[0], &failed[1], &failed[2]), (&"p50>1ns".into(), &"lost>=0".into(), &Value::Null));
     assert_eq!(code, fails, "{stderr}");
     assert!(
-        stderr.contains("--fail-if p50>1ns: it is ") && stderr.contains("--fail-if lost>=0: it is 0"),
+        stderr.contains("--fail-if p50>1ns: p50 is ") && stderr.contains("--fail-if lost>=0: lost is 0"),
         "{stderr}"
     );
 }
@@ -279,7 +279,7 @@ fn invalid_wins_over_a_condition_that_held() {
     let output = loadgen(&["run", &target, "-n", "10", "-w", "0", "--fail-if", "errors>0"]);
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(3), "{stderr}");
-    assert!(stderr.contains("--fail-if errors>0: it is 10") && stderr.contains("INVALID"), "{stderr}");
+    assert!(stderr.contains("--fail-if errors>0: errors is 10") && stderr.contains("INVALID"), "{stderr}");
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn what_cannot_be_is_told_in_a_line_before_anything_is_started() {
     let (missing, here) = (folder.path("missing/file"), folder.path("file"));
     let is_a_folder = folder.0.to_str().unwrap();
     for (arguments, words) in [
-        (&["--fail-if", "p98>2ms"][..], "\"p98\" is no figure"),
+        (&["--fail-if", "p98>2ms"][..], "unknown figure 'p98'"),
         (&["--fail-if", "p99>2"], "is not a time"),
         (&["--fail-if", "cpu>5us"], "needs --pid"),
         (&["--fail-if", "response_p99>1ms"], "needs --rate"),
@@ -297,7 +297,7 @@ fn what_cannot_be_is_told_in_a_line_before_anything_is_started() {
         (&["--hlog", &missing], "missing/file"),
         (&["--csv", &missing], "missing/file"),
         (&["--html", is_a_folder], "directory"),
-        (&["--html", &here, "--csv", &here], "two results"),
+        (&["--html", &here, "--csv", &here], "have the same file"),
     ] {
         // Nobody listens there: a connection would be another complaint.
         let output = loadgen(&[&["run", "echo=127.0.0.1:1"], arguments].concat());

@@ -216,7 +216,7 @@ fn one_that_is_never_ready_is_told_with_what_came_last() {
         let arguments = ["run", &target, "--spawn", &command, "--start-timeout", "2s"];
         let told = complaint(&[&arguments, chat].concat(), 3);
         let last = told.lines().next_back().unwrap();
-        assert!(last.contains("gave no right reply at ") && last.contains("within 2s: "), "{told}");
+        assert!(last.contains("sent no correct reply at ") && last.contains("within 2s: "), "{told}");
         assert!(last.contains(words), "{told}");
     }
 }
@@ -227,12 +227,12 @@ fn one_that_ends_meanwhile_is_told_at_once_with_what_it_last_printed() {
     let command = server("echo", "exits", 1);
     let told = complaint(&["run", ECHO, "--spawn", &command, "--start-timeout", "60m"], 3);
     let last = told.lines().next_back().unwrap();
-    assert!(last.contains("has ended: exit status: 4; it last printed: "), "{told}");
+    assert!(last.contains("exited: exit status: 4; it last printed: "), "{told}");
     assert!(last.ends_with("opening the | database:  [1mdisk full"), "{told}");
     // By itself, while nothing of it is awaited.
     let told = complaint(
         &["run", "echo=udp://127.0.0.1:{port}", "--spawn", "sh -c 'exit 7' {port}", "--start-timeout", "60m"],
         3,
     );
-    assert!(told.contains("did not come up") && told.contains("has ended: exit status: 7"), "{told}");
+    assert!(told.contains("did not come up") && told.contains("exited: exit status: 7"), "{told}");
 }

@@ -139,8 +139,8 @@ fn two_revisions_that_build_the_same_binary_are_not_measured() {
 fn what_is_no_revision_or_does_not_build_is_bad_usage() {
     let Some(folder) = repository() else { return };
     for (words, told) in [
-        (&["--base-rev", "none"][..], "--base-rev none: git knows no such commit"),
-        (&["--base-rev", "HEAD~1", "--head-rev", "none"], "--head-rev none: git knows no such commit"),
+        (&["--base-rev", "none"][..], "--base-rev none: no such commit"),
+        (&["--base-rev", "HEAD~1", "--head-rev", "none"], "--head-rev none: no such commit"),
         (&["--base-rev", "HEAD"], "does not build (sh build.sh: exit status: 1): error: no"),
         (&["--base-rev", "HEAD~1"], "working tree ("),
         (&["--head-rev", "HEAD~1"], "--base-rev"),

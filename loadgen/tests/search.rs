@@ -91,7 +91,7 @@ fn wrong_replies_have_no_rate() {
 fn conditions_that_cannot_be_known_are_bad_usage() {
     for (arguments, words) in [
         (&["search", "echo=127.0.0.1:1"][..], "--slo"),
-        (&["search", "echo=127.0.0.1:1", "--slo", "p98<1ms"], "there are p50"),
+        (&["search", "echo=127.0.0.1:1", "--slo", "p98<1ms"], "the figures are p50"),
         (&["search", "echo=127.0.0.1:1", "--slo", "cpu<1us"], "--slo 'cpu<1us' needs --pid"),
         (&["search", "echo=127.0.0.1:1", "--slo", "p99<1ms", "--precision", "2"], "%"),
     ] {

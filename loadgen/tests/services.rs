@@ -451,9 +451,9 @@ fn a_spawned_server_is_measured_with_its_descendants_and_ended() {
 #[test]
 fn a_server_that_ends_by_itself_is_told_with_its_exit_status() {
     for (command, told) in [
-        ("sh -c 'exit 7'", "has ended: exit status: 7"),
-        ("sh -c 'kill -9 $$'", "has ended: signal: 9"),
-        (&echo_command("REQUESTS=100"), "has ended: exit status: 9"),
+        ("sh -c 'exit 7'", "exited: exit status: 7"),
+        ("sh -c 'kill -9 $$'", "exited: signal: 9"),
+        (&echo_command("REQUESTS=100"), "exited: exit status: 9"),
         ("sleep 600", "accepted no connection at 127.0.0.1:"),
         ("/no/such/program", "starting /no/such/program"),
     ] {
@@ -466,7 +466,7 @@ fn a_server_that_ends_by_itself_is_told_with_its_exit_status() {
     // Its figures would be those of another server.
     let address = serve(|_| {});
     let complaint = complaint(&["run", &format!("echo={address}"), "--spawn", "sleep 600"], 3);
-    assert!(complaint.contains("another server listens at"), "{complaint}");
+    assert!(complaint.contains("another server is already listening on"), "{complaint}");
 }
 
 #[test]
@@ -582,13 +582,13 @@ fn options_that_do_not_suit_the_service_are_bad_usage() {
         (&["http=127.0.0.1:1", "--expect", "-x"], "--expect is for custom"),
         (&["custom=127.0.0.1:1", "--send", "x"], "both --send and --expect"),
         (&["custom=127.0.0.1:1", "--expect", "x"], "both --send and --expect"),
-        (&["custom=127.0.0.1:1", "--send", "{key}", "--expect", "x"], "{key} is no placeholder"),
-        (&["custom=127.0.0.1:1", "--send", "{line}\n", "--expect", "x"], "not what to send"),
+        (&["custom=127.0.0.1:1", "--send", "{key}", "--expect", "x"], "unknown placeholder {key}"),
+        (&["custom=127.0.0.1:1", "--send", "{line}\n", "--expect", "x"], "only in --expect"),
         (&["greeting=127.0.0.1:1", "--size", "1"], "must be 2 or more"),
         (&["echo=127.0.0.1:{port}"], "needs --spawn"),
         (&["echo=127.0.0.1:{port}", "--spawn", "server"], "not in the command"),
         (&["echo=127.0.0.1:1", "--spawn", "server {port}"], "not in the address"),
-        (&["echo=127.0.0.1:1", "--spawn", "server '"], "a quote has no end"),
+        (&["echo=127.0.0.1:1", "--spawn", "server '"], "unterminated quote"),
         (&["echo=127.0.0.1:1", "--spawn", "server", "--pid", "1"], "cannot be used with"),
         (&["http=127.0.0.1:1", "--path", "index.html"], "must begin with /"),
         (&["http=127.0.0.1:1", "--path", "/a b"], "%XX"),

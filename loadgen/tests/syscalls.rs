@@ -64,7 +64,7 @@ fn calls(arguments: &[&str]) -> Option<Value> {
     );
     let stderr = String::from_utf8(output.stderr).unwrap();
     if output.status.code() == Some(2) {
-        assert!(stderr.contains("needs strace") || stderr.contains("forbids to trace"), "{stderr}");
+        assert!(stderr.contains("needs strace") || stderr.contains("does not permit tracing"), "{stderr}");
         return None;
     }
     let json: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{stderr}"));
@@ -156,7 +156,7 @@ fn a_strace_that_fails_is_told_and_costs_no_other_figure() {
         let path = std::path::Path::new(&path).parent().unwrap().to_str().unwrap().to_owned();
         let output = with_path(&path, &target);
         let stderr = String::from_utf8(output.stderr).unwrap();
-        if stderr.contains("forbids to trace") {
+        if stderr.contains("does not permit tracing") {
             return;
         }
         assert!(matches!(output.status.code(), Some(0 | 3)), "{stderr}");

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::limits::Limits;
 
-/// What a [`Reactor`](crate::Reactor) is made with: its limits, and how it works.
+/// The configuration of a [`Reactor`](crate::Reactor): its limits, and how it works.
 ///
-/// [`Limits`] alone are a `Config` too, with the defaults for all else.
+/// [`Limits`] can be converted to a `Config` with defaults for all other fields.
 ///
 /// ```
 /// use tidewheel::{Config, Reactor};
@@ -21,20 +21,20 @@ use crate::limits::Limits;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
-    /// What may grow, and how far.
+    /// The limits.
     pub limits: Limits,
-    /// How long the reactor asks the system again and again for something to do before the thread sleeps. It lowers response
-    /// times at the price of a core that is always busy, and gains nothing where the peers need that core. Default: 0.
+    /// How long the reactor polls for events before the thread sleeps. This lowers response times, but keeps a core busy; it
+    /// gains nothing if the peers run on the same core. Default: 0.
     pub busy_poll: Duration,
-    /// Whether the writes of a turn may be made through io_uring, many with one system call, where the kernel (Linux 5.17 or
-    /// later) lets this program use it; see [`Reactor::uses_io_uring`](crate::Reactor::uses_io_uring). What is sent, and when,
-    /// does not depend on it. Default: true.
+    /// Whether the writes of a turn may be made through io_uring, many with one system call, if the kernel (Linux 5.17 or
+    /// later) permits it; see [`Reactor::uses_io_uring`](crate::Reactor::uses_io_uring). It does not change the output.
+    /// Default: true.
     pub io_uring: bool,
     /// What a panic in a call of a service does. If true, the connection that the service was called for is closed with
     /// [`CloseReason::ServicePanic`](crate::CloseReason::ServicePanic), an observer gets
-    /// [`Report::Panicked`](crate::Report::Panicked), and everybody else is served on: the service must be able to go on after
-    /// a call that ended in the middle. If false, or in a program that is built with `panic = "abort"`, the panic ends the
-    /// loop. Default: true.
+    /// [`Report::Panicked`](crate::Report::Panicked), and other connections are served as before: the service must stay usable
+    /// after a call that ended early. If false, or in a program that is built with `panic = "abort"`, the panic ends the loop.
+    /// Default: true.
     pub catch_panics: bool,
 }
 

@@ -21,11 +21,11 @@ use crate::timer::Instant;
 const DATAGRAMS_MAX: u64 = 16_384;
 
 impl<N: Net> Reactor<N> {
-    /// Shuts down gracefully. What stands in the accept backlogs and in the sockets' receive buffers is answered, listeners are
+    /// Shuts down gracefully. Requests in the accept backlogs and in the sockets' receive buffers are answered, listeners are
     /// closed, each connection is closed once its output is flushed, and after `deadline` the remaining ones are reset.
     ///
     /// A connection whose service still owes it an answer ([`Service::owes`](crate::Service::owes)) or has suspended its input
-    /// ([`Context::pause`](crate::Context::pause)) stays open until then. Once all others are answered, nothing new is begun:
+    /// ([`Context::pause`](crate::Context::pause)) stays open until then. Once all others are answered, no connection is opened:
     /// [`Context::connect`](crate::Context::connect) returns an id that names no connection.
     ///
     /// # Errors

@@ -44,7 +44,7 @@ impl Remote {
         }
     }
 
-    /// Makes the reactor's current or next wait return at once.
+    /// Makes the reactor's current or next wait return immediately.
     pub fn wake(&self) {
         self.wake.wake();
     }

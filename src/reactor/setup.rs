@@ -51,9 +51,9 @@ impl Reactor<Os> {
 }
 
 impl Reactor<Os> {
-    /// Binds an address for a service without listening on it yet. A server of several addresses binds all of them before it
-    /// listens on any, so that a start that fails has accepted nobody. Returns the address like [`Reactor::listen`]. A datagram
-    /// socket receives from now on.
+    /// Binds an address for a service without listening on it yet. A server with several addresses binds all of them before it
+    /// listens on any, so that no connection is accepted if the start fails. Returns the address like [`Reactor::listen`]. A
+    /// datagram socket receives from now on.
     ///
     /// # Errors
     /// [`Error::Listen`]; nothing is left bound.
@@ -62,7 +62,7 @@ impl Reactor<Os> {
     }
 
     /// Listens on an address that was bound with [`Reactor::bind`]. With `share`, other reactors can join it with
-    /// [`Reactor::listen_shared`] from then on; that no other program uses the address is certain by then.
+    /// [`Reactor::listen_shared`] from then on, and it is certain that no other program uses the address.
     ///
     /// # Errors
     /// [`Error::Listen`]: another program has listened on it meanwhile. The listener is closed.
@@ -240,8 +240,8 @@ impl<N: Net> Reactor<N> {
         mailbox
     }
 
-    /// Calls a service between turns: to start outgoing connections, for example, or to read its state. What it asks for takes
-    /// effect in the next turn, which does not wait.
+    /// Calls a service between turns: to start outgoing connections, for example, or to read its state. Effects are applied in
+    /// the next turn, which does not wait.
     ///
     /// # Panics
     /// If `service` is not of type `S`.

@@ -13,7 +13,7 @@ use crate::state::State;
 use crate::timer::Instant;
 use crate::topic::TopicId;
 
-/// What a service may ask for while it is called.
+/// The effects that a service can request while it is called.
 ///
 /// The reactor passes one to each method of a [`Service`](crate::Service); [`Reactor::with`](crate::Reactor::with) gives one
 /// between turns, and [`UnitTest`](crate::sim::UnitTest) gives one to unit tests, as in the examples below:
@@ -27,8 +27,8 @@ use crate::topic::TopicId;
 /// assert_eq!(test.sent(conn), b"hello\n");
 /// ```
 ///
-/// What is asked for takes effect in the same turn, after the call. Where the connection has ended meanwhile, it does nothing
-/// and is counted in [`Metrics::stale_effects`](crate::Metrics::stale_effects).
+/// Effects are applied in the same turn, after the call. If the connection has already ended, an effect does nothing and is
+/// counted in [`Metrics::stale_effects`](crate::Metrics::stale_effects).
 pub struct Context<'a> {
     pub(crate) state: &'a mut State,
     pub(crate) wire: &'a mut dyn Wire,
@@ -489,7 +489,7 @@ impl Context<'_> {
         self.state.subscribe(topic, conn);
     }
 
-    /// Takes a connection out of a topic.
+    /// Removes a connection from a topic.
     ///
     /// ```
     /// # let mut test = tidewheel::sim::UnitTest::new();
@@ -503,7 +503,7 @@ impl Context<'_> {
         self.state.unsubscribe(topic, conn);
     }
 
-    /// How many connections a topic has.
+    /// The number of connections in a topic.
     ///
     /// ```
     /// # let mut test = tidewheel::sim::UnitTest::new();
@@ -539,8 +539,8 @@ impl Context<'_> {
         self.state.publish(topic, bytes, except);
     }
 
-    /// Answers a datagram. The answer is dropped, and counted by its [`DropCause`](crate::DropCause), where answering could be
-    /// abused, or where it is longer than [`DATAGRAM_BYTES_MAX`](crate::DATAGRAM_BYTES_MAX).
+    /// Answers a datagram. The answer is dropped, and counted by its [`DropCause`](crate::DropCause), if it could be abused or is
+    /// longer than [`DATAGRAM_BYTES_MAX`](crate::DATAGRAM_BYTES_MAX).
     ///
     /// ```
     /// # let mut test = tidewheel::sim::UnitTest::new();

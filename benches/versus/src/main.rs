@@ -336,7 +336,9 @@ fn check(versus: &Versus) -> Result<()> {
     for only in &versus.only {
         if !known.contains(&only.as_str()) && !given().any(|name| name == only) {
             let all: Vec<_> = known.iter().copied().chain(given()).collect();
-            return Err(Usage(format!("--only {only}: there are {}", all.join(", "))).into());
+            return Err(
+                Usage(format!("--only {only}: unknown server; the servers are {}", all.join(", "))).into()
+            );
         }
     }
     Ok(())

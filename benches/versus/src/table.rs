@@ -58,7 +58,7 @@ impl Measurement {
     /// How to read it.
     pub fn legend(&self) -> String {
         if self.servers.is_empty() {
-            return "Nothing of it can be measured here.".into();
+            return "No server of this case can be measured here.".into();
         }
         format!(
             "{} requests a slice. Medians with their 95 % interval, and as multiples of {}.",

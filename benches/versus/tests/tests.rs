@@ -163,7 +163,7 @@ fn what_cannot_be_is_told_in_a_line() {
     let silent = "--server=silent=sh -c 'echo ready; sleep 600'";
     let gone = "--server=gone=sh -c 'exit 7'";
     for (arguments, exit_code, told) in [
-        (&["--only", "nobody"][..], 2, "there are asio, "),
+        (&["--only", "nobody"][..], 2, "the servers are asio, "),
         (&["--peers", "/"], 2, "no floor.c"),
         (&["--rounds", "2"], 2, "--rounds"),
         (&["--case", "7"], 2, "--case"),

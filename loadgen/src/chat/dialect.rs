@@ -144,7 +144,7 @@ impl FromStr for Dialect {
     fn from_str(text: &str) -> Result<Dialect, String> {
         Dialect::ALL.into_iter().find(|dialect| dialect.name() == text).ok_or_else(|| {
             let names = Dialect::ALL.map(Dialect::name).join(", ");
-            format!("{text:?} is not a dialect; there are {names}")
+            format!("unknown dialect '{text}'; the dialects are {names}")
         })
     }
 }

@@ -355,7 +355,7 @@ impl<E: Exchange> ChurnLoad<E> {
                 record.unasked_bytes += unasked as u64;
                 record.note_error(|| {
                     let unasked = counted(unasked, "byte");
-                    format!("connection {}: {unasked} came that nobody asked for", conn.number)
+                    format!("connection {}: {unasked} received without a request", conn.number)
                 });
             }
             self.answered(index, now_ns);

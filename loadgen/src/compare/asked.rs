@@ -44,7 +44,7 @@ fn cases(asked: &Compare, written: &[SuiteCase], binaries: Option<[&Path; 2]>) -
         case.check().map_err(|words| Usage(format!("{}: {words}", case.name)))?;
         if cases.iter().any(|other| other.name == case.name) {
             return Err(
-                Usage(format!("two cases are called '{}': give each a name of its own", case.name)).into()
+                Usage(format!("two cases have the name '{}': give them different names", case.name)).into()
             );
         }
         cases.push(case);
@@ -65,7 +65,7 @@ fn case_of(asked: &Compare, written: &SuiteCase, binaries: Option<[&Path; 2]>) -
         Some(binaries) => {
             if written.base.is_some() || written.head.is_some() {
                 return Err(
-                    told("--base-rev builds both servers: say command, not base and head".into()).into()
+                    told("--base-rev builds both servers: use command, not base and head".into()).into()
                 );
             }
             let command = written.command.as_ref().or(asked.revisions.command.as_ref());
@@ -77,15 +77,14 @@ fn case_of(asked: &Compare, written: &SuiteCase, binaries: Option<[&Path; 2]>) -
         }
         None => {
             if written.command.is_some() {
-                let words = format!(
-                    "command is for what --base-rev builds, which {BINARY} stands for: say base and head"
-                );
+                let words =
+                    format!("command needs --base-rev, which builds {BINARY}; without it use base and head");
                 return Err(told(words).into());
             }
             let base = written.base.as_ref().or(asked.base.as_ref());
             let head = written.head.as_ref().or(asked.head.as_ref());
             let (Some(base), Some(head)) = (base, head) else {
-                let words = "what is to be compared? --base COMMAND and --head COMMAND, or --base-rev REV";
+                let words = "give --base COMMAND and --head COMMAND, or --base-rev REV";
                 return Err(Usage(words.into()).into());
             };
             [base.clone(), head.clone()]
@@ -106,6 +105,9 @@ fn usual_command(run: &Run) -> Result<&'static str, String> {
     };
     let command = default_command(target.service, target.address.takes_datagrams());
     command.filter(|_| is_usual).ok_or_else(|| {
-        format!("what serves {} at {}? --command '{BINARY} ...'", target.service, target.address)
+        format!(
+            "no default command for {} at {}: give --command '{BINARY} ...'",
+            target.service, target.address
+        )
     })
 }

@@ -107,10 +107,7 @@ pub fn choose(executables: &[PathBuf], wanted: &Path, is_default: bool) -> Resul
         ([], _) => Ok(None),
         (several, _) => {
             let told: Vec<_> = several.iter().map(|path| path.display().to_string()).collect();
-            Err(format!(
-                "cargo has made {}: --binary PATH says which, by more of its path",
-                told.join(" and ")
-            ))
+            Err(format!("cargo has made {}: choose one with --binary PATH", told.join(" and ")))
         }
     }
 }
@@ -190,7 +187,9 @@ mod tests {
         assert_eq!(chosen("target/release/examples/srv"), Ok(Some("/t/x86/perf/examples/srv".into())));
         assert_eq!(chosen("target/release/none"), Ok(None));
         assert!(
-            chosen("srv").unwrap_err().contains("/t/x86/perf/srv and /t/x86/perf/examples/srv: --binary")
+            chosen("srv")
+                .unwrap_err()
+                .contains("/t/x86/perf/srv and /t/x86/perf/examples/srv: choose one with --binary")
         );
         let only = &all[2..];
         assert_eq!(choose(only, Path::new("target/release/tidewheel"), true), Ok(Some(only[0].clone())));

@@ -47,11 +47,11 @@ impl Case {
             command.parse::<CommandLine>().map_err(|words| format!("the command {command:?} {words}"))?;
             match (has_port, command.contains(PORT)) {
                 (true, false) => {
-                    return Err(format!("the command {command:?} has no {{port}}: where is it to listen?"));
+                    return Err(format!("the command {command:?} has no {{port}}, the port to listen on"));
                 }
                 (false, true) => {
                     return Err(format!(
-                        "{{port}} is in the command {command:?} and not in the address {}",
+                        "{{port}} is in the command {command:?} but not in the address {}",
                         self.run.options.target.address
                     ));
                 }

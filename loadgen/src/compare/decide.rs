@@ -124,9 +124,8 @@ pub fn look(lives: &[Life], metric: Metric, rules: Rules, random: &mut SmallRng)
         decision.outcome = Outcome::Unreliable;
         decision.is_final = true;
         let percent = control.estimate.abs() * 100.0;
-        decision.why = Some(format!(
-            "servers of the same side differ by {percent:.1} %: something else is at work here"
-        ));
+        decision.why =
+            Some(format!("servers of the same side differ by {percent:.1} %: the measurement is disturbed"));
     } else if change.low > 0.0 && change.estimate > rules.floor {
         decision.outcome = Outcome::Fail;
         decision.is_final = true;
@@ -136,7 +135,7 @@ pub fn look(lives: &[Life], metric: Metric, rules: Rules, random: &mut SmallRng)
         decision.is_final = change.estimate < rules.floor && change.likely_high < rules.margin / 2.0;
     } else {
         decision.lives_needed = lives_needed(kept.len(), change, rules);
-        decision.why = Some("the interval is too wide for either".into());
+        decision.why = Some("the interval is too wide for PASS or FAIL".into());
     }
     Some(decision)
 }
@@ -150,7 +149,7 @@ pub fn spoilt(lives: &[Life]) -> Option<String> {
     let slices = rounds().flat_map(|round| round.slices);
     let starved = share(slices.filter(|slice| slice.is_starved).count(), all * super::paired::SEATS.len());
     if set_aside > SPOILT_SHARE_MAX {
-        Some(format!("the hypervisor took the processors away in {:.0} % of the rounds", set_aside * 100.0))
+        Some(format!("the hypervisor took CPU time in {:.0} % of the rounds", set_aside * 100.0))
     } else if starved > SPOILT_SHARE_MAX {
         Some(format!("loadgen had too little CPU time in {:.0} % of the slices", starved * 100.0))
     } else {

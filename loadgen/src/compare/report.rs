@@ -13,7 +13,7 @@ use crate::report::html::short;
 use crate::report::{counted, figures};
 
 /// How to read changes.
-pub const LEGEND: &str = "A positive change is worse (for throughput: less). The control compares servers of the same side with each other.";
+pub const LEGEND: &str = "A positive change is worse (for throughput: less). The control is the difference between servers of the same side.";
 
 impl Metric {
     /// For people.

@@ -107,7 +107,7 @@ pub fn default_command(service: Service, datagrams: bool) -> Option<&'static str
 /// The command with this binary.
 pub fn with_binary(command: &str, binary: &Path) -> Result<String> {
     if !command.contains(BINARY) {
-        return Err(Usage(format!("{{binary}} is not in the command {command:?}: what was built?")).into());
+        return Err(Usage(format!("the command {command:?} must contain {{binary}}")).into());
     }
     let path = binary.to_str().with_context(|| format!("{} is not UTF-8", binary.display()))?;
     let word = shlex::try_quote(path).with_context(|| format!("{path:?} cannot stand in a command"))?;
@@ -220,7 +220,7 @@ impl Repository {
                 Ok("true") => " (this clone is shallow: git fetch --unshallow)",
                 _ => "",
             };
-            format!("git knows no such commit: {told}{advice}")
+            format!("no such commit: {told}{advice}")
         })
     }
 
@@ -266,7 +266,7 @@ fn git<S: AsRef<OsStr>>(folder: &Path, words: &[S]) -> Result<String, String> {
         return Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned());
     }
     let told = String::from_utf8_lossy(&output.stderr);
-    Err(last_error(&told).unwrap_or("git does not say why").trim_start_matches("fatal: ").to_owned())
+    Err(last_error(&told).unwrap_or("git printed no error").trim_start_matches("fatal: ").to_owned())
 }
 
 /// The line that says most of what went wrong, if there is any.
@@ -322,14 +322,14 @@ impl Workshop<'_> {
             let binary = self.binary.display();
             let advice = match made.as_slice() {
                 [] if Cargo::of(self.command.words()).is_some() => "cargo has made no executable".to_owned(),
-                [] => "what was there before does not count".to_owned(),
+                [] => "an older file does not count".to_owned(),
                 made => {
                     let made: Vec<_> = made.iter().map(|path| path.display().to_string()).collect();
                     format!("cargo has made {}", made.join(", "))
                 }
             };
             let words = format!(
-                "{label} was built, but the build did not make {binary} ({advice}): --binary PATH says what it makes"
+                "{label} was built, but the build did not make {binary} ({advice}): give the executable with --binary PATH"
             );
             return Err(Usage(words).into());
         };
@@ -393,7 +393,7 @@ impl Workshop<'_> {
         let said = fs::read(&log).context("reading what the build says")?;
         io::stderr().write_all(&said).context("showing what the build says")?;
         let said = String::from_utf8_lossy(&said);
-        let last = last_error(&said).unwrap_or("it does not say why");
+        let last = last_error(&said).unwrap_or("it printed no error");
         Err(Usage(format!("{label} does not build ({}: {status}): {last}", self.command)).into())
     }
 
@@ -682,7 +682,7 @@ mod tests {
             assert!(told.contains(words), "{command}: {told}");
             assert_eq!(text(&stale), "of long ago", "it is where it was");
         };
-        let no_file = "the build did not make target/debug/srv (what was there before does not count)";
+        let no_file = "the build did not make target/debug/srv (an older file does not count)";
         // It builds the base, where it is asked to, and the working tree elsewhere.
         let only_base =
             "sh -c 'if [ -f .git ]; then cargo build -q; else cargo build -q --target-dir elsewhere; fi'";
@@ -716,11 +716,8 @@ mod tests {
         write(&folder, "version", "broken");
         commit(&folder, "broken");
         for (asked, words) in [
-            (
-                revisions("none", None),
-                &["--base-rev none: git knows no such commit: Needed a single revision"][..],
-            ),
-            (revisions("one", Some("none")), &["--head-rev none: git knows no such commit"]),
+            (revisions("none", None), &["--base-rev none: no such commit: Needed a single revision"][..]),
+            (revisions("one", Some("none")), &["--head-rev none: no such commit"]),
             (
                 revisions("broken", Some("one")),
                 &["broken (", "does not build (sh build.sh: exit status: 7): error: version is broken"],

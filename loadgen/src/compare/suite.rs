@@ -35,13 +35,13 @@ const ELSEWHERE: [(&[&str], &str); 3] = [
             "html", "json", "margin", "markdown", "metric", "profile", "quiet", "ramp", "requests", "suite",
             "warmup",
         ],
-        "holds for all cases: say --KEY on the command line",
+        "applies to all cases: give --KEY on the command line",
     ),
     (
         &["pid", "spawn"],
-        "is not for a comparison, which starts its servers itself: say command, or base and head",
+        "does not apply to a comparison, which starts its servers itself: use command, or base and head",
     ),
-    (&["csv", "fail-if", "hgrm", "hlog", "syscalls"], "is for loadgen run alone"),
+    (&["csv", "fail-if", "hgrm", "hlog", "syscalls"], "applies to loadgen run only"),
 ];
 
 /// What a file says about one case. Where it says nothing, what the command line says holds.
@@ -92,12 +92,14 @@ fn parse(text: &str) -> Result<Vec<SuiteCase>, Mistake> {
                 OWN.contains(&name) || Run::changes().get_arguments().any(|arg| arg.get_long() == Some(name))
             };
             let what = match name.get_ref() {
-                name if known(name) => format!("'{name}' belongs into a case, below a line with [[{CASE}]]"),
-                name => format!("a suite has cases, each below a line with [[{CASE}]], and no '{name}'"),
+                name if known(name) => format!("'{name}' must be in a case, below a line with [[{CASE}]]"),
+                name => {
+                    format!("unknown key '{name}': a suite has only cases, each below a line with [[{CASE}]]")
+                }
             };
             return Err(Mistake { at: name.span().start, what });
         }
-        let wrong = "a case is written as [[case]], with two brackets on each side";
+        let wrong = "write [[case]], with two brackets on each side";
         let list = value.get_ref().as_array().ok_or_else(|| mistake(name.span().start, wrong))?;
         for each in list {
             let at = each.span().start;
@@ -109,14 +111,14 @@ fn parse(text: &str) -> Result<Vec<SuiteCase>, Mistake> {
         let Some(name) = &case.name else { continue };
         if let Some((_, other)) = cases[..index].iter().find(|(_, other)| other.name.as_ref() == Some(name)) {
             let what = format!(
-                "the case in line {} is called '{name}' too: give each a name of its own",
+                "the case in line {} has the name '{name}' too: give them different names",
                 other.line
             );
             return Err(Mistake { at: *at, what });
         }
     }
     if cases.is_empty() {
-        return Err(mistake(0, "a suite has one case at least, below a line with [[case]]"));
+        return Err(mistake(0, "a suite needs at least one case, below a line with [[case]]"));
     }
     Ok(cases.into_iter().map(|(_, case)| case).collect())
 }
@@ -171,12 +173,12 @@ fn read_case(table: &DeTable<'_>, at: usize, line: usize) -> Result<SuiteCase, M
 fn check_own(key: &str, text: &str) -> Result<(), String> {
     match key {
         "name" if text.trim().is_empty() => Err("is empty".into()),
-        "name" if text.contains(char::is_control) => Err("is to be shown in a line".into()),
+        "name" if text.contains(char::is_control) => Err("must not contain control characters".into()),
         "name" => Ok(()),
         "service" if text.contains('=') => text.replace(PORT, "1").parse::<Target>().map(drop),
         "service" => text.parse::<Service>().map(drop),
         "command" if !text.contains(BINARY) => {
-            Err("{binary} is not in it, which stands for what was built".into())
+            Err("must contain {binary}, the executable that was built".into())
         }
         _ => text.parse::<CommandLine>().map(drop),
     }
@@ -196,8 +198,11 @@ fn check_option(key: &str, options: &Command) -> Result<(), String> {
     }
     let names = OWN.into_iter().chain(known.iter().copied().filter(|name| !is_elsewhere(name)));
     Err(match nearest(key, names) {
-        Some(nearest) => format!("there is no '{key}': did you mean '{nearest}'?"),
-        None => format!("there is no '{key}': a case has {} and the options of loadgen run", OWN.join(", ")),
+        Some(nearest) => format!("unknown key '{key}': did you mean '{nearest}'?"),
+        None => format!(
+            "unknown key '{key}': the keys of a case are {} and the options of loadgen run",
+            OWN.join(", ")
+        ),
     })
 }
 
@@ -292,20 +297,24 @@ head = 'new {port}'
     #[test]
     fn mistakes_are_told_with_their_line() {
         for (text, line, words) in [
-            ("", 1, "one case at least"),
-            ("\n[[cases]]\n", 2, "below a line with [[case]], and no 'cases'"),
-            ("connections = 5\n", 1, "'connections' belongs into a case"),
+            ("", 1, "at least one case"),
+            (
+                "\n[[cases]]\n",
+                2,
+                "unknown key 'cases': a suite has only cases, each below a line with [[case]]",
+            ),
+            ("connections = 5\n", 1, "'connections' must be in a case"),
             ("[case]\nconnections = 5\n", 1, "two brackets"),
             ("case = [5]\n", 1, "two brackets"),
             ("[[case]]\nname = 'a\n", 2, ""),
             ("[[case]]\nname = 'a'\nname = 'b'\n", 3, "duplicate key"),
             ("[[case]]\nname = ' '\n", 2, "name \" \": is empty"),
-            ("[[case]]\nname = \"a\\nb\"\n", 2, "is to be shown in a line"),
+            ("[[case]]\nname = \"a\\nb\"\n", 2, "must not contain control characters"),
             ("[[case]]\nname = 5\n", 2, "name must be a string"),
-            ("[[case]]\n\nconections = 5\n", 3, "there is no 'conections': did you mean 'connections'?"),
+            ("[[case]]\n\nconections = 5\n", 3, "unknown key 'conections': did you mean 'connections'?"),
             ("[[case]]\nsource_ips = '127.0.0.1'\n", 2, "did you mean 'source-ips'?"),
             ("[[case]]\nSize = 5\n", 2, "did you mean 'size'?"),
-            ("[[case]]\nzzz = 5\n", 2, "there is no 'zzz': a case has name, service"),
+            ("[[case]]\nzzz = 5\n", 2, "unknown key 'zzz': the keys of a case are name, service"),
             ("[[case]]\nconnections = 0\n", 2, "--connections <N>': must be at least 1"),
             ("[[case]]\nconnections = true\n", 2, "connections must be a string or a number"),
             ("[[case]]\nconnections = [5]\n", 2, "connections must be a string or a number"),
@@ -315,23 +324,23 @@ head = 'new {port}'
             (
                 "[[case]]\nduration = '1s'\n",
                 2,
-                "'duration' holds for all cases: say --duration on the command line",
+                "'duration' applies to all cases: give --duration on the command line",
             ),
-            ("[[case]]\nrequests = 5\n", 2, "'requests' holds for all cases"),
-            ("[[case]]\nwarmup = '1s'\n", 2, "'warmup' holds for all cases"),
-            ("[[case]]\njson = 'a'\n", 2, "'json' holds for all cases"),
-            ("[[case]]\nspawn = 'a'\n", 2, "'spawn' is not for a comparison"),
-            ("[[case]]\npid = 5\n", 2, "'pid' is not for a comparison"),
-            ("[[case]]\nhgrm = 'a'\n", 2, "'hgrm' is for loadgen run alone"),
-            ("[[case]]\nservice = 'ecco'\n", 2, "\"ecco\" is not a service"),
+            ("[[case]]\nrequests = 5\n", 2, "'requests' applies to all cases"),
+            ("[[case]]\nwarmup = '1s'\n", 2, "'warmup' applies to all cases"),
+            ("[[case]]\njson = 'a'\n", 2, "'json' applies to all cases"),
+            ("[[case]]\nspawn = 'a'\n", 2, "'spawn' does not apply to a comparison"),
+            ("[[case]]\npid = 5\n", 2, "'pid' does not apply to a comparison"),
+            ("[[case]]\nhgrm = 'a'\n", 2, "'hgrm' applies to loadgen run only"),
+            ("[[case]]\nservice = 'ecco'\n", 2, "unknown service 'ecco'"),
             ("[[case]]\nservice = 'echo=127.0.0.1'\n", 2, "HOST:PORT"),
-            ("[[case]]\ncommand = 'serve {port}'\n", 2, "{binary} is not in it"),
-            ("[[case]]\nbase = \"a 'b\"\n", 2, "a quote has no end"),
+            ("[[case]]\ncommand = 'serve {port}'\n", 2, "must contain {binary}"),
+            ("[[case]]\nbase = \"a 'b\"\n", 2, "unterminated quote"),
             ("[[case]]\ncommand = '{binary}'\nbase = 'a'\n", 1, "either command, or base and head"),
             (
                 "[[case]]\nname = 'a'\n[[case]]\n[[case]]\nname = 'a'\n",
                 4,
-                "the case in line 1 is called 'a' too",
+                "the case in line 1 has the name 'a' too",
             ),
         ] {
             let (told_line, told) = mistake(text);
@@ -377,7 +386,7 @@ head = 'new {port}'
         assert!(told.is::<Usage>() && told.to_string().contains("cannot read the suite"), "{told}");
         fs::write(&path, "[[case]]\nsizes = 5\n").unwrap();
         let told = read(&path).unwrap_err();
-        let expected = format!("{}:2: there is no 'sizes': did you mean 'size'?", path.display());
+        let expected = format!("{}:2: unknown key 'sizes': did you mean 'size'?", path.display());
         assert!(told.is::<Usage>() && told.to_string() == expected, "{told}");
     }
 

@@ -368,7 +368,7 @@ impl DatagramLoad {
                 }
                 None => {
                     let bytes = counted(reply.len(), "byte");
-                    format!("socket {number}: a datagram of {bytes} that nobody asked for")
+                    format!("socket {number}: a datagram of {bytes} received without a request")
                 }
             });
             return;

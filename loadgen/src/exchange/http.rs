@@ -101,7 +101,7 @@ impl Http {
                 let Some((len, head)) = self.head(conn, bytes)? else { return Ok(step) };
                 step.taken = len;
                 if head.status == 101 {
-                    return Err("a reply that switches protocols, which nobody asked for".into());
+                    return Err("a reply that switches protocols, which was not requested".into());
                 }
                 if head.is_interim() {
                     return Ok(step);

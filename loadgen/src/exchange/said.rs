@@ -40,7 +40,7 @@ impl Said {
         let quoted = || text[..text.len().min(48)].escape_ascii();
         match self.service {
             Service::Daytime => match moments(text, &self.zone) {
-                None => Some(format!("a text that is no YYYY-MM-DD HH:MM:SS.ffffff: \"{}\"", quoted())),
+                None => Some(format!("a text that is not YYYY-MM-DD HH:MM:SS.ffffff: \"{}\"", quoted())),
                 Some(moments) => {
                     let is_right = moments.iter().any(|&told| told + SLACK >= from && told <= until + SLACK);
                     (!is_right).then(|| format!("a time that is not this machine's: {}", quoted()))

@@ -78,10 +78,7 @@ pub fn append(path: &Path, entries: &[Entry]) -> Result<()> {
     let mut file = open(path)?;
     let mut text = String::new();
     if is_cut_short(&mut file).with_context(told)? {
-        message!(
-            "{}: its last line has no end, it may have been cut short: a new one is begun",
-            path.display()
-        );
+        message!("{}: the last line is incomplete; a new line is started", path.display());
         text.push('\n');
     }
     text += &lines(entries)?;
@@ -121,7 +118,7 @@ pub fn read(path: &str) -> Result<(Vec<Entry>, Vec<String>)> {
             Ok(entry) => entries.push(entry),
             // What is a beginning of a line, and nothing else, was cut short while it was written.
             Err(error) if error.classify() == Category::Eof => {
-                notes.push(format!("line {number} was cut short: it is left out"));
+                notes.push(format!("line {number} is incomplete and was skipped"));
             }
             Err(error) => {
                 // It names a line of its own, the first of one.

@@ -162,16 +162,16 @@ impl Series {
         }
         let mut notes = Vec::new();
         if unreliable > 0 {
-            notes.push(format!("UNRELIABLE and left out: {}", counted(unreliable, "measurement")));
+            notes.push(format!("UNRELIABLE, skipped: {}", counted(unreliable, "measurement")));
         }
         if unknown > 0 {
             notes.push(format!(
-                "{} of metrics that this version does not know: left out",
+                "{} of metrics that this version does not support: skipped",
                 counted(unknown, "measurement")
             ));
         }
         if without_value > 0 {
-            notes.push(format!("{} without a value: left out", counted(without_value, "measurement")));
+            notes.push(format!("{} without a value: skipped", counted(without_value, "measurement")));
         }
         (all, notes)
     }
@@ -368,7 +368,7 @@ mod tests {
         let entries = [unreliable("a", "b"), unreliable("a", "c"), entry("c", "d", "cpu", 100.0)];
         let (all, notes) = Series::all_of(&entries);
         assert_eq!((all.len(), levels(&all[0])), (1, vec![0.5, 0.5]));
-        assert_eq!(notes, ["UNRELIABLE and left out: 1 measurement"]);
+        assert_eq!(notes, ["UNRELIABLE, skipped: 1 measurement"]);
     }
 
     #[test]

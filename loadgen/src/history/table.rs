@@ -56,7 +56,7 @@ impl Told {
     /// How to read it.
     pub fn legend(&self) -> String {
         if self.series.is_empty() {
-            return "There is nothing to look for changes in.".into();
+            return "There are no series to analyse.".into();
         }
         let together = match self.series.len() {
             1 => String::new(),
@@ -77,9 +77,8 @@ impl Told {
 
     /// What to keep in mind.
     pub fn remarks(&self) -> Vec<String> {
-        let short = (self.short_series > 0).then(|| {
-            format!("{} series of too few entries for anything to be found: left out", self.short_series)
-        });
+        let short = (self.short_series > 0)
+            .then(|| format!("{} series with too few entries: skipped", self.short_series));
         self.notes.iter().cloned().chain(short).collect()
     }
 

@@ -20,7 +20,7 @@ pub fn page(merged: &Merged) -> Result<String> {
         Some(Verdict::Valid) if !merged.warnings.is_empty() => (Belief::Doubtful, "VALID"),
         Some(verdict @ Verdict::Valid) => (Belief::of(verdict), "VALID"),
         Some(verdict @ Verdict::Invalid) => (Belief::of(verdict), "INVALID"),
-        None => (Belief::Doubtful, "The verdict is not known"),
+        None => (Belief::Doubtful, "The verdict is unknown"),
     };
     let mut words = words.to_owned();
     fail(&mut belief, &mut words, &merged.failed_conditions);

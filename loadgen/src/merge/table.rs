@@ -36,7 +36,7 @@ impl Merged {
     /// The figures beside the times, each with its name, in words.
     pub fn figures(&self) -> Vec<(&'static str, String)> {
         let Some(counts) = &self.counts else {
-            return vec![("requests", "not known: a log does not say how its run came out".into())];
+            return vec![("requests", "unknown: a log has no counts".into())];
         };
         let mut rest = String::new();
         if counts.late > 0 {
@@ -134,7 +134,7 @@ impl fmt::Display for Merged {
             Some(Verdict::Invalid) => {
                 self.complaints().try_for_each(|complaint| writeln!(f, "  {}", style(complaint).red().bold()))
             }
-            None => writeln!(f, "  {}", style("the verdict is not known").yellow()),
+            None => writeln!(f, "  {}", style("the verdict is unknown").yellow()),
         }
     }
 }

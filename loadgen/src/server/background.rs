@@ -34,7 +34,7 @@ pub fn words(name: &str, program: &str, ended: &Ended) -> String {
         known.map(|(_, advice)| *advice)
     });
     format!(
-        "{name} runs in the background: it ended with {}, and {processes} {} went on without it (and had to end too). A server \
+        "{name} runs in the background: it exited with {}, and {processes} {} continued without it (and were stopped). A server \
          is measured in the foreground: {}",
         ended.status,
         left.join(", "),
@@ -54,7 +54,7 @@ mod tests {
         let ended = |name: &str| Ended { status: ExitStatus::from_raw(0), left: vec![(7, name.to_owned())] };
         let told = words("/usr/sbin/nginx -c a", "/usr/sbin/nginx", &ended("nginx"));
         assert!(told.starts_with(
-            "/usr/sbin/nginx -c a runs in the background: it ended with exit status: 0, and process 7 (nginx)"
+            "/usr/sbin/nginx -c a runs in the background: it exited with exit status: 0, and process 7 (nginx)"
         ));
         assert!(told.ends_with("start it with -g 'daemon off;'"), "{told}");
         // The program may be a shell or another wrapper: what it has left says more.

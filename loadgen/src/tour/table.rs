@@ -59,8 +59,7 @@ impl fmt::Display for Toured {
 
         let troubles = self.troubles();
         if !troubles.is_empty() {
-            let meaning =
-                "INVALID: something stood in the way, so the figures of that row are not to be believed:";
+            let meaning = "INVALID: the figures of that row are not reliable:";
             writeln!(f, "\n  {}", style(meaning).red().bold())?;
             for trouble in troubles {
                 writeln!(f, "  {trouble}")?;
@@ -79,7 +78,7 @@ impl fmt::Display for Toured {
 
         // As it was called, so that the lines can be copied.
         let program = env::args().next().unwrap_or_else(|| "loadgen".into());
-        writeln!(f, "\n  {}", style("Next, with a server of yours, or with tidewheel serve:").bold())?;
+        writeln!(f, "\n  {}", style("Next, with your own server, or with tidewheel serve:").bold())?;
         writeln!(f, "    {program} run echo=127.0.0.1:7007 -c 50 -r 20k --html run.html")?;
         writeln!(f, "    {program} search echo=127.0.0.1:7007 -c 50 --slo 'p99<1ms'")?;
         writeln!(f, "    {program} --help")

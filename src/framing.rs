@@ -2,7 +2,7 @@
 //!
 //! A message is a line that ends with LF or CRLF. Many simple clients send text without a line ending and wait for an answer,
 //! so until a connection has sent its first newline, bytes that stay unterminated for the message pause are a message too.
-//! From the first newline on, only newlines end messages. The end of the stream ends a message at once.
+//! After the first newline, only newlines end messages. The end of the stream also ends a message.
 //!
 //! ```text
 //!  bytes ─► Framed<S>: input ─► Framing::next ─► Message ─► S::message
@@ -10,7 +10,7 @@
 //!                │ kept by the engine ◄─┘ deadline in a pause's time ─► the same bytes are offered again, as a message
 //! ```
 //!
-//! [`Framing`] is these rules, on bytes alone. [`Framed`] turns something that answers messages into a service:
+//! [`Framing`] implements these rules on bytes. [`Framed`] turns a type that answers messages into a service:
 //!
 //! ```
 //! use tidewheel::framing::{Answer, Framed, Message, Next, Rules};
@@ -58,7 +58,7 @@ pub enum Ending {
 }
 
 impl Ending {
-    /// The bytes that it consists of, to end an answer like its question.
+    /// Its bytes, to end a reply like its request.
     pub fn bytes(self) -> &'static [u8] {
         match self {
             Ending::None => b"",
@@ -92,7 +92,7 @@ pub struct TooLong;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rules {
-    /// How long bytes stay unterminated until they are a message; with `None`, only newlines end messages. Default: 50 ms.
+    /// The pause after which text without a newline is a message; with `None`, only newlines end messages. Default: 50 ms.
     pub message_pause: Option<Duration>,
     /// The longest message, in bytes without its ending. Default: 32 KiB.
     pub line_bytes_max: usize,
@@ -169,13 +169,13 @@ fn unended<'a>(text: &'a [u8], rules: &Rules) -> Result<Option<Message<'a>>, Too
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Next {
-    /// It goes on with its next message.
+    /// Continue with the next message.
     Message,
     /// The service has closed it; the rest of its input is dropped.
     Nothing,
 }
 
-/// A service of messages: [`Framed`] makes a [`Service`] of it.
+/// A type that answers messages: [`Framed`] turns it into a [`Service`].
 pub trait Answer: 'static {
     /// See [`Service::open`].
     fn open(&mut self, conn: ConnId, arrival: Arrival, cx: &mut Context<'_>) {
@@ -185,8 +185,8 @@ pub trait Answer: 'static {
     /// A connection has sent a message.
     fn message(&mut self, conn: ConnId, message: Message<'_>, cx: &mut Context<'_>) -> Next;
 
-    /// Until when the next message of a connection has to wait, if it has to: reading from the connection is suspended until
-    /// then. Its last message, at the end of the stream, does not wait.
+    /// The time until which the next message of a connection is delayed, if it is: reading from the connection is suspended
+    /// until then. The last message, at the end of the stream, is not delayed.
     fn hold(&mut self, conn: ConnId, cx: &mut Context<'_>) -> Option<Instant> {
         let _ = (conn, cx);
         None

@@ -65,7 +65,7 @@ impl<M> Letters<M> {
 pub enum SendError<M> {
     /// The mailbox is full.
     Full(M),
-    /// The reactor is gone.
+    /// The reactor no longer exists.
     Closed(M),
 }
 
@@ -75,7 +75,7 @@ impl<M> fmt::Display for SendError<M> {
             SendError::Full(_) => {
                 "the mailbox is full: send again later, or create it with a larger capacity"
             }
-            SendError::Closed(_) => "the reactor that receives from the mailbox is gone",
+            SendError::Closed(_) => "the reactor of the mailbox no longer exists",
         })
     }
 }
@@ -99,7 +99,7 @@ impl<M> Mailbox<M> {
     /// Queues a message for the service and wakes the reactor. It does not wait for the reactor.
     ///
     /// # Errors
-    /// [`SendError::Full`] when the capacity is reached, [`SendError::Closed`] when the reactor is gone.
+    /// [`SendError::Full`] when the capacity is reached, [`SendError::Closed`] when the reactor no longer exists.
     pub fn send(&self, message: M) -> Result<(), SendError<M>> {
         let first = {
             let mut queue = self.shared.lock();

@@ -5,8 +5,8 @@ use hdrhistogram::Histogram;
 
 use crate::connection::CloseReason;
 
-/// Why a datagram, or the answer to one, was dropped. A source address is easily forged, so answers are limited where they
-/// could hit somebody who never asked.
+/// Why a datagram, or the answer to one, was dropped. Source addresses can be forged, so answers are limited to protect third
+/// parties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DropCause {
@@ -61,7 +61,7 @@ impl DropCause {
     }
 }
 
-/// What a reactor has counted since it was created.
+/// The counters of a reactor since it was created.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Metrics {
@@ -69,7 +69,7 @@ pub struct Metrics {
     pub connections_open: u64,
     /// Connections accepted, without those that were refused.
     pub connections_accepted: u64,
-    /// Outgoing connections begun.
+    /// Outgoing connections started.
     pub connections_begun: u64,
     /// Connections refused because a limit was reached.
     pub connections_refused: u64,
@@ -85,9 +85,9 @@ pub struct Metrics {
     pub bytes_in: u64,
     /// Bytes written to stream connections.
     pub bytes_out: u64,
-    /// Messages that services have taken in, as they count them: [`Context::count_messages`](crate::Context::count_messages).
+    /// Messages that services have received, as they count them: [`Context::count_messages`](crate::Context::count_messages).
     pub messages_in: u64,
-    /// Sends, publishes and datagram answers that services have asked for.
+    /// Sends, publishes and datagram answers that services have requested.
     pub messages_out: u64,
     /// Datagrams received.
     pub datagrams_in: u64,
@@ -162,17 +162,17 @@ impl Metrics {
         self.datagrams_dropped[cause as usize] += 1;
     }
 
-    /// How many connections were closed, refused ones included.
+    /// The number of closed connections, including refused ones.
     pub fn connections_closed(&self) -> u64 {
         self.closed.iter().sum()
     }
 
-    /// How many connections were closed for this reason.
+    /// The number of connections that were closed for this reason.
     pub fn closed_for(&self, reason: CloseReason) -> u64 {
         self.closed[reason as usize]
     }
 
-    /// How many datagrams, or answers to them, were dropped for this cause.
+    /// The number of datagrams, or answers to them, that were dropped for this cause.
     pub fn dropped_for(&self, cause: DropCause) -> u64 {
         self.datagrams_dropped[cause as usize]
     }

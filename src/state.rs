@@ -32,7 +32,7 @@ pub(crate) const READ_BYTES: usize = 64 << 10;
 /// of a turn cost less together (60 KiB: 3 %, 16 KiB: 6 % of all CPU time).
 const DIRECT_BYTES_MIN: usize = 4 << 10;
 
-/// Something that happened, for logs and for showing traffic: [`Reactor::observe`](crate::Reactor::observe). Bytes are as they
+/// An event, for logs and for showing traffic: [`Reactor::observe`](crate::Reactor::observe). Bytes are as they
 /// were received: escape them before printing.
 ///
 /// ```
@@ -52,27 +52,27 @@ pub enum Report<'a> {
     /// A connection was accepted, or an outgoing one is established.
     #[non_exhaustive]
     Opened {
-        /// Which.
+        /// The connection.
         conn: ConnId,
         /// The name of its service.
         service: &'a str,
-        /// The other end.
+        /// The peer.
         peer: &'a Peer,
     },
     /// A connection was refused because of a limit.
     #[non_exhaustive]
     Refused {
-        /// The name of the service that it was for.
+        /// The name of its service.
         service: &'a str,
-        /// The other end.
+        /// The peer.
         peer: &'a Peer,
-        /// Which limit.
+        /// The limit.
         reason: CloseReason,
     },
     /// Bytes were received.
     #[non_exhaustive]
     Input {
-        /// On which connection.
+        /// The connection.
         conn: ConnId,
         /// The bytes.
         bytes: &'a [u8],
@@ -80,7 +80,7 @@ pub enum Report<'a> {
     /// A service sent bytes.
     #[non_exhaustive]
     Output {
-        /// On which connection.
+        /// The connection.
         conn: ConnId,
         /// The bytes.
         bytes: &'a [u8],
@@ -88,9 +88,9 @@ pub enum Report<'a> {
     /// A connection ended.
     #[non_exhaustive]
     Closed {
-        /// Which.
+        /// The connection.
         conn: ConnId,
-        /// Why.
+        /// The reason.
         reason: CloseReason,
     },
     /// A datagram was received.
@@ -98,7 +98,7 @@ pub enum Report<'a> {
     DatagramIn {
         /// The name of its service.
         service: &'a str,
-        /// From whom.
+        /// The sender.
         from: &'a Peer,
         /// Its bytes.
         bytes: &'a [u8],
@@ -106,45 +106,45 @@ pub enum Report<'a> {
     /// A service answered a datagram.
     #[non_exhaustive]
     DatagramOut {
-        /// To whom.
+        /// The receiver.
         to: &'a Peer,
         /// The bytes of the answer.
         bytes: &'a [u8],
     },
     /// A listener or datagram socket is paused and retried every [`Limits::failure_pause`], because the system has no free
-    /// descriptor or memory, or because accepting or receiving has failed [`Limits::failures_max`] times in a row. This is
+    /// descriptor or memory, or because accepting or receiving has failed [`Limits::failures_max`] consecutive times. This is
     /// reported once, however many retries fail.
     #[non_exhaustive]
     ListenerPaused {
-        /// Where it listens.
+        /// Its address.
         address: &'a Address,
         /// The error of the system.
         error: &'a std::io::Error,
     },
-    /// A listener accepts again, a datagram socket receives again.
+    /// A listener or datagram socket is resumed.
     #[non_exhaustive]
     ListenerResumed {
-        /// Where it listens.
+        /// Its address.
         address: &'a Address,
     },
     /// A listener or datagram socket has failed for [`Limits::failure_timeout`] and is closed.
     #[non_exhaustive]
     ListenerClosed {
-        /// Where it listened.
+        /// Its address.
         address: &'a Address,
         /// The error of the system.
         error: &'a std::io::Error,
     },
-    /// Waiting for readiness has failed [`Limits::failures_max`] times in a row and is retried every [`Limits::failure_pause`].
+    /// Waiting for readiness has failed [`Limits::failures_max`] consecutive times and is retried every [`Limits::failure_pause`].
     /// This is reported once.
     #[non_exhaustive]
     WaitPaused {
         /// The error of the system.
         error: &'a std::io::Error,
     },
-    /// Waiting for readiness works again.
+    /// Waiting for readiness succeeds again.
     WaitResumed,
-    /// A call of a service panicked. If it was for a connection, that connection is closed; the others are served on. See
+    /// A call of a service panicked. If it was for a connection, that connection is closed; other connections are not affected. See
     /// [`Config::catch_panics`](crate::Config::catch_panics).
     #[non_exhaustive]
     Panicked {

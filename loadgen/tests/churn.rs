@@ -63,10 +63,10 @@ fn datagrams_leave_from_each_source_in_turn() {
 fn sources_that_do_not_suit_are_refused_in_a_line() {
     for (target, sources, words) in [
         ("echo=127.0.0.1:1", "192.0.2.1", "192.0.2.1 is not an address of this machine"),
-        ("echo=127.0.0.1:1", "::1", "the server has IPv4 alone"),
-        ("echo=udp://127.0.0.1:1", "::1", "the server has IPv4 alone"),
+        ("echo=127.0.0.1:1", "::1", "the server has only IPv4"),
+        ("echo=udp://127.0.0.1:1", "::1", "the server has only IPv4"),
         ("echo=unix:/tmp/none", "127.0.0.2", "unix socket"),
-        ("echo=127.0.0.1:1", "127.0.0.300", "no IP address"),
+        ("echo=127.0.0.1:1", "127.0.0.300", "not an IP address"),
     ] {
         for command in [&["run"][..], &["run", "--repeat", "2"], &["search", "--slo", "p99<1s"]] {
             let told = complaint(&[command, &[target, "--source-ips", sources]].concat(), 2);
@@ -221,7 +221,7 @@ fn what_a_server_says_before_it_closes_is_verified() {
     churn_rightly(&format!("banner={}", says(|| "Hi!\r\n".into())), &["-n", "20", "-c", "2"]);
     for (service, text, words) in [
         ("daytime", (|| "2001-01-01 00:00:00.000000".into()) as fn() -> String, "not this machine's"),
-        ("daytime", || "noon".into(), "no YYYY-MM-DD"),
+        ("daytime", || "noon".into(), "not YYYY-MM-DD"),
         ("banner", || "Hi!\n".into(), "not one line"),
         ("banner", || "Hi!\r\nHo!\r\n".into(), "not one line"),
     ] {

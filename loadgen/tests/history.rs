@@ -127,7 +127,7 @@ fn a_line_that_was_cut_short_is_told_and_left_out() {
     let text = lines("cpu", flat, 20);
     let (told, code, _) = history(&text[..text.len() - 40], &[]);
     assert_eq!((code, &told["entries"]), (0, &19.into()));
-    assert!(told["notes"][0].as_str().unwrap().contains("line 20 was cut short"), "{}", told["notes"]);
+    assert!(told["notes"][0].as_str().unwrap().contains("line 20 is incomplete"), "{}", told["notes"]);
 }
 
 #[test]

@@ -64,7 +64,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// Why a text is not an [`Address`], in words that say what to write instead.
+/// Why a text is not an [`Address`], with the right form.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ParseAddressError(String);
 
@@ -116,7 +116,7 @@ fn unix_path(prefix: &str, path: &str) -> Result<PathBuf, String> {
         }
         1..=UNIX_PATH_BYTES_MAX => Ok(PathBuf::from(path)),
         _ => Err(format!(
-            "the path of the socket is too long: the system takes at most {UNIX_PATH_BYTES_MAX} bytes"
+            "the path of the socket is too long: the system allows at most {UNIX_PATH_BYTES_MAX} bytes"
         )),
     }
 }
@@ -133,16 +133,16 @@ fn inet(text: &str) -> Result<SocketAddr, String> {
         None => format!("expected IP:PORT, such as 127.0.0.1:7007, instead of '{text}'"),
         Some(("", port)) => format!("the IP address is missing: write 127.0.0.1:{port} or 0.0.0.0:{port}"),
         Some((host, port)) => match port.split_once('/') {
-            Some((port, _)) => format!("an address has no path: write {host}:{port}"),
+            Some((port, _)) => format!("an address must not have a path: write {host}:{port}"),
             None if port.parse::<u16>().is_err() => {
                 format!("invalid port '{port}': write a number from 0 to 65535 (0 lets the system choose)")
             }
-            None => format!("'{host}' is not an IP address: host names must be looked up before"),
+            None => format!("'{host}' is not an IP address: resolve host names first"),
         },
     })
 }
 
-/// Who is at the other end of a connection, or sent a datagram.
+/// The peer of a connection, or the sender of a datagram.
 #[derive(Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Peer {
@@ -230,7 +230,7 @@ mod tests {
             ("::1:7007", "write [::1:7007]:PORT"),
             ("[::1]", "the port is missing: write [::1]:PORT"),
             ("[::1:7007", "is not an IP address"),
-            ("127.0.0.1:80/path", "an address has no path: write 127.0.0.1:80"),
+            ("127.0.0.1:80/path", "an address must not have a path: write 127.0.0.1:80"),
             ("http://127.0.0.1:80", "unknown transport 'http'"),
             ("TCP://127.0.0.1:80", "unknown transport 'TCP'"),
             ("/run/echo.sock", "write unix:/run/echo.sock"),

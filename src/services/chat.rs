@@ -34,19 +34,18 @@ use texts::{Text, prompt};
 /// How many names or rooms one answer lists at most, so that a short question cannot ask for much.
 const LISTED_MAX: usize = 100;
 
-/// What may grow in chat, and how far.
+/// The limits of chat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ChatLimits {
-    /// Messages that one connection may send at once; at least 1. Default: 20.
+    /// Messages that a connection may send in a burst; at least 1. Default: 20.
     pub burst: u32,
-    /// Messages a second that it may send from then on; 0: no limit. Faster messages are left unread until their time, and
-    /// their sender is asked to slow down. A connection whose every message had to wait for 10 s is closed for
-    /// [`CloseReason::Flood`]. Default: 5.
+    /// Messages per second after the burst; 0: no limit. Faster messages are delayed, and their sender is asked to slow
+    /// down. A connection whose messages were all delayed for 10 s is closed for [`CloseReason::Flood`]. Default: 5.
     pub rate: u32,
-    /// People in a room above which joins, leaves and new names are not announced in it. Default: 500.
+    /// Members of a room above which joins, leaves and new names are not announced in it. Default: 500.
     pub announce_max: usize,
-    /// Rooms at once, besides the lobby. Default: 10,000.
+    /// The number of rooms, besides the lobby. Default: 10,000.
     pub rooms_max: usize,
 }
 

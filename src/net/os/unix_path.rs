@@ -183,7 +183,7 @@ fn lock(path: &Path) -> io::Result<File> {
             return Ok(file);
         }
     }
-    Err(named(io::Error::other("it is being replaced all the time")))
+    Err(named(io::Error::other("another program replaces it repeatedly")))
 }
 
 /// Binds so that the file has this mode from the moment that it is there. Without one the umask decides.

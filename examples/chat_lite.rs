@@ -38,7 +38,7 @@ impl Answer for Room {
 
     fn message(&mut self, conn: ConnId, message: Message<'_>, cx: &mut Context<'_>) -> Next {
         if let Some(number) = self.guests.get(conn) {
-            // A terminal obeys control characters; nobody gets them from a stranger.
+            // Control characters can change a terminal, so they are not forwarded.
             let text = String::from_utf8_lossy(message.text).replace(char::is_control, "");
             self.publish(&format!("guest {number}: {text}\n"), conn, cx);
         }

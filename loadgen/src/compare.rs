@@ -410,7 +410,7 @@ fn compare_case(
         let counted = if counted.profiles.is_some() {
             counted
         } else {
-            tell(setting, &format!("{}: looking for what has changed", case.name));
+            tell(setting, &format!("{}: looking for the functions that changed", case.name));
             exact::exact(case, &[Metric::Instructions, Metric::Syscalls], setting.placement, setting.stop)
                 .with_context(|| case.name.clone())?
         };

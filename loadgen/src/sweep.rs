@@ -201,7 +201,7 @@ impl Swept {
             is_open_loop,
             title: format!("{} at {}, {pace}", options.target.service, options.target.address),
             shape: format!(
-                "{}{} of each step in shuffled order, seed {}",
+                "{}{} of each step in random order, seed {}",
                 connections.unwrap_or_default(),
                 counted(repeats, "repeat"),
                 options.seed

@@ -153,7 +153,7 @@ impl Case {
                 let lines = if depth == 1 { "one line".into() } else { format!("{depth} lines") };
                 let receivers = self.load().receivers();
                 format!(
-                    "fan-out, one member talks and {receivers} hear it, {lines} in flight, {size} B; figures are per \
+                    "fan-out, one sender and {receivers} receivers, {lines} in flight, {size} B; figures are per \
                      delivery"
                 )
             }

@@ -60,9 +60,9 @@ impl Conditions {
 
     /// How it was measured, in a line.
     pub fn way(&self) -> String {
-        let quick = if self.is_quick { " --quick: the figures mean nothing." } else { "" };
+        let quick = if self.is_quick { " --quick: the figures are not meaningful." } else { "" };
         format!(
-            "{} rounds of slices of about {} s in shuffled order, seed {}, {}.{quick}",
+            "{} rounds of slices of about {} s in random order, seed {}, {}.{quick}",
             self.rounds, self.slice_s, self.seed, self.placed
         )
     }

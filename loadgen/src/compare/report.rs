@@ -189,7 +189,7 @@ impl Compared {
     /// By what it was judged.
     fn bounds(&self) -> String {
         format!(
-            "FAIL from {} on where the whole interval is above 0, PASS where all of it is below {}. Budget {}. {}, {}",
+            "FAIL: the change is {} or more and the whole interval is above 0. PASS: the whole interval is below {}. Budget {}. {}, {}",
             percent(self.floor),
             percent(self.margin),
             figures::time(self.budget_s * 1e6),
@@ -208,7 +208,7 @@ impl Compared {
         }
         if self.outcome == Outcome::Pass {
             return format!(
-                "{word}: nothing of {} is worse by {} or more",
+                "{word}: none of {} is worse by {} or more",
                 counted(all().count(), "figure"),
                 percent(self.margin)
             );
@@ -348,7 +348,7 @@ pub mod tests {
         );
         compared.cases.remove(0);
         compared.outcome = Outcome::Pass;
-        assert_eq!(compared.outcome_words(), "PASS: nothing of 2 figures is worse by 2 % or more");
+        assert_eq!(compared.outcome_words(), "PASS: none of 2 figures is worse by 2 % or more");
         compared.outcome = Outcome::Identical;
         assert_eq!(
             compared.outcome_words(),

@@ -95,7 +95,7 @@ impl Told {
 pub fn machines(series: &[Series]) -> Option<String> {
     let most = series.iter().map(Series::machines).max().filter(|&most| most > 1)?;
     Some(format!(
-        "The entries of one series come from up to {most} machines: what was timed is told against the base on the same machine, but \
+        "The entries of one series come from up to {most} machines: timed metrics are relative to the base on the same machine, but \
          counts of instructions may differ between processors"
     ))
 }

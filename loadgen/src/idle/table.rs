@@ -56,7 +56,7 @@ impl Idled {
                 let (all, each) = (bytes(memory.with_held_bytes), each(memory.bytes_per_connection));
                 words += &format!(", {all} with all of them: {each} each");
             }
-            rows.push(("server memory", words + " (the kernel's socket memory is not in it)"));
+            rows.push(("server memory", words + " (without the kernel's socket buffers)"));
         }
         if let Some(rest) = &self.at_rest {
             let words = format!(
@@ -66,7 +66,7 @@ impl Idled {
                 rest.involuntary_switches_per_s,
                 rest.elapsed_s
             );
-            rows.push(("server at rest", words));
+            rows.push(("server idle", words));
         }
         if let Some(cpu) = self.holding_cpu_share {
             rows.push(("loadgen CPU", format!("{} of a core to hold them", share(cpu))));

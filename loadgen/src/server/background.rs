@@ -35,7 +35,7 @@ pub fn words(name: &str, program: &str, ended: &Ended) -> String {
     });
     format!(
         "{name} runs in the background: it exited with {}, and {processes} {} continued without it (and were stopped). A server \
-         is measured in the foreground: {}",
+         must stay in the foreground: {}",
         ended.status,
         left.join(", "),
         advice.unwrap_or(ANY)

@@ -107,7 +107,7 @@ pub struct ServeOptions {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     reactors: u16,
 
-    /// How long to poll before sleeping when idle; this lowers response times but keeps a CPU core busy; 0 = sleep at once
+    /// How long to poll before sleeping when idle; this lowers response times but keeps a CPU core busy; 0 = sleep immediately
     #[arg(long, value_name = "DURATION", default_value = "0")]
     busy_poll: Time,
 
@@ -325,8 +325,9 @@ ADDRESS:
   tcp://HOST:PORT, udp://HOST:PORT, unix:PATH, unix-dgram:PATH
   HOST:PORT   uses the service's first transport
   :PORT       the same, on loopback
-  HOST is an IP address or a name. [::] listens on all IPv4 and IPv6 addresses. A link-local address needs its
-  interface: [fe80::1%eth0]. With port 0 the system chooses the port.
+  HOST is an IP address or a name. [::] listens on all IPv4 and IPv6 addresses.
+  A link-local address needs its interface: [fe80::1%eth0].
+  With port 0 the system chooses the port.
 ";
 
 // Paragraphs are one line each: clap wraps them to the terminal.
@@ -350,8 +351,8 @@ Output: the server never waits for a program that reads its standard output or s
 buffer of 1 MiB are dropped and counted.
 
 Signals:
-  SIGTERM, SIGINT, SIGHUP   stop accepting, finish pending replies, exit; a second signal exits immediately. SIGHUP is \
-ignored if it was ignored at start, as under nohup
+  SIGTERM, SIGINT, SIGHUP   stop accepting, finish pending replies, exit; a second one kills the program
+  SIGHUP                    is ignored if it was ignored at start, as under nohup
   SIGUSR1                   print all counters on standard error as `name value` lines, then `end`
 
 Exit codes:

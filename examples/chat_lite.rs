@@ -1,4 +1,4 @@
-//! A chat room: what anybody says goes to all others.
+//! A chat room: each line is sent to all other members.
 //!
 //!     cargo run --example chat_lite
 //!     nc 127.0.0.1 7001        # in two terminals
@@ -33,7 +33,7 @@ impl Answer for Room {
         let others = cx.subscribers(topic);
         cx.subscribe(topic, conn);
         cx.send(conn, format!("You are guest {number}. Others here: {others}\n").as_bytes());
-        self.publish(&format!("* guest {number} has come\n"), conn, cx);
+        self.publish(&format!("* guest {number} joined\n"), conn, cx);
     }
 
     fn message(&mut self, conn: ConnId, message: Message<'_>, cx: &mut Context<'_>) -> Next {
@@ -47,7 +47,7 @@ impl Answer for Room {
 
     fn closed(&mut self, conn: ConnId, _: CloseReason, cx: &mut Context<'_>) {
         if let Some(number) = self.guests.remove(conn) {
-            self.publish(&format!("* guest {number} has left\n"), conn, cx);
+            self.publish(&format!("* guest {number} left\n"), conn, cx);
         }
     }
 }

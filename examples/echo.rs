@@ -1,4 +1,4 @@
-//! Sends everything back, streams and datagrams alike. SIGTERM or Ctrl-C shuts it down gracefully: what had been received is
+//! Sends all input back, over streams and datagrams. SIGTERM or Ctrl-C shuts it down gracefully: input that was received is
 //! answered first.
 //!
 //!     cargo run --example echo -- tcp://127.0.0.1:7007 udp://127.0.0.1:7007

@@ -1,5 +1,5 @@
-//! A reactor inside of a loop of your own, which waits for standard input as well: what you type goes to all who are
-//! connected, and the end of the input ends the program.
+//! A reactor inside another loop, which also waits for standard input: what you type is sent to all connections, and the end
+//! of the input ends the program.
 //!
 //!     cargo run --example own_loop
 //!     nc 127.0.0.1 7003        # in other terminals

@@ -1,4 +1,4 @@
-//! A proxy: what is received on one side is sent on the other, in both directions at once, until both sides have ended.
+//! A proxy: input of one side is sent to the other, in both directions, until both sides have shut down.
 //!
 //!     cargo run --example proxy -- 127.0.0.1:8000 127.0.0.1:7007
 //!     echo hello | nc -N 127.0.0.1 8000        # with the example echo on port 7007

@@ -1,7 +1,7 @@
 //! Finds a fault in a service by simulation, and replays it by its seed.
 //!
-//! The service answers each line of numbers with their sum. The careless variant takes for a line whatever one read brings,
-//! which works on a quiet loopback and fails on a real network.
+//! The service answers each line of numbers with their sum. The careless variant treats the bytes of each read as a line,
+//! which works on an idle loopback and fails on a real network.
 //!
 //!     cargo run --example simulation                                 # passes with each of 200 seeds
 //!     cargo run --example simulation careless                        # fails, and prints the seed

@@ -1,5 +1,5 @@
 //! Looks up host names, one a line, with tokio: the service passes each question to an async task, which sends the answer
-//! back through a mailbox. So a service uses what must not block the reactor: clients of databases, of HTTP.
+//! back through a mailbox. In this way a service can use code that must not block the reactor, such as database clients.
 //!
 //!     cargo run --example tokio_bridge
 //!     echo localhost | nc -N 127.0.0.1 7004

@@ -168,11 +168,11 @@ fn chat_lite_sends_each_line_to_all_others() {
     expect(&mut ann, b"You are guest 1. Others here: 0\n");
     let mut bob = chat.connect();
     expect(&mut bob, b"You are guest 2. Others here: 1\n");
-    expect(&mut ann, b"* guest 2 has come\n");
+    expect(&mut ann, b"* guest 2 joined\n");
     bob.write_all(b"hello\x1b[31m\n").unwrap();
     expect(&mut ann, b"guest 2: hello[31m\n");
     drop(bob);
-    expect(&mut ann, b"* guest 2 has left\n");
+    expect(&mut ann, b"* guest 2 left\n");
 }
 
 #[test]

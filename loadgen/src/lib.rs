@@ -1,7 +1,7 @@
-//! loadgen: drives load at a server, at tidewheel or at any other, and verifies every reply.
+//! loadgen: a load generator for tidewheel or any other server that verifies every reply.
 //!
-//! It is an instrument, so it shares no code with the engine that it measures: faults that both had in common would
-//! hide each other. (`embedded` is the engine, in a process of its own.) Each of its threads has a loop:
+//! It shares no code with the engine that it measures, because common bugs would hide each other. (`embedded` runs the
+//! engine in a separate process.) Each of its threads has a loop:
 //!
 //! ```text
 //!     plan, sizes ──► load: write ──► stream ──► the server
@@ -9,14 +9,13 @@
 //!     verdict, report ◄── record ◄── exchange: verify ◄┘
 //! ```
 //!
-//! or the one in `datagram`, where replies may be lost, doubled and overtaken, or the one in `chat`, where what one
-//! says comes to others, or the one in `churn`, where each exchange has a connection of its own.
+//! or the one in `datagram`, where replies may be lost, duplicated and reordered, or the one in `chat`, where one member's
+//! line is delivered to others, or the one in `churn`, where each exchange has its own connection.
 //!
-//! Exit codes: 0 fine; 1 a condition of --fail-if held; 2 bad usage; 3 INVALID: the figures, if there are any, are not to be believed (wrong replies, a
-//! connection that was refused or closed by the peer, a generator that could not keep to its plan).
-
+//! Exit codes: 0 success; 1 a condition of --fail-if was met; 2 bad usage; 3 INVALID: the figures, if there are any, are not
+//! reliable (wrong replies, a connection that was refused or closed by the peer, a generator that could not keep to its plan).
 //!
-//! The library is the program, for programs beside it in its repository: it promises nothing to others.
+//! The library is only for the programs in this repository; its API is not stable.
 
 #![deny(unsafe_code)]
 #![allow(missing_docs, reason = "its items are public for the programs beside it alone")]

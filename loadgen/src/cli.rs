@@ -846,7 +846,7 @@ pub struct History {
     #[arg(long = "metric", value_name = "NAME", value_enum, hide_possible_values = true)]
     pub metrics: Vec<Metric>,
 
-    /// Exit with code 1 if a metric is worse at the end than at its best level, by more than this.
+    /// Exit with code 1 if a metric is worse at the end than earlier in the file, by more than this.
     #[arg(long, value_name = "SHARE", default_value = "1%", value_parser = percent)]
     pub min_change: f64,
 

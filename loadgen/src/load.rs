@@ -401,7 +401,7 @@ impl<E: Exchange> Load<E> {
         self.record.unsent += count;
         self.record.lose(count, true);
         let most = self.shape.budget.requests;
-        self.record.note_error(|| format!("{most} requests wait for their replies, and no more can be kept"));
+        self.record.note_error(|| format!("{most} requests wait for replies, which is the limit"));
     }
 
     /// The connections, for whoever watches them from now on.
@@ -589,7 +589,7 @@ impl<E: Exchange> Load<E> {
             let from = preamble.len() - conn.preamble_left;
             if part != &preamble[from..from + part.len()] {
                 record.unasked_bytes += part.len() as u64;
-                record.note_error(|| format!("connection {index}: it began with other words than it should"));
+                record.note_error(|| format!("connection {index}: the greeting is wrong"));
             }
             conn.preamble_left -= part.len();
             bytes = rest;
@@ -673,7 +673,7 @@ impl<E: Exchange> Load<E> {
         if let Some(error) = error {
             self.record.note_error(|| format!("connection {index}: {error}"));
         } else if is_announced {
-            self.record.note_error(|| format!("connection {index}: the server had said `Connection: close`"));
+            self.record.note_error(|| format!("connection {index}: the server had sent `Connection: close`"));
         }
         self.close(index);
     }
@@ -778,7 +778,7 @@ impl<E: Exchange> Load<E> {
                 self.record.give_up(&request);
                 self.record.unsent += if request.counts { count } else { 0 };
                 self.record.note_error(|| {
-                    format!("connection {index}: its socket took nothing of a request within {timeout:?}")
+                    format!("connection {index}: the socket accepted no byte of a request within {timeout:?}")
                 });
                 self.pending -= count;
                 self.unanswered -= count;

@@ -264,7 +264,7 @@ fn a_member_whose_connection_is_closed_is_told_with_the_last_words() {
     );
     assert_eq!(counts(&result)[0], 10 * 3 + 90 * 2);
     assert_eq!(result["limiter"], "peer closed");
-    assert!(told.contains("it last said \"* goodbye\""), "{told}");
+    assert!(told.contains("it last sent \"* goodbye\""), "{told}");
 }
 
 #[test]
@@ -297,14 +297,14 @@ fn whoever_is_not_let_in_is_told_why() {
         complaint(&["run", &target, "-c", "2", "-n", "1", "--timeout", "500ms"], 3)
     };
     let told = run(&echo_server());
-    assert!(told.contains("is not welcome: the server says \"lg"), "{told}");
+    assert!(told.contains("is refused: the server sent \"lg"), "{told}");
     let told = run(&serve(|mut stream| {
         stream.write_all(b"nickname: * the name is taken\nnickname: ").unwrap();
         wait_for_end(stream);
     }));
-    assert!(told.contains("is not welcome: the server says \"nickname: * the name is taken\""), "{told}");
+    assert!(told.contains("is refused: the server sent \"nickname: * the name is taken\""), "{told}");
     let told = run(&serve(wait_for_end));
-    assert!(told.contains("-0 is in no room after 500ms: the server has said nothing"), "{told}");
+    assert!(told.contains("-0 is in no room after 500ms: the server sent nothing"), "{told}");
     let told = run(&serve(|mut stream| stream.write_all(b"* we are full\n").unwrap()));
     assert!(told.contains("* we are full"), "{told}");
 }

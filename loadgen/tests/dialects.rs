@@ -141,7 +141,7 @@ fn what_redis_says_of_its_receivers_must_be_right() {
     right(&target, "redis", &load, 2 * 90);
     for (wrong, words) in [
         (":1\r\n", "its line was sent to 1, not 2"),
-        (":2\r\n:2\r\n", "a line that was not said"),
+        (":2\r\n:2\r\n", "a line that was never sent"),
         ("-ERR out of memory\r\n", "-ERR out of memory"),
     ] {
         let way = move |number, right| if number == 10 { wrong.to_owned() } else { right };
@@ -165,9 +165,9 @@ fn a_server_that_speaks_otherwise_is_told() {
         })
     };
     for (dialect, says, words) in [
-        ("redis", "nickname: \n", "is not in its dialect"),
+        ("redis", "nickname: \n", "is not in this dialect"),
         ("redis", "-NOAUTH Authentication required.\r\n", "NOAUTH"),
-        ("nats", "nickname: \n", "is not in its dialect"),
+        ("nats", "nickname: \n", "is not in this dialect"),
         ("nats", "-ERR 'Authorization Violation'\r\n", "Authorization Violation"),
         ("lines", "", "is in no room after 300ms"),
     ] {

@@ -317,7 +317,7 @@ fn greeted(line: &[u8]) -> Vec<u8> {
 fn greeting_with_another_word_is_wrong() {
     for (welcome, hello, told) in [
         ("Welcome!", "Hallo, ", "byte 1 of its replies is 0x61, not 0x65, near \"Hallo, "),
-        ("Welcome?", "Hello, ", "it began with other words"),
+        ("Welcome?", "Hello, ", "the greeting is wrong"),
     ] {
         let address = serve(move |mut stream| {
             stream.write_all(welcome.as_bytes()).unwrap();

@@ -236,8 +236,8 @@ impl ChatLoad {
                 && let Some(index) = self.members.iter().position(|member| member.stage != Stage::InRoom)
             {
                 let said = match &self.members[index].notice {
-                    notice if notice.is_empty() => "the server has said nothing".to_owned(),
-                    notice => format!("the server last said {}", Quoted(notice)),
+                    notice if notice.is_empty() => "the server sent nothing".to_owned(),
+                    notice => format!("the server last sent {}", Quoted(notice)),
                 };
                 let nick = self.nick(index);
                 bail!("{nick} is in no room after {:?}: {said}", self.shape.timeout);
@@ -333,7 +333,7 @@ impl ChatLoad {
             if self.ledger.lines >= self.lines_max {
                 self.give_up_unsaid(u64::from(counts), u64::from(counts));
                 let most = self.lines_max;
-                let words = || format!("{most} lines have not come to everybody, and no more can be kept");
+                let words = || format!("{most} lines are not delivered to all receivers, which is the limit");
                 self.ledger.record.note_error(words);
             } else {
                 self.enqueue(room, place, Some(planned_ns));
@@ -489,7 +489,8 @@ impl ChatLoad {
         partial.clear();
         partial.extend_from_slice(bytes);
         if bytes.len() > thing_bytes_max(&self.shape) {
-            let words = format!("{}: {} without an end", self.nick(index), counted(bytes.len(), "byte"));
+            let words =
+                format!("{}: {} without a line ending", self.nick(index), counted(bytes.len(), "byte"));
             self.give_up(index, words);
         }
     }
@@ -528,7 +529,7 @@ impl ChatLoad {
                 self.fail(index, words);
             }
             Heard::Nonsense => {
-                let words = format!("{}: what the server says is not in its dialect", self.nick(index));
+                let words = format!("{}: the server's output is not in this dialect", self.nick(index));
                 self.give_up(index, words);
             }
         }
@@ -547,8 +548,7 @@ impl ChatLoad {
                 member.stage = Stage::Welcome;
             }
             Stage::Outside => {
-                let refusal =
-                    format!("{} is not welcome: the server says {}", self.nick(index), Quoted(line));
+                let refusal = format!("{} is refused: the server sent {}", self.nick(index), Quoted(line));
                 self.refusal.get_or_insert(refusal);
             }
             Stage::Welcome if is_entry(line, &member.room_name) => self.let_in(index),
@@ -580,7 +580,7 @@ impl ChatLoad {
         let said = match notice {
             notice if notice.is_empty() => String::new(),
             notice if is_flood_control(notice) => format!("; {}", flood_words(notice)),
-            notice => format!("; it last said {}", Quoted(notice)),
+            notice => format!("; it last sent {}", Quoted(notice)),
         };
         let words = format!("{}: the server has closed the connection{said}", self.nick(index));
         self.ledger.record.peer_closed += 1;

@@ -266,7 +266,7 @@ impl Room {
         }
         let is_said = self.senders.get(sender).is_some_and(|speaker| sequence < speaker.next());
         if !is_said || sender == place || !self.listeners.contains(place) {
-            let words = || words("which was not said to it");
+            let words = || words("which was not sent to it");
             return ledger.fault(ledger.is_counting, |counts| &mut counts.unexpected, words);
         }
         let speaker = &mut self.senders[sender];
@@ -302,8 +302,13 @@ impl Room {
 
     /// A member is told a line in the name of another room.
     pub fn hear_elsewhere(&mut self, place: usize, line: &[u8], speech: &Speech, ledger: &mut Ledger) {
-        let words =
-            || format!("{}: {} came as of another room", speech.nick(self.first + place), Quoted(line));
+        let words = || {
+            format!(
+                "{}: {} arrived with the name of another room",
+                speech.nick(self.first + place),
+                Quoted(line)
+            )
+        };
         ledger.fault(ledger.is_counting, |counts| &mut counts.wrong_room, words);
     }
 
@@ -324,8 +329,10 @@ impl Room {
         let words = || {
             let nick = speech.nick(self.first + place);
             match is_due {
-                true => format!("{nick}: the server says that its line was sent to {count}, not {listeners}"),
-                false => format!("{nick}: the server says of a line that was not said who was sent it"),
+                true => format!(
+                    "{nick}: the server reports that it sent the line to {count} members, not {listeners}"
+                ),
+                false => format!("{nick}: the server confirms a line that was never sent"),
             }
         };
         ledger.fault(ledger.is_counting, |counts| &mut counts.unexpected, words);
@@ -343,7 +350,7 @@ impl Room {
     ) {
         let nick = || speech.nick(self.first + place);
         let Some((sender, sequence)) = self.likely(place, line, told, speech) else {
-            let words = || format!("{}: {}, which nobody said", nick(), Quoted(line));
+            let words = || format!("{}: {}, which was never sent", nick(), Quoted(line));
             return ledger.fault(ledger.is_counting, |counts| &mut counts.unexpected, words);
         };
         let counts = sequence >= self.senders[sender].counted_from;

@@ -154,7 +154,7 @@ impl<E: Exchange> ChurnLoad<E> {
             self.record.unsent += u64::from(counts);
             self.record.lose(u64::from(counts), planned_ns.is_some());
             let most = self.in_progress;
-            self.record.note_error(|| format!("{most} connections are in progress, and no more can be kept"));
+            self.record.note_error(|| format!("{most} connections are in progress, which is the limit"));
             return;
         }
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
@@ -322,9 +322,7 @@ impl<E: Exchange> ChurnLoad<E> {
             let from = preamble.len() - conn.preamble_left;
             if part != &preamble[from..from + part.len()] {
                 record.unasked_bytes += part.len() as u64;
-                record.note_error(|| {
-                    format!("connection {}: it began with other words than it should", conn.number)
-                });
+                record.note_error(|| format!("connection {}: the greeting is wrong", conn.number));
             }
             conn.preamble_left -= part.len();
             bytes = rest;

@@ -195,9 +195,8 @@ impl DatagramLoad {
         self.record.requests += count;
         self.record.unsent += count;
         self.record.lose(count, true);
-        self.record.note_error(|| {
-            format!("{most} requests of a socket wait for their replies, and no more can be kept")
-        });
+        self.record
+            .note_error(|| format!("{most} requests of a socket wait for replies, which is the limit"));
     }
 
     /// Offers the kernel what it has not been offered yet, unless others wait: then all of them, each in its turn.

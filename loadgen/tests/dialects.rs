@@ -140,7 +140,7 @@ fn what_redis_says_of_its_receivers_must_be_right() {
     let load = ["-c", "9", "--rooms", "3", "--senders", "1", "-n", "90"];
     right(&target, "redis", &load, 2 * 90);
     for (wrong, words) in [
-        (":1\r\n", "its line was sent to 1, not 2"),
+        (":1\r\n", "the server reports 1 as the number of receivers, not 2"),
         (":2\r\n:2\r\n", "a line that was never sent"),
         ("-ERR out of memory\r\n", "-ERR out of memory"),
     ] {

@@ -329,9 +329,9 @@ impl Room {
         let words = || {
             let nick = speech.nick(self.first + place);
             match is_due {
-                true => format!(
-                    "{nick}: the server reports that it sent the line to {count} members, not {listeners}"
-                ),
+                true => {
+                    format!("{nick}: the server reports {count} as the number of receivers, not {listeners}")
+                }
                 false => format!("{nick}: the server confirms a line that was never sent"),
             }
         };

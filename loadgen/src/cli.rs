@@ -155,10 +155,6 @@ pub struct Pacing {
     /// How the requests of an open loop are spaced: constant or poisson.
     #[arg(long, value_name = "KIND", default_value = "constant", requires = "rate")]
     pub arrivals: Arrivals,
-
-    /// Increase the rate from 0 during this time; it should not be longer than the warm-up.
-    #[arg(long, value_name = "TIME", default_value = "0", value_parser = duration, requires = "rate")]
-    pub ramp: Duration,
 }
 
 /// One measurement.
@@ -587,9 +583,9 @@ impl Run {
 
     /// When requests leave.
     pub fn pace(&self) -> Pace {
-        let Pacing { depth, arrivals, ramp } = self.pacing;
+        let Pacing { depth, arrivals } = self.pacing;
         match self.rate {
-            Some(rate_per_s) => Pace::Open { rate_per_s, arrivals, ramp },
+            Some(rate_per_s) => Pace::Open { rate_per_s, arrivals },
             None => Pace::Closed { depth },
         }
     }
@@ -662,10 +658,6 @@ pub struct Idle {
 
     #[command(flatten)]
     pub options: Options,
-
-    /// The line that an idle connection to echo sends once, and that must be echoed [default: hello]
-    #[arg(long, value_name = "TEXT")]
-    pub line: Option<String>,
 
     /// How long to hold the connections; with --busy, until the measurement ends.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration, conflicts_with = "busy")]

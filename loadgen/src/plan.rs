@@ -40,8 +40,6 @@ pub struct Plan {
     arrivals: Arrivals,
     /// Between two requests of this share.
     gap_ns: f64,
-    /// The rate rises evenly from 0 for so long.
-    ramp_ns: f64,
     /// Evenly spaced requests of several threads lie between each other: where this share's lie, in its own gaps.
     phase: f64,
     /// The part of a gap of this share that is a gap of all of them together.
@@ -55,20 +53,13 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The share of one of so many threads in `rate_per_s` requests a second, reached after a ramp. The shares of evenly
-    /// spaced requests make an evenly spaced plan together.
-    pub fn new(
-        rate_per_s: f64,
-        arrivals: Arrivals,
-        ramp_ns: u64,
-        seed: u64,
-        (index, threads): (usize, usize),
-    ) -> Plan {
+    /// The share of one of so many threads in `rate_per_s` requests a second. The shares of evenly spaced requests make an evenly
+    /// spaced plan together.
+    pub fn new(rate_per_s: f64, arrivals: Arrivals, seed: u64, (index, threads): (usize, usize)) -> Plan {
         let threads = threads as f64;
         let mut plan = Plan {
             arrivals,
             gap_ns: 1e9 * threads / rate_per_s,
-            ramp_ns: ramp_ns as f64,
             phase: index as f64 / threads,
             share: 1.0 / threads,
             taken: 0,
@@ -130,24 +121,14 @@ impl Plan {
         -(1.0 - self.random.random::<f64>()).ln()
     }
 
-    /// The plan is made in units of requests and stretched to time: in the ramp, where the rate is proportional to the
-    /// time, the n-th request is due after the root of n.
+    /// The plan is made in units of requests and stretched to time.
     fn time_ns(&self, work: f64) -> f64 {
-        let ramp_work = self.ramp_ns / self.gap_ns / 2.0;
-        if work < ramp_work {
-            (2.0 * work * self.gap_ns * self.ramp_ns).sqrt()
-        } else {
-            self.ramp_ns + (work - ramp_work) * self.gap_ns
-        }
+        work * self.gap_ns
     }
 
     /// A time in units of requests.
     fn work(&self, time_ns: f64) -> f64 {
-        if time_ns < self.ramp_ns {
-            time_ns * time_ns / (2.0 * self.gap_ns * self.ramp_ns)
-        } else {
-            (time_ns - self.ramp_ns / 2.0) / self.gap_ns
-        }
+        time_ns / self.gap_ns
     }
 }
 
@@ -286,7 +267,7 @@ mod tests {
 
     #[test]
     fn constant_arrivals_do_not_drift() {
-        let times = times(Plan::new(3.0, Arrivals::Constant, 0, 1, ALL), 3_000_001);
+        let times = times(Plan::new(3.0, Arrivals::Constant, 1, ALL), 3_000_001);
         assert_eq!(times[..4], [0, 333_333_333, 666_666_666, 1_000_000_000]);
         assert_eq!(times[3_000_000], 1_000_000 * 1_000_000_000);
     }
@@ -294,7 +275,7 @@ mod tests {
     #[test]
     fn poisson_arrivals_have_the_rate_and_the_spread_of_independent_ones() {
         for seed in 0..5 {
-            let times = times(Plan::new(1000.0, Arrivals::Poisson, 0, seed, ALL), 100_001);
+            let times = times(Plan::new(1000.0, Arrivals::Poisson, seed, ALL), 100_001);
             let gaps: Vec<f64> = times.windows(2).map(|pair| (pair[1] - pair[0]) as f64).collect();
             let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
             let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
@@ -306,43 +287,35 @@ mod tests {
 
     #[test]
     fn the_same_seed_is_the_same_plan() {
-        let plan = |seed| times(Plan::new(10.0, Arrivals::Poisson, 0, seed, ALL), 100);
+        let plan = |seed| times(Plan::new(10.0, Arrivals::Poisson, seed, ALL), 100);
         assert_eq!(plan(7), plan(7));
         assert_ne!(plan(7), plan(8));
     }
 
     #[test]
-    fn a_ramp_offers_half_and_then_the_whole() {
+    fn both_spacings_offer_the_rate() {
         for arrivals in [Arrivals::Constant, Arrivals::Poisson] {
-            let times = times(Plan::new(10_000.0, arrivals, 1_000_000_000, 3, ALL), 30_000);
-            let within = |from: u64, to: u64| {
-                times.iter().filter(|&&at| (from..to).contains(&(at / 1_000_000))).count() as f64
-            };
-            for (from, to, expected) in [(0, 500, 1250.0), (500, 1000, 3750.0), (1000, 2000, 10_000.0)] {
-                let got = within(from, to);
-                assert!(
-                    (got - expected).abs() < 5.0 * expected.sqrt(),
-                    "{from}..{to} ms: {got}, not {expected}"
-                );
+            let times = times(Plan::new(10_000.0, arrivals, 3, ALL), 30_000);
+            for second in 0..2 {
+                let offered = times.iter().filter(|&&at| at / 1_000_000_000 == second).count() as f64;
+                assert!((offered - 10_000.0).abs() < 5.0 * 100.0, "{arrivals:?}, second {second}: {offered}");
             }
         }
     }
 
     #[test]
     fn threads_share_one_evenly_spaced_plan() {
-        for ramp_ns in [0, 1_000_000_000] {
-            let whole = times(Plan::new(100.0, Arrivals::Constant, ramp_ns, 1, ALL), 301);
-            let share = |index| times(Plan::new(100.0, Arrivals::Constant, ramp_ns, 1, (index, 3)), 101);
-            let mut shares: Vec<u64> = (0..3).flat_map(share).collect();
-            shares.sort_unstable();
-            let apart = whole.iter().zip(&shares).map(|(one, other)| one.abs_diff(*other));
-            assert!(apart.max() <= Some(1), "{whole:?} {shares:?}");
-        }
+        let whole = times(Plan::new(100.0, Arrivals::Constant, 1, ALL), 301);
+        let share = |index| times(Plan::new(100.0, Arrivals::Constant, 1, (index, 3)), 101);
+        let mut shares: Vec<u64> = (0..3).flat_map(share).collect();
+        shares.sort_unstable();
+        let apart = whole.iter().zip(&shares).map(|(one, other)| one.abs_diff(*other));
+        assert!(apart.max() <= Some(1), "{whole:?} {shares:?}");
     }
 
     /// The length of the window, and how many requests it has.
     fn window(amount: Amount, warmup: Duration, rate: f64, arrivals: Arrivals) -> (Duration, u64) {
-        let mut plan = Plan::new(rate, arrivals, 0, 5, ALL);
+        let mut plan = Plan::new(rate, arrivals, 5, ALL);
         let mut agenda = Agenda::new(&mut plan, 7, warmup, amount);
         let mut count = 0;
         while !agenda.is_over() {
@@ -373,30 +346,24 @@ mod tests {
     #[test]
     fn what_is_skipped_is_what_would_have_been_taken() {
         for arrivals in [Arrivals::Constant, Arrivals::Poisson] {
-            for ramp_ns in [0, 500_000_000] {
-                for (index, before_ns) in
-                    [0, 1, 9_999_999, 10_000_000, 123_456_789, 2_000_000_000].into_iter().enumerate()
-                {
-                    let plan = || Plan::new(100.0, arrivals, ramp_ns, 9, (index % 3, 3));
-                    let (mut skipped, mut taken) = (plan(), plan());
-                    let count = skipped.skip(before_ns, u64::MAX);
-                    let mut by_one = 0;
-                    while taken.next_ns() < before_ns {
-                        taken.advance();
-                        by_one += 1;
-                    }
-                    assert_eq!(
-                        (count, skipped.next_ns()),
-                        (by_one, taken.next_ns()),
-                        "{arrivals:?} {before_ns}"
-                    );
-                    if count > 0 {
-                        assert_eq!(skipped.end_ns(), taken.end_ns());
-                    }
+            for (index, before_ns) in
+                [0, 1, 9_999_999, 10_000_000, 123_456_789, 2_000_000_000].into_iter().enumerate()
+            {
+                let plan = || Plan::new(100.0, arrivals, 9, (index % 3, 3));
+                let (mut skipped, mut taken) = (plan(), plan());
+                let count = skipped.skip(before_ns, u64::MAX);
+                let mut by_one = 0;
+                while taken.next_ns() < before_ns {
+                    taken.advance();
+                    by_one += 1;
+                }
+                assert_eq!((count, skipped.next_ns()), (by_one, taken.next_ns()), "{arrivals:?} {before_ns}");
+                if count > 0 {
+                    assert_eq!(skipped.end_ns(), taken.end_ns());
                 }
             }
             // As many as there may be, even where those are years of a gigahertz.
-            let mut plan = Plan::new(1e9, Arrivals::Constant, 0, 1, ALL);
+            let mut plan = Plan::new(1e9, Arrivals::Constant, 1, ALL);
             assert_eq!(plan.skip(1 << 50, u64::MAX), 1 << 50);
             assert_eq!(plan.skip(u64::MAX, 5), 5);
         }

@@ -32,7 +32,7 @@ pub enum Pace {
     /// Each connection keeps so many in flight.
     Closed { depth: usize },
     /// So many a second, whatever comes back.
-    Open { rate_per_s: f64, arrivals: Arrivals, ramp: Duration },
+    Open { rate_per_s: f64, arrivals: Arrivals },
 }
 
 impl Pace {
@@ -369,10 +369,9 @@ fn drive<D: Driver>(
     let connected = connect(shape, before);
     barrier.wait();
     match task.pace {
-        Pace::Open { rate_per_s, arrivals, ramp } => {
+        Pace::Open { rate_per_s, arrivals } => {
             let mut load = connected?;
-            let ramp_ns = ramp.as_nanos() as u64;
-            let mut plan = Plan::new(rate_per_s, arrivals, ramp_ns, seed, (index, threads));
+            let mut plan = Plan::new(rate_per_s, arrivals, seed, (index, threads));
             let delay = RunDelay::read();
             load.hand_over_to(lane);
             let window = load.follow(&mut plan, task.warmup, window, stopping)?;

@@ -121,7 +121,7 @@ pub fn search(search: &Search, stop: &AtomicBool) -> Result<ExitCode> {
 impl Search {
     /// One measurement.
     fn run(&self, rate_per_s: f64, options: Options) -> Run {
-        let pacing = Pacing { depth: 1, arrivals: self.arrivals, ramp: Duration::ZERO };
+        let pacing = Pacing { depth: 1, arrivals: self.arrivals };
         Run { connections: self.connections, rate: Some(rate_per_s), pacing, options, churn: None }
     }
 }

@@ -137,7 +137,7 @@ fn part(
     let window = match pace {
         Pace::Closed { depth } => Some(Window::of(driver.drive(amount, depth, stop)?)),
         Pace::Open { rate_per_s, arrivals, .. } => {
-            let mut plan = Plan::new(rate_per_s, arrivals, 0, seed, share);
+            let mut plan = Plan::new(rate_per_s, arrivals, seed, share);
             driver.follow(&mut plan, Duration::ZERO, amount, stop)?
         }
     };

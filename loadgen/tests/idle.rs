@@ -341,7 +341,6 @@ fn what_cannot_be_held_is_bad_usage() {
         (&["udp://127.0.0.1:1"][..], "datagrams have none"),
         (&["chat=127.0.0.1:1"], "idle holds connections to echo"),
         (&["127.0.0.1:1", "-c", "5", "--slow", "3", "--stopped", "3"], "6, but there are 5 connections"),
-        (&["http=127.0.0.1:1", "--line", "hi"], "--line is for echo"),
         (&["127.0.0.1:1", "--html", "x.html"], "--busy"),
         (&["127.0.0.1:1", "-t", "1s"], "--busy"),
         (&["127.0.0.1:1", "--rate", "5"], "--busy"),

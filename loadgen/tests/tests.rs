@@ -311,10 +311,10 @@ fn bad_usage_has_an_exit_code_of_its_own() {
 #[test]
 fn idle_connections_are_verified_held_and_watched() {
     let address = serve(|mut stream| {
-        let mut line = [0; 3];
+        let mut line = [0; 6];
         while stream.read_exact(&mut line).is_ok() && stream.write_all(&line).is_ok() {}
     });
-    let arguments = ["idle", &address, "-c", "200", "--line", "hi", "--hold", "10ms"];
+    let arguments = ["idle", &address, "-c", "200", "--hold", "10ms"];
     let output = loadgen(&arguments);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let told = String::from_utf8(output.stdout).unwrap();
@@ -385,5 +385,33 @@ fn what_is_not_answered_in_time_is_lost_and_at_the_top_of_the_quantiles() {
     assert!(times["p50"].as_f64().unwrap() < 300_000.0, "{result}");
     for above in ["p99", "p999", "max", "mean"] {
         assert_eq!(times[above], "lost", "{result}");
+    }
+}
+
+#[test]
+fn every_option_has_a_use_in_the_documents() {
+    let pages = ["measuring.md", "loadgen-files.md"].map(|page| {
+        let path = format!("{}/../docs/{page}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(path).unwrap()
+    });
+    for command in ["run", "search", "idle", "merge", "compare", "history"] {
+        let help = String::from_utf8(loadgen(&[command, "--help"]).stdout).unwrap();
+        // In front of an option stands nothing, or its short name.
+        let options = help.lines().filter(|line| !line.starts_with("       "));
+        let options = options.filter_map(|line| line.split_once("--"));
+        let options =
+            options.map(|(short, name)| (short.trim(), name.split([' ', ',']).next().unwrap_or(name)));
+        let options: Vec<_> = options.filter(|(short, _)| short.is_empty() || short.len() == 3).collect();
+        assert!(options.len() > 3, "{command} --help is not laid out as it was: {help}");
+        for (short, name) in options.into_iter().filter(|(_, name)| !matches!(*name, "help" | "version")) {
+            let short = short.trim_end_matches(',');
+            let is_named = |page: &String| {
+                let words = page.split(|other: char| !other.is_alphanumeric() && other != '-');
+                words
+                    .into_iter()
+                    .any(|word| word.strip_prefix("--") == Some(name) || (word == short && !short.is_empty()))
+            };
+            assert!(pages.iter().any(is_named), "{command} --{name}: the documents name no use of it");
+        }
     }
 }

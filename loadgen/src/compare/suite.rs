@@ -32,7 +32,7 @@ const ELSEWHERE: [(&[&str], &str); 3] = [
     (
         &[
             "base-rev", "binary", "budget", "build", "duration", "flames", "floor", "head-rev", "history",
-            "html", "json", "margin", "markdown", "metric", "profile", "quiet", "ramp", "requests", "suite",
+            "html", "json", "margin", "markdown", "metric", "profile", "quiet", "requests", "suite",
             "warmup",
         ],
         "applies to all cases: give --KEY on the command line",
@@ -373,7 +373,7 @@ head = 'new {port}'
             assert!(known.contains(&key), "{key}");
             assert_eq!(check_option(key, &options), Ok(()));
         }
-        for key in ["duration", "requests", "warmup", "ramp", "pid", "spawn"] {
+        for key in ["duration", "requests", "warmup", "pid", "spawn"] {
             assert!(known.contains(&key) && check_option(key, &options).is_err(), "{key}");
         }
     }

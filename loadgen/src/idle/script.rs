@@ -21,7 +21,7 @@ const REQUESTS_BYTES_MIN: usize = 16 * 1024;
 const SIZE_MAX: usize = 16 << 20;
 
 /// The line that an echo is asked for unless another is given.
-const LINE: &str = "hello";
+const LINE: &[u8] = b"hello\n";
 
 /// Has one exchange on each connection, given the index of the first, what a reply may take, and what ends it early.
 type Once<'a> = dyn Fn(Vec<Stream>, usize, Duration, &dyn Fn() -> bool) -> Result<Vec<Stream>> + 'a;
@@ -55,9 +55,6 @@ impl<'a> Script<'a> {
     /// Fails if connections to the service cannot be held.
     pub fn of(idle: &Idle, asked: &Asked<'a>) -> Result<Script<'a>, String> {
         let options = &idle.options;
-        if idle.line.is_some() && options.target.service != Service::Echo {
-            return Err(format!("--line is for echo, not for {}", options.target.service));
-        }
         let (sizes, timeout) = (options.size.clone(), options.timeout());
         if sizes.bounds().0 > SIZE_MAX {
             return Err(format!(
@@ -68,9 +65,8 @@ impl<'a> Script<'a> {
         let line = Unfinished { begin: Vec::new(), endless: Some(b'a') };
         Ok(match *asked {
             Asked::Walk(Service::Echo) => {
-                let line_sent = format!("{}\n", idle.line.as_deref().unwrap_or(LINE)).into_bytes();
-                let sizes = Sizes::fixed(line_sent.len());
-                Script::with(move || Walk::new(Text::repeated(&line_sent)), sizes, timeout, |_| line)
+                let sizes = Sizes::fixed(LINE.len());
+                Script::with(|| Walk::new(Text::repeated(LINE)), sizes, timeout, |_| line)
             }
             Asked::Walk(service) => Script::with(move || Walk::of(service), sizes, timeout, |_| line),
             Asked::Greeting => Script::with(Custom::greeting, sizes, timeout, |_| line),

@@ -327,7 +327,11 @@ impl State {
             self.metrics.stale_effects += 1;
             return;
         };
-        if bytes.is_empty() || conn.marks.any(Marks::HALF_CLOSE) {
+        if bytes.is_empty() {
+            return;
+        }
+        if conn.marks.any(Marks::HALF_CLOSE) {
+            self.metrics.stale_effects += 1;
             return;
         }
         match conn.phase() {
@@ -346,7 +350,10 @@ impl State {
             }
             Phase::Open => self.outbox.push(id, &mut conn.output, bytes),
             Phase::Connecting => conn.output.push_unsent(bytes),
-            Phase::Closing | Phase::Lingering | Phase::Dead => return,
+            Phase::Closing | Phase::Lingering | Phase::Dead => {
+                self.metrics.stale_effects += 1;
+                return;
+            }
         }
         conn.active_at = self.now.get();
         self.metrics.messages_out += 1;
@@ -388,6 +395,8 @@ impl State {
             self.metrics.messages_out += 1;
             self.after_send(id);
             self.report_bytes(&Report::Output { conn: id, bytes });
+        } else if !bytes.is_empty() {
+            self.metrics.stale_effects += 1;
         }
     }
 
@@ -531,23 +540,32 @@ impl State {
         self.finish(id, if peer_closed { CloseReason::PeerClosed } else { CloseReason::Service });
     }
 
+    /// The connection that a service asks something of. If it has ended, or its end was asked for, that is counted: it does
+    /// nothing.
+    fn target(&mut self, id: ConnId) -> Option<&mut Connection> {
+        let conn =
+            self.conns.get_mut(id).filter(|conn| matches!(conn.phase(), Phase::Open | Phase::Connecting));
+        self.metrics.stale_effects += u64::from(conn.is_none());
+        conn
+    }
+
     pub fn half_close(&mut self, id: ConnId) {
         self.catch_up(id);
-        if let Some(conn) = self.conns.get_mut(id) {
+        if let Some(conn) = self.target(id) {
             conn.marks.set(Marks::HALF_CLOSE);
+            self.touch(id);
         }
-        self.touch(id);
     }
 
     pub fn pause(&mut self, id: ConnId) {
-        if let Some(conn) = self.conns.get_mut(id) {
+        if let Some(conn) = self.target(id) {
             conn.marks.set(Marks::PAUSED);
+            self.touch(id);
         }
-        self.touch(id);
     }
 
     pub fn resume(&mut self, id: ConnId) {
-        if let Some(conn) = self.conns.get_mut(id)
+        if let Some(conn) = self.target(id)
             && conn.marks.take(Marks::PAUSED)
         {
             self.queue(id);
@@ -556,26 +574,29 @@ impl State {
     }
 
     pub fn offer_again(&mut self, id: ConnId) {
-        if let Some(conn) = self.conns.get_mut(id) {
+        if let Some(conn) = self.target(id) {
             conn.marks.set(Marks::OFFER_AGAIN);
             self.queue(id);
         }
     }
 
     pub fn set_deadline(&mut self, id: ConnId, at: Instant) {
-        if let Some(conn) = self.conns.get_mut(id)
-            && conn.phase() == Phase::Open
-        {
-            conn.deadline = at;
-            self.arm(id, at);
+        match self.target(id) {
+            Some(conn) if conn.phase() == Phase::Open => {
+                conn.deadline = at;
+                self.arm(id, at);
+            }
+            // Its time to connect is limited already.
+            Some(_) => self.metrics.stale_effects += u64::from(at != Instant::NEVER),
+            None => {}
         }
     }
 
     pub fn notify_writable(&mut self, id: ConnId) {
-        if let Some(conn) = self.conns.get_mut(id) {
+        if let Some(conn) = self.target(id) {
             conn.marks.set(Marks::WANTS_WRITABLE);
+            self.touch(id);
         }
-        self.touch(id);
     }
 
     /// Takes note of what was read from a connection, and whether that was all.

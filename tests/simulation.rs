@@ -20,6 +20,7 @@ mod model;
 mod panics;
 mod progress;
 mod proxies;
+mod stale;
 mod transcripts;
 mod unit_test;
 

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::services::{SPAWNED, echo_command};
+use super::{Signal, signal};
 
 /// What belongs to a run can be told by this variable of its environment.
 fn mark() -> String {
@@ -109,7 +110,7 @@ fn a_server_of_several_processes_is_measured_and_ended_whole() {
 
 #[test]
 fn nothing_is_left_however_loadgen_ends() {
-    for signal in ["-INT", "-TERM", "-KILL"] {
+    for name in [Signal::INT, Signal::TERM, Signal::KILL] {
         for index in 0..of_several_processes("").len() {
             let mark = mark();
             let told = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -121,11 +122,9 @@ fn nothing_is_left_however_loadgen_ends() {
             let (mut server, _) = told.accept().unwrap();
             // The reply that shows that it is ready, and the first of the load.
             server.read_exact(&mut [0; 2]).unwrap();
-            assert!(
-                Command::new("kill").args([signal, &loadgen.id().to_string()]).status().unwrap().success()
-            );
+            signal(loadgen.id(), name);
             loadgen.wait().unwrap();
-            if signal != "-KILL" {
+            if name != Signal::KILL {
                 assert_none_left(&mark);
             }
             // Killed, it waits for nobody.

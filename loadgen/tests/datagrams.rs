@@ -15,6 +15,7 @@ use rustix::net::sockopt::set_socket_recv_buffer_size;
 use serde_json::{Value, json};
 
 use super::outputs::{Folder, rows};
+use super::{Signal, signal};
 
 /// Larger than any datagram.
 const ROOM: usize = 70_000;
@@ -460,10 +461,6 @@ fn run_with_pid(target: &str, arguments: &[&str], pid: &std::sync::mpsc::Sender<
     loadgen.wait_with_output().unwrap()
 }
 
-fn signal(name: &str, pid: u32) {
-    assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
-}
-
 #[test]
 fn what_the_generators_own_socket_drops_is_told_apart() {
     // While the generator is stopped, more comes than its socket can hold.
@@ -471,9 +468,9 @@ fn what_the_generators_own_socket_drops_is_told_apart() {
     let (pid, pids): (_, Receiver<u32>) = channel();
     let address = serve(move |_, bytes, socket, peer| {
         let pid = pids.recv().unwrap();
-        signal("-STOP", pid);
+        signal(pid, Signal::STOP);
         (0..REPLIES).for_each(|_| reply(socket, bytes, peer));
-        signal("-CONT", pid);
+        signal(pid, Signal::CONT);
     });
     let arguments = ["-n", "1", "-s", "1400", "--timeout", "60s"];
     let output = run_with_pid(&format!("echo={address}"), &arguments, &pid);

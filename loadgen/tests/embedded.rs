@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
 
-use super::complaint;
+use super::{Signal, complaint, signal};
 
 /// Started without a command; whatever belongs to it can be told by its environment.
 struct Bare {
@@ -46,8 +46,8 @@ impl Bare {
         stderr
     }
 
-    fn signal(&self, name: &str) {
-        signal(name, &self.child.id().to_string());
+    fn signal(&self, name: Signal) {
+        signal(self.child.id(), name);
     }
 
     /// Waits for the end; fails if a process is left. Returns the exit code and what went to standard output.
@@ -66,10 +66,6 @@ impl Bare {
         assert!(left.is_empty(), "{left:?}");
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     }
-}
-
-fn signal(name: &str, pid: &str) {
-    assert!(Command::new("kill").args([name, pid]).status().unwrap().success());
 }
 
 fn services(toured: &Value) -> &[Value] {
@@ -158,7 +154,7 @@ fn first_processor() -> String {
 fn a_signal_ends_it_early_with_what_there_is() {
     let mut bare = Bare::start(&["-t", "1s", "--json", "-"]);
     let mut stderr = bare.first_result();
-    bare.signal("-INT");
+    bare.signal(Signal::INT);
     let mut told = String::new();
     stderr.read_to_string(&mut told).unwrap();
     let (code, stdout) = bare.end();
@@ -179,7 +175,7 @@ fn a_server_that_dies_is_told_and_ends_it() {
     let mut bare = Bare::start(&["-t", "1s"]);
     let mut stderr = bare.first_result();
     let [server] = bare.servers().try_into().unwrap();
-    signal("-KILL", &server);
+    signal(server.parse().unwrap(), Signal::KILL);
     let mut told = String::new();
     stderr.read_to_string(&mut told).unwrap();
     let (code, table) = bare.end();
@@ -198,7 +194,7 @@ fn the_server_ends_with_loadgen_however_that_ends() {
     while bare.servers().is_empty() {
         std::thread::yield_now();
     }
-    bare.signal("-KILL");
+    bare.signal(Signal::KILL);
     // The server has it open too, so its end comes with that of both.
     stderr.read_to_end(&mut Vec::new()).unwrap();
     bare.end();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{complaint, copy, echo_server, loadgen, serve};
+use super::{Signal, complaint, copy, echo_server, loadgen, serve, signal};
 
 /// Runs with the JSON on standard output, and returns the exit code with it.
 fn idle(target: &str, arguments: &[&str]) -> (i32, Value) {
@@ -305,7 +305,7 @@ fn a_signal_ends_it_with_what_there_is() {
     std::fs::create_dir_all(&folder).unwrap();
     let json = folder.join("result.json");
     let child = holding(&echo_server(), &["-c", "7", "--stopped", "1", "--hold", "10m"], &json);
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    signal(child.id(), Signal::INT);
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let result: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
@@ -327,7 +327,7 @@ fn bytes_that_a_silent_connection_did_not_ask_for_are_told() {
     let child = holding(&address, &["-c", "1", "--hold", "10m"], &folder.join("result.json"));
     let mut stream = streams.recv().unwrap();
     stream.write_all(b"!").unwrap();
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    signal(child.id(), Signal::INT);
     let output = child.wait_with_output().unwrap();
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(3), "{told}");

@@ -1,13 +1,13 @@
 //! A run that a signal ends early says so in everything that it writes.
 
 use std::fs;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::outputs::{Folder, rows};
-use super::{echo_server, loadgen};
+use super::{Signal, echo_server, loadgen, signal};
 
 /// More than any of them takes to begin, on whichever machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -21,13 +21,8 @@ fn interrupted(arguments: &[&str], is_time: impl Fn() -> bool) -> Output {
         assert!(Instant::now() < until, "it does not begin");
         std::thread::sleep(Duration::from_millis(5));
     }
-    interrupt(&child);
+    signal(child.id(), Signal::INT);
     child.wait_with_output().unwrap()
-}
-
-fn interrupt(child: &Child) {
-    let pid = child.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
 }
 
 /// An echo that counts its requests.

@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 use super::outputs::Folder;
-use super::{copy, echo_server, loadgen, serve};
+use super::{Signal, copy, echo_server, loadgen, serve, signal};
 
 /// Reads all that comes, and says nothing.
 fn silent_server() -> String {
@@ -248,8 +248,7 @@ fn an_interrupt_in_the_warm_up_leaves_figures_that_are_none() {
                 .spawn()
                 .unwrap();
             wait.recv().unwrap();
-            let interrupted = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-            assert!(interrupted.success());
+            signal(child.id(), Signal::INT);
             let (code, result, told) = answer(&child.wait_with_output().unwrap());
             assert_eq!(
                 (code, &result["interrupted"], &result["verdict"]),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{complaint, measure, serve};
+use super::{Signal, complaint, measure, serve, signal};
 
 /// Answers each line, or each head that an empty line ends, by its number on the connection; `None` closes.
 fn answer_lines(stream: TcpStream, end: &[u8], mut answer: impl FnMut(u64, &[u8]) -> Option<Vec<u8>>) {
@@ -471,7 +471,7 @@ fn a_server_that_ends_by_itself_is_told_with_its_exit_status() {
 
 #[test]
 fn a_spawned_server_ends_with_loadgen_however_that_ends() {
-    for signal in ["-INT", "-KILL"] {
+    for name in [Signal::INT, Signal::KILL] {
         let told = TcpListener::bind("127.0.0.1:0").unwrap();
         let command = echo_command(&format!("TELL={}", told.local_addr().unwrap()));
         let loadgen = Command::new(env!("CARGO_BIN_EXE_loadgen"))
@@ -496,11 +496,10 @@ fn a_spawned_server_ends_with_loadgen_however_that_ends() {
         let (mut server, _) = told.accept().unwrap();
         // The reply that shows that it is ready, and the first of the load.
         server.read_exact(&mut [0; 2]).unwrap();
-        let pid = loadgen.id().to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        signal(loadgen.id(), name);
         server.read_to_end(&mut Vec::new()).unwrap();
         let output = loadgen.wait_with_output().unwrap();
-        if signal == "-INT" {
+        if name == Signal::INT {
             let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
             assert_eq!(result["interrupted"], true);
             assert!(result["server_cpu_ns_per_request"].as_f64().is_some(), "{result}");

@@ -36,6 +36,8 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// A server of one thread per connection; returns its HOST:PORT. Its threads end with the test program.
 fn serve(answer: impl Fn(TcpStream) + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -72,6 +74,12 @@ fn echo_server() -> String {
 
 fn loadgen(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_loadgen")).args(arguments).output().unwrap()
+}
+
+/// Sends a signal to a process that has not been waited for.
+fn signal(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).unwrap();
+    kill_process(pid, signal).unwrap();
 }
 
 /// Runs without warm-up and returns the JSON. The tests share their processors, so the generator may say that it had

@@ -1,12 +1,13 @@
 //! One stream connection: where it stands, what waits in it, and what follows from that.
 //!
 //! ```text
-//!              established               close()                flushed
-//!  Connecting ────────────► Open ────────────────────► Closing ─────────► Lingering ──► freed
-//!      │                     │                            │  the peer has     ▲ the peer's end, or 1 s without
-//!      │ failed              │ reset, limit, abort()      │  closed already   │ a byte, or 60 s in all
-//!      └─────────────────────┴──────────► Dead ◄──────────┘                   │
-//!                                           └─────────────────────────────────┴──► freed at the end of the turn
+//!              established             close()               flushed
+//!  Connecting ────────────► Open ─────────────────► Closing ─────────► Lingering
+//!      │                     │                         │                   │
+//!      │ failed              │ reset, limit,           │ flushed, and the  │ the peer has closed, or sent nothing
+//!      │                     │ abort()                 │ peer has closed   │ for 1 s, or lingers for 60 s or 256 MiB
+//!      ▼                     ▼                         ▼                   ▼
+//!     Dead ──────────────────────────────────────────────────────────────────► freed at the end of a turn
 //! ```
 //!
 //! The service's `closed` is called when Open or Connecting is left; what follows is the engine's affair alone.

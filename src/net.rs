@@ -82,9 +82,8 @@ impl fmt::Debug for Flags {
             (Flags::URGENT, "urgent"),
             (Flags::ERROR, "error"),
         ];
-        f.debug_set()
-            .entries(names.iter().filter(|(flag, _)| self.intersects(*flag)).map(|(_, name)| name))
-            .finish()
+        let names = names.iter().filter(|(flag, _)| self.intersects(*flag)).map(|(_, name)| *name);
+        f.write_str(&names.collect::<Vec<_>>().join("|"))
     }
 }
 

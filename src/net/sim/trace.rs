@@ -4,8 +4,13 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
+use crate::net::{ALARM, Flags, WAKER};
+
 /// Steps that are kept when not all of them are: what happened just before a failure.
 const KEPT_STEPS: usize = 48;
+
+/// What happens to the system as a whole.
+const SYSTEM: [&str; 3] = ["reply arrives", "wall clock steps", "stopped"];
 
 /// One thing that happened.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -20,18 +25,27 @@ struct Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = format!("{:?}", Duration::from_nanos(self.at_ns));
-        let subject = match self.subject >> 32 {
-            0 => format!("#{}", self.subject),
-            generation => format!("{}.{generation}", self.subject as u32),
+        let Step { what, subject, amount, .. } = *self;
+        let subject = match subject {
+            _ if what.starts_with("peer") || what == "cut off" => format!("peer {subject}"),
+            _ if what.starts_with("poll") || SYSTEM.contains(&what) => String::new(),
+            WAKER => "waker".to_owned(),
+            ALARM => "alarm".to_owned(),
+            _ if subject >> 32 == 0 => format!("#{subject}"),
+            token => format!("{}.{}", token as u32, token >> 32),
         };
-        write!(f, "{at:>14}  {:<18}{subject:>8}  {}", self.what, self.amount)
+        match what {
+            "event" | "rearm" => write!(f, "{at:>14}  {what:<18}{subject:>8}  {:?}", Flags(amount as u8)),
+            _ => write!(f, "{at:>14}  {what:<18}{subject:>8}  {amount}"),
+        }
     }
 }
 
 /// What happened in a simulation: a hash of all steps, and the last steps, or all of them, as text.
 ///
 /// Two traces are equal when the same things happened in the same order at the same times. [`Display`](fmt::Display) prints
-/// the steps that were kept, one a line: when, what, to whom (a connection as `slot.generation`), and how much.
+/// the steps that were kept, one a line: when, what, to whom (a connection as `slot.generation`, a peer as `peer 0`, a listener
+/// or datagram socket as `#0`), and how much: bytes, datagrams, the events of a poll, or the number of an error.
 #[derive(Clone)]
 pub struct Trace {
     hash: u64,

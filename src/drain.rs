@@ -62,7 +62,7 @@ impl Draining {
         self.waiting.push(id);
     }
 
-    /// So much was read from a connection, and then, if `drained`, nothing was left.
+    /// Takes note that `count` bytes were read from a connection, and whether that emptied its socket (`drained`).
     pub fn has_read(&mut self, id: ConnId, count: usize, drained: bool) {
         if let Some(standing) = self.standing.get_mut(id) {
             standing.unread = if drained { 0 } else { standing.unread.saturating_sub(count) };

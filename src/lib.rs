@@ -2,7 +2,7 @@
 //!
 //! ```toml
 //! [dependencies]
-//! tidewheel = { version = "0.1", default-features = false }
+//! tidewheel = { version = "0.1", default-features = false } # or path = "../tidewheel" in place of the version
 //! ```
 //!
 //! The path of one byte, from socket to socket:

@@ -93,7 +93,8 @@ pub trait Service: Any {
         bytes.len()
     }
 
-    /// The peer has shut down writing. `rest` is the input that was left unconsumed; it is dropped after this call. Output
+    /// The peer has shut down writing. Called once all input was offered: where it rests because of pending output
+    /// ([`Context::room`] is 0), after that. `rest` is what was left unconsumed; it is dropped after this call. Output
     /// can still be sent.
     ///
     /// The default closes the connection once its output is flushed.
@@ -114,7 +115,7 @@ pub trait Service: Any {
     }
 
     /// The connection has ended for this service, and `conn` will not be passed to it again. Output that was sent before a
-    /// [`Context::close`] is still being flushed.
+    /// [`Context::close`] is still being flushed; what is sent to `conn` here is dropped.
     fn closed(&mut self, conn: ConnId, reason: CloseReason, cx: &mut Context<'_>) {
         let _ = (conn, reason, cx);
     }

@@ -25,8 +25,10 @@ impl<N: Net> Reactor<N> {
     /// closed, each connection is closed once its output is flushed, and after `deadline` the remaining ones are reset.
     ///
     /// A connection whose service still owes it an answer ([`Service::owes`](crate::Service::owes)) or has suspended its input
-    /// ([`Context::pause`](crate::Context::pause)) stays open until then. Once all others are answered, no connection is opened:
-    /// [`Context::connect`](crate::Context::connect) returns an id that names no connection.
+    /// ([`Context::pause`](crate::Context::pause)) stays open until that changes or the deadline passes; so does one with an
+    /// incomplete message and a deadline of its service. Once all others are answered, no connection is opened:
+    /// [`Context::connect`](crate::Context::connect) returns an id that names no connection. A peer that does not close its side
+    /// in return adds [`Limits::linger_timeout`](crate::Limits::linger_timeout).
     ///
     /// # Errors
     /// [`Error::Poll`]: waiting for readiness has failed for [`Limits::failure_timeout`](crate::Limits::failure_timeout).

@@ -241,7 +241,7 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Calls a service between turns: to start outgoing connections, for example, or to read its state. Effects are applied in
-    /// the next turn, which does not wait.
+    /// the next turn, which does not wait. The closure's argument needs its type: `|service: &mut Echo, cx| ...`.
     ///
     /// # Panics
     /// If `service` is not of type `S`.

@@ -27,8 +27,8 @@ use crate::topic::TopicId;
 /// assert_eq!(test.sent(conn), b"hello\n");
 /// ```
 ///
-/// Effects are applied in the same turn, after the call. If the connection has already ended, an effect does nothing and is
-/// counted in [`Metrics::stale_effects`](crate::Metrics::stale_effects).
+/// Effects are applied after the call, most in the same turn. If the connection has ended or is ending, an effect does nothing
+/// and is counted in [`Metrics::stale_effects`](crate::Metrics::stale_effects).
 pub struct Context<'a> {
     pub(crate) state: &'a mut State,
     pub(crate) wire: &'a mut dyn Wire,
@@ -305,6 +305,9 @@ impl Context<'_> {
     /// Calls [`Service::deadline`](crate::Service::deadline) for this connection at `at`, in place of the deadline it had. The
     /// call comes up to a millisecond late: that is the precision of the system's wait.
     ///
+    /// A connection that is not established yet has no deadline ([`Context::connect`]): set it in
+    /// [`Service::open`](crate::Service::open).
+    ///
     /// ```
     /// # use std::time::Duration;
     /// # let mut test = tidewheel::sim::UnitTest::new();
@@ -370,8 +373,9 @@ impl Context<'_> {
 
     /// Connects to the address of a TCP or unix stream socket, for `service`. [`Service::open`](crate::Service::open) is called
     /// when the connection is established, or [`Service::closed`](crate::Service::closed) with
-    /// [`CloseReason::ConnectFailed`], [`CloseReason::ConnectTimeout`] or [`CloseReason::RefusedFull`]. Output that is sent
-    /// meanwhile is kept. A datagram address fails. During a graceful shutdown, once everything is answered, the returned id
+    /// [`CloseReason::ConnectFailed`], [`CloseReason::ConnectTimeout`] or [`CloseReason::RefusedFull`]. The time for it is
+    /// [`Limits::connect_timeout`](crate::Limits::connect_timeout). Output that is sent meanwhile is kept, a deadline is not: set
+    /// it in `open`. A datagram address fails. During a graceful shutdown, once everything is answered, the returned id
     /// names no connection.
     ///
     /// ```

@@ -73,7 +73,8 @@ impl std::ops::BitOrAssign for Flags {
     }
 }
 
-impl fmt::Debug for Flags {
+/// The names of the flags that are set, as `read|write`; `none` if there are none.
+impl fmt::Display for Flags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = [
             (Flags::READ, "read"),
@@ -82,8 +83,18 @@ impl fmt::Debug for Flags {
             (Flags::URGENT, "urgent"),
             (Flags::ERROR, "error"),
         ];
-        let names = names.iter().filter(|(flag, _)| self.intersects(*flag)).map(|(_, name)| *name);
-        f.write_str(&names.collect::<Vec<_>>().join("|"))
+        let mut separator = "";
+        for (_, name) in names.into_iter().filter(|(flag, _)| self.intersects(*flag)) {
+            write!(f, "{separator}{name}")?;
+            separator = "|";
+        }
+        if separator.is_empty() { f.write_str("none") } else { Ok(()) }
+    }
+}
+
+impl fmt::Debug for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Flags({self})")
     }
 }
 

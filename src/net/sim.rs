@@ -1,4 +1,4 @@
-//! A simulated system: your own protocol on a hostile network, in ten lines, and the same again from the same seed.
+//! A simulated system to test a service on: a network with faults, all of them derived from a seed.
 //!
 //! A [`Sim`] is a [`Reactor`] on a simulated system, together with the peers of a scenario. Reads and writes are short,
 //! buffers are tiny, events are late, doubled or wrong, connections break, descriptors run out and clocks are set back, as

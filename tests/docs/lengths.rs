@@ -104,3 +104,21 @@ fn the_fix_of_the_page_holds() {
         assert_eq!(sim.received(peer), b"3\n5\n");
     });
 }
+
+#[test]
+fn the_page_shows_steps_of_the_trace_in_their_order() {
+    let page = super::read("docs/simulation.md");
+    let (_, shown) = page.split_once("\n      413.26µs  accept").expect("the page shows steps of a trace");
+    let (shown, _) = shown.split_once("```").unwrap();
+    let shown = format!("      413.26µs  accept{shown}");
+
+    let mut sim = Sim::new(5, Faults::hostile());
+    sim.keep_trace();
+    let lengths = sim.listen("127.0.0.1:7", Lengths);
+    let peer = sim.connect(lengths);
+    sim.send(peer, b"one\r\nthree\r\n");
+    sim.finish(peer);
+    sim.run();
+    let trace = sim.trace().to_string();
+    assert!(trace.contains(&shown), "the page shows other steps than this trace:\n{trace}");
+}

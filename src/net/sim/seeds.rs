@@ -10,8 +10,8 @@ const SEEDS: &str = "TIDEWHEEL_SEEDS";
 
 /// Runs a scenario once for each seed. When it panics, the seed is printed to standard error, with how to replay it.
 ///
-/// With the environment variable `TIDEWHEEL_SEED=N`, only seed `N` is run; with `TIDEWHEEL_SEEDS=N`, `N` seeds from the first
-/// of `seeds` on.
+/// With the environment variable `TIDEWHEEL_SEED=N`, every call runs only seed `N`, so name the test too:
+/// `TIDEWHEEL_SEED=5 cargo test NAME`. With `TIDEWHEEL_SEEDS=N`, it runs `N` seeds from the first of `seeds` on.
 ///
 /// ```
 /// use tidewheel::sim::{self, Faults, Sim};

@@ -21,7 +21,7 @@ use super::faults::Faults;
 use super::peer::{PeerId, PlayedPeer};
 use super::random::Random;
 use super::socket::{Owner, Socket};
-use super::trace::Trace;
+use super::trace::{Detail, Subject, Trace};
 use crate::net::{Address, Flags, Peer, Readiness, source_token};
 use crate::slots::ConnId;
 use crate::timer::Instant;
@@ -229,7 +229,7 @@ impl SimNet {
         let Some(failing) = self.failing_sources.get_mut(&source) else { return Ok(()) };
         let result = failing.fails();
         if result.is_err() {
-            self.note("source fails", u64::from(source), 0);
+            self.note("source fails", Subject::Source(source), Detail::Nothing);
         }
         result
     }
@@ -277,7 +277,7 @@ impl SimNet {
                 Happening::Attend { peer } => self.attend(peer),
                 Happening::Datagram { source, datagram } => self.hold_datagram(source, datagram),
                 Happening::Reply { to, bytes } => {
-                    self.note("reply arrives", 0, bytes.len());
+                    self.note("reply arrives", Subject::Whole, Detail::Bytes(bytes.len()));
                     self.replies.entry(to).or_default().push(bytes);
                 }
                 Happening::Unblock { source } => {
@@ -310,7 +310,7 @@ impl SimNet {
 
     pub(super) fn step_wall(&mut self, seconds: i64) {
         self.wall_ahead_ns += i128::from(seconds) * 1_000_000_000;
-        self.note("wall clock steps", 0, seconds as usize);
+        self.note("wall clock steps", Subject::Whole, Detail::Seconds(seconds));
     }
 
     /// Clocks and machines do what they like before a poll.
@@ -322,22 +322,23 @@ impl SimNet {
         if self.random.chance(self.faults.stall) {
             let most = nanos(self.faults.stall_max) as usize;
             let stall = Duration::from_nanos(self.random.below(most) as u64);
-            self.note("stopped", 0, stall.as_millis() as usize);
+            self.note("stopped", Subject::Whole, Detail::Milliseconds(stall.as_millis()));
             self.sleep(stall);
         }
     }
 
     // ---- the trace ----
 
-    fn note(&mut self, what: &'static str, subject: u64, amount: usize) {
-        self.trace.note(self.now_ns, what, subject, amount as u64);
+    fn note(&mut self, what: &'static str, subject: impl Into<Subject>, detail: Detail) {
+        self.trace.note(self.now_ns, what, subject.into(), detail);
     }
 
-    /// The name of a socket in the trace: the reactor's connection, or its index.
-    fn subject(&self, socket: usize) -> u64 {
+    /// What a socket is called in the trace: after its owner, if it has one.
+    fn subject(&self, socket: usize) -> Subject {
         match self.sockets[socket].owner {
-            Owner::Reactor(id) => id.token(),
-            _ => socket as u64,
+            Owner::Reactor(id) => Subject::Conn(id),
+            Owner::Peer(peer) => Subject::Peer(peer),
+            Owner::Backlog | Owner::Nobody => Subject::Socket(socket),
         }
     }
 

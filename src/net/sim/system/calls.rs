@@ -14,6 +14,7 @@ use crate::net::sim::agenda::Happening;
 use crate::net::sim::errno;
 use crate::net::sim::peer::{PeerId, PlayedPeer};
 use crate::net::sim::socket::Owner;
+use crate::net::sim::trace::{Detail, Subject};
 use crate::net::{
     ALARM, Address, Checks, Delivery, Flags, ListenOptions, Net, Peer, Readiness, Short, Totals, WAKER, Wake,
     Wire, source_token, write_one_by_one,
@@ -69,14 +70,14 @@ impl SimNet {
         let socket = self.socket_of(id);
         self.call()?;
         if let Some(error) = self.faults.write_error {
-            self.note("write fails", id.token(), error as usize);
+            self.note("write fails", id, Detail::Error(error));
             return Err(failed(error));
         }
         let mut room = match self.sockets[socket].writable() {
             Ok(room) => room,
             Err(error) => {
                 self.sockets[socket].no_space |= error == errno::EAGAIN;
-                self.note("write fails", id.token(), error as usize);
+                self.note("write fails", id, Detail::Error(error));
                 return Err(failed(error));
             }
         };
@@ -101,7 +102,7 @@ impl SimNet {
             end.send.extend(&piece[..taken]);
             left -= taken;
         }
-        self.note("write", id.token(), count);
+        self.note("write", id, Detail::Bytes(count));
         if count == 0 {
             return Err(failed(errno::EAGAIN));
         }
@@ -140,11 +141,13 @@ impl Net for SimNet {
         events.clear();
         self.work.begin_turn(events);
         self.disturb_clocks();
-        self.failing_waits.fails().inspect_err(|_| self.note("poll fails", 0, 0))?;
+        self.failing_waits
+            .fails()
+            .inspect_err(|_| self.note("poll fails", Subject::Whole, Detail::Nothing))?;
         let mut until_ns = max_wait.map(|wait| self.now_ns.saturating_add(nanos(wait)));
         let was_still = self.is_still();
         if self.call().is_err() {
-            self.note("poll interrupted", 0, 0);
+            self.note("poll interrupted", Subject::Whole, Detail::Nothing);
             until_ns = Some(0);
         }
         loop {
@@ -179,10 +182,7 @@ impl Net for SimNet {
             }
         }
         self.work.begin_turn(events);
-        self.note("poll", 0, events.len());
-        for event in events.iter() {
-            self.note("event", event.token, usize::from(event.flags.0));
-        }
+        self.note_events(events);
         Ok(())
     }
 
@@ -233,7 +233,7 @@ impl Net for SimNet {
             }
         });
         self.descriptors += 1;
-        self.note("listen", u64::from(source), 0);
+        self.note("listen", Subject::Source(source), Detail::Nothing);
         Ok(bound)
     }
 
@@ -242,7 +242,7 @@ impl Net for SimNet {
         let closed = self.sources[source as usize].take();
         assert!(closed.is_some(), "the reactor closed source {source} twice");
         self.descriptors -= 1;
-        self.note("unlisten", u64::from(source), 0);
+        self.note("unlisten", Subject::Source(source), Detail::Nothing);
         if let Some(Source::Listener { backlog, .. }) = closed {
             for socket in backlog {
                 self.close_socket(socket, true);
@@ -258,7 +258,7 @@ impl Net for SimNet {
         self.call()?;
         // Linux looks for a descriptor first, whether or not somebody waits.
         if self.is_out_of_descriptors() {
-            self.note("accept: EMFILE", u64::from(source), 0);
+            self.note("accept: EMFILE", Subject::Source(source), Detail::Nothing);
             return Err(failed(errno::EMFILE));
         }
         self.source_fails(source)?;
@@ -271,7 +271,7 @@ impl Net for SimNet {
         if self.random.chance(self.faults.accept_exhausted) {
             let errors = [errno::ENFILE, errno::ENOBUFS, errno::ENOMEM];
             let error = errors[self.random.below(errors.len())];
-            self.note("accept fails", u64::from(source), error as usize);
+            self.note("accept fails", Subject::Source(source), Detail::Error(error));
             return Err(failed(error));
         }
         let socket = backlog.pop_front().expect("it was looked at above");
@@ -279,12 +279,12 @@ impl Net for SimNet {
         self.work.accepted(source);
         // A unix stream cannot break before it is accepted.
         if self.sockets[socket].tcp && self.random.chance(self.faults.accept_aborted) {
-            self.note("accept: aborted", u64::from(source), 0);
+            self.note("accept: aborted", Subject::Source(source), Detail::Nothing);
             self.close_socket(socket, true);
             return Err(failed(errno::ECONNABORTED));
         }
         self.register(id, socket, Flags::READ);
-        self.note("accept", id.token(), source as usize);
+        self.note("accept", id, Detail::Source(source));
         Ok(self.sockets[socket].far.clone())
     }
 
@@ -328,7 +328,7 @@ impl Net for SimNet {
         }
         self.register(id, socket, Flags::WRITE);
         self.work.connected();
-        self.note("connect", id.token(), 0);
+        self.note("connect", id, Detail::Nothing);
         match (own_listener, reach) {
             (Some(source), _) => self.enter(Happening::Attempt { socket, source }),
             (None, Reach::Answers) => self.enter(Happening::Decide { socket, established: true }),
@@ -354,7 +354,7 @@ impl Net for SimNet {
             return Err(failed(errno::ENOMEM));
         }
         self.sockets[socket].interest = interest;
-        self.note("rearm", id.token(), usize::from(interest.0));
+        self.note("rearm", id, Detail::Flags(interest));
         self.list(socket);
         Ok(())
     }
@@ -364,14 +364,14 @@ impl Net for SimNet {
         let socket = self.socket_of(id);
         self.call()?;
         if let Some(error) = self.faults.read_error {
-            self.note("read fails", id.token(), error as usize);
+            self.note("read fails", id, Detail::Error(error));
             return Err(failed(error));
         }
         let end = &mut self.sockets[socket];
         let mut count = match end.readable(buffer.len()) {
             Ok(count) => count,
             Err(error) => {
-                self.note("read fails", id.token(), error as usize);
+                self.note("read fails", id, Detail::Error(error));
                 return Err(failed(error));
             }
         };
@@ -381,7 +381,7 @@ impl Net for SimNet {
         self.sockets[socket].take(&mut buffer[..count]);
         self.progress += 1;
         self.work.read(id, count, self.sockets[socket].write_shut);
-        self.note("read", id.token(), count);
+        self.note("read", id, Detail::Bytes(count));
         self.kick(self.sockets[socket].mate);
         Ok(count)
     }
@@ -402,7 +402,7 @@ impl Net for SimNet {
             let (place, id, bytes) = entries.swap_remove(self.random.below(entries.len()));
             given_up = given_up || self.random.chance(self.faults.ring_failed);
             if given_up {
-                self.note("ring takes nothing", id.token(), bytes.len());
+                self.note("ring takes nothing", id, Detail::Bytes(bytes.len()));
                 short.push((place, Err(failed(errno::EAGAIN))));
                 continue;
             }
@@ -447,7 +447,7 @@ impl Net for SimNet {
         let _system = While::begin(Running::System);
         let socket = self.socket_of(id);
         self.sockets[socket].write_shut = true;
-        self.note("shutdown", id.token(), 0);
+        self.note("shutdown", id, Detail::Nothing);
         self.kick(socket);
     }
 
@@ -460,7 +460,7 @@ impl Net for SimNet {
         self.descriptors -= 1;
         self.progress += 1;
         self.work.closed();
-        self.note("close", id.token(), usize::from(reset));
+        self.note("close", id, Detail::Reset(reset));
         self.close_socket(socket, reset);
         if self.random.chance(self.faults.stale_event) {
             let all = [Flags::READ, Flags::WRITE, Flags::READ | Flags::READ_CLOSED, Flags::ERROR];

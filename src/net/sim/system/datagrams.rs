@@ -6,6 +6,7 @@ use super::{SimNet, Source, failed};
 use crate::datagram::{Inbound, Outbound, Received};
 use crate::net::sim::agenda::{Arriving, Happening};
 use crate::net::sim::errno;
+use crate::net::sim::trace::{Detail, Subject};
 use crate::net::{Address, Peer};
 
 /// Datagrams that a socket holds until they are received; what comes then is dropped.
@@ -19,7 +20,7 @@ impl SimNet {
         to_many: bool,
         bytes: &[u8],
     ) {
-        self.note("datagram sent", u64::from(source), bytes.len());
+        self.note("datagram sent", Subject::Source(source), Detail::Bytes(bytes.len()));
         let copies = self.copies();
         for _ in 0..copies {
             let datagram = Arriving { from: from.clone(), to_many, bytes: bytes.to_vec() };
@@ -42,7 +43,7 @@ impl SimNet {
             && held.len() < DATAGRAMS_HELD_MAX
         {
             held.push_back(datagram);
-            self.note("datagram arrives", u64::from(index), bytes);
+            self.note("datagram arrives", Subject::Source(index), Detail::Bytes(bytes));
             self.list_source(index);
         }
     }
@@ -51,7 +52,7 @@ impl SimNet {
     pub(super) fn receive_batch(&mut self, source: u32, batch: &mut Inbound) -> io::Result<usize> {
         self.call()?;
         if self.random.chance(self.faults.datagram_error) {
-            self.note("receive fails", u64::from(source), 0);
+            self.note("receive fails", Subject::Source(source), Detail::Nothing);
             return Err(failed(errno::ECONNREFUSED));
         }
         self.source_fails(source)?;
@@ -77,7 +78,7 @@ impl SimNet {
         received.into_iter().for_each(|datagram| batch.push(datagram));
         self.progress += 1;
         self.work.received(source, count);
-        self.note("receive", u64::from(source), count);
+        self.note("receive", Subject::Source(source), Detail::Datagrams(count));
         Ok(count)
     }
 
@@ -90,7 +91,7 @@ impl SimNet {
     ) -> io::Result<usize> {
         self.call()?;
         if let Some(error) = self.faults.transmit_error {
-            self.note("transmit fails", u64::from(source), error as usize);
+            self.note("transmit fails", Subject::Source(source), Detail::Error(error));
             return Err(failed(error));
         }
         let Some(Some(Source::Datagram { blocked, address, .. })) = self.sources.get_mut(source as usize)
@@ -137,7 +138,7 @@ impl SimNet {
             }
         }
         self.progress += 1;
-        self.note("transmit", u64::from(source), count);
+        self.note("transmit", Subject::Source(source), Detail::Datagrams(count));
         Ok(count)
     }
 }

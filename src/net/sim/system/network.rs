@@ -8,6 +8,7 @@ use crate::net::sim::agenda::Happening;
 use crate::net::sim::errno;
 use crate::net::sim::peer::PeerState;
 use crate::net::sim::socket::{Owner, Socket};
+use crate::net::sim::trace::Detail;
 use crate::net::{Flags, Peer};
 
 /// How long a connection attempt waits that met a full backlog.
@@ -59,7 +60,7 @@ impl SimNet {
         if self.sockets[socket].owner == Owner::Nobody {
             return;
         }
-        self.note(if established { "established" } else { "refused" }, self.subject(socket), 0);
+        self.note(if established { "established" } else { "refused" }, self.subject(socket), Detail::Nothing);
         if established {
             self.sockets[socket].established = true;
             self.sockets[mate].established = true;
@@ -124,7 +125,7 @@ impl SimNet {
         let ends = from.send.is_empty() && from.write_shut && !from.fin_sent;
         let urgent = to.tcp && to.urgent_at.is_none() && !matches!(to.owner, Owner::Peer(_));
         if count > 0 {
-            self.note("segment to", self.subject(mate), count);
+            self.note("segment to", self.subject(mate), Detail::Bytes(count));
             if urgent && self.random.chance(self.faults.urgent) {
                 self.set_urgent(mate, count);
             }
@@ -136,7 +137,7 @@ impl SimNet {
         // The end arrives with the last segment or after it.
         let ends = ends && (count == 0 || self.random.chance(0.5));
         if ends {
-            self.note("end to", self.subject(mate), 0);
+            self.note("end to", self.subject(mate), Detail::Nothing);
             self.sockets[socket].fin_sent = true;
             self.sockets[mate].fin_arrived = true;
         }
@@ -158,7 +159,7 @@ impl SimNet {
     pub(super) fn set_urgent(&mut self, socket: usize, count: usize) {
         let end = &mut self.sockets[socket];
         end.urgent_at = Some(end.taken + (end.receive.len() - count) as u64);
-        self.note("urgent to", self.subject(socket), count);
+        self.note("urgent to", self.subject(socket), Detail::Bytes(count));
         // Urgent data is always of interest.
         self.list(socket);
     }
@@ -172,7 +173,7 @@ impl SimNet {
         end.reset = true;
         end.error = Some(error);
         end.send.clear();
-        self.note("broken for", self.subject(socket), 0);
+        self.note("broken for", self.subject(socket), Detail::Nothing);
         self.list(socket);
         if let Owner::Peer(peer) = self.sockets[socket].owner {
             self.attend_soon(peer);

@@ -6,6 +6,7 @@ use super::{SimNet, Source, nanos};
 use crate::net::sim::agenda::Happening;
 use crate::net::sim::peer::{PeerId, PeerState, PlayedPeer};
 use crate::net::sim::socket::Owner;
+use crate::net::sim::trace::Detail;
 use crate::net::{Address, Peer};
 
 impl SimNet {
@@ -26,7 +27,7 @@ impl SimNet {
         };
         let socket = self.pair([Owner::Peer(peer), Owner::Backlog], tcp, [near, far]);
         self.peers.push(PlayedPeer::new(socket));
-        self.note("peer connects", peer.0 as u64, source as usize);
+        self.note("peer connects", peer, Detail::Source(source));
         self.enter(Happening::Attempt { socket, source });
         peer
     }
@@ -55,7 +56,7 @@ impl SimNet {
                 peer.attending = true;
                 self.agenda.enter(self.now_ns + nanos(rest), Happening::Attend { peer: id });
             }
-            self.note("peer reads", id.0 as u64, count);
+            self.note("peer reads", id, Detail::Bytes(count));
         }
         let peer = &mut self.peers[id.0];
         let end = &mut self.sockets[socket];
@@ -85,7 +86,7 @@ impl SimNet {
     /// A peer closes its end, with a reset if asked for. Returns whether it had one.
     pub(in crate::net::sim) fn close_peer(&mut self, peer: PeerId, reset: bool) -> bool {
         let Some(socket) = self.peer_socket(peer) else { return false };
-        self.note("peer closes", peer.0 as u64, usize::from(reset));
+        self.note("peer closes", peer, Detail::Reset(reset));
         let played = &mut self.peers[peer.0];
         let end = &mut self.sockets[socket];
         played.state = if reset { PeerState::Reset } else { PeerState::Ended };
@@ -126,7 +127,7 @@ impl SimNet {
     pub(in crate::net::sim) fn cut_off(&mut self, peer: PeerId) {
         let socket = self.peers[peer.0].socket;
         let mate = self.sockets[socket].mate;
-        self.note("cut off", peer.0 as u64, 0);
+        self.note("cut off", peer, Detail::Nothing);
         self.sockets[socket].vanished = true;
         self.sockets[mate].vanished = true;
     }

@@ -2,6 +2,7 @@
 
 use super::{SimNet, Source};
 use crate::net::sim::socket::Owner;
+use crate::net::sim::trace::{Detail, Subject};
 use crate::net::{Flags, Readiness, source_token};
 
 /// Who is on the list of what a poll may tell.
@@ -84,6 +85,14 @@ impl SimNet {
             self.make_up(events);
         }
         events.append(&mut self.told);
+    }
+
+    /// Notes what a poll returns.
+    pub(super) fn note_events(&mut self, events: &[Readiness]) {
+        self.note("poll", Subject::Whole, Detail::Events(events.len()));
+        for event in events {
+            self.note("event", Subject::of_token(event.token), Detail::Flags(event.flags));
+        }
     }
 
     fn source_readiness(&mut self, source: u32) -> Flags {

@@ -6,9 +6,10 @@
 //!  3  read       every ready connection up to its budget, into one buffer that the service sees in place;
 //!                datagrams in batches
 //!  4  deadlines  that are due; messages from other threads
-//!  5  effects    outgoing connections, hand-overs, `closed`: what services say here still leaves in this turn
-//!  6  flush      every connection that has output, once; a short write arms writability
-//!  7  free       slots and descriptors of closed connections, never in the middle of a batch
+//!  5  effects    hand-overs, outgoing connections, `closed`: what services send here to others still leaves in this turn
+//!  6  flush      every connection that has output, once; what a short write leaves becomes pending output
+//!  7  settle     connections that have changed: limits, timers, interest, pending output; answers to datagrams; memory;
+//!     and free   slots and descriptors of closed connections, never in the middle of a batch
 //! ```
 //!
 //! Accepting and reading go by the order in which the system tells what is ready. Everything that a turn decides (who is
@@ -93,7 +94,7 @@ pub struct Reactor<N: Net = Os> {
     at: At,
     /// How many hand-overs, outgoing connections and calls of `closed` this turn has still to take up.
     effects: [usize; 3],
-    /// Whether those who have much to say take small portions.
+    /// Decides when the read budget is small, because other connections wait.
     sharing: Sharing,
     /// The service of the last run of events.
     last_served: u16,
@@ -848,6 +849,28 @@ impl<N: Net> Reactor<N> {
         self.state.outbox.end_turn();
     }
 
+    /// A write of several pieces, or one that failed or took less than it was offered: what is left becomes the
+    /// connection's tail.
+    #[inline(never)]
+    fn keep_unwritten(&mut self, index: usize, written: io::Result<usize>) {
+        let state = &mut self.state;
+        let Some(id) = state.outbox.owner(index) else { return };
+        let Some(conn) = state.conns.get_mut(id) else { return };
+        let count = match written {
+            Ok(count) => count,
+            Err(error) if would_block(&error) => 0,
+            Err(error) => return state.kill(id, reason_of(&error)),
+        };
+        state.metrics.bytes_out += count as u64;
+        state.outbox.keep_chain(index, &mut conn.output, &self.buffer, count);
+        if conn.output.tail_bytes() > 0 {
+            conn.marks.set(Marks::WRITE_BLOCKED);
+            state.touch(id);
+        }
+    }
+
+    // ---- 7: settle and free ----
+
     /// Sees to everything about connections and sockets that is more than reading and writing.
     #[inline(never)]
     fn settle_and_free(&mut self) {
@@ -875,26 +898,6 @@ impl<N: Net> Reactor<N> {
             || state.progress.slot.is_some()
             || !state.dirty_sockets.is_empty()
             || state.memory.exceeds;
-    }
-
-    /// A write of several pieces, or one that failed or took less than it was offered: what is left becomes the
-    /// connection's tail.
-    #[inline(never)]
-    fn keep_unwritten(&mut self, index: usize, written: io::Result<usize>) {
-        let state = &mut self.state;
-        let Some(id) = state.outbox.owner(index) else { return };
-        let Some(conn) = state.conns.get_mut(id) else { return };
-        let count = match written {
-            Ok(count) => count,
-            Err(error) if would_block(&error) => 0,
-            Err(error) => return state.kill(id, reason_of(&error)),
-        };
-        state.metrics.bytes_out += count as u64;
-        state.outbox.keep_chain(index, &mut conn.output, &self.buffer, count);
-        if conn.output.tail_bytes() > 0 {
-            conn.marks.set(Marks::WRITE_BLOCKED);
-            state.touch(id);
-        }
     }
 
     /// Brings a connection in line with what its output and phase have become: limits, deadlines, what comes after
@@ -1018,8 +1021,6 @@ impl<N: Net> Reactor<N> {
         }
         state.memory.exceeds = exceeds;
     }
-
-    // ---- 7: free ----
 
     fn free(&mut self) {
         for _ in 0..self.state.limits.effects_per_turn.max(1) {

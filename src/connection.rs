@@ -1,16 +1,22 @@
 //! One stream connection: where it stands, what waits in it, and what follows from that.
 //!
 //! ```text
-//!              established             close()               flushed
-//!  Connecting ────────────► Open ─────────────────► Closing ─────────► Lingering
-//!      │                     │                         │                   │
-//!      │ failed              │ reset, limit,           │ flushed, and the  │ the peer has closed, or sent nothing
-//!      │                     │ abort()                 │ peer has closed   │ for 1 s, or lingers for 60 s or 256 MiB
-//!      ▼                     ▼                         ▼                   ▼
-//!     Dead ──────────────────────────────────────────────────────────────────► freed at the end of a turn
+//!                                  close(), input limit,
+//!              established         idle or read timeout        flushed
+//!   Connecting ───────────► Open ───────────────────────► Closing ─────────► Lingering
+//!       │                    │                               │                   │
+//!       │ failed,            │ reset, abort(),               │ reset, abort(),   │ the peer's end,
+//!       │ timeout,           │ another limit,                │ a limit, flushed  │ or 1 s without a byte,
+//!       │ close()            │ both sides shut down          │ after peer's end  │ or 60 s in all
+//!       │                    │                               │                   │
+//!       └────────────────────┴─────────────► Dead ◄──────────┴───────────────────┘
+//!                                             │
+//!                                             │ at the end of a turn, at most 256
+//!                                             ▼
+//!                                           freed
 //! ```
 //!
-//! The service's `closed` is called when Open or Connecting is left; what follows is the engine's affair alone.
+//! The service's `closed` is called once, after Open or Connecting is left, before the output of that turn is flushed.
 
 use std::time::Duration;
 

@@ -9,6 +9,7 @@ mod ftp_replies;
 mod ftp_script;
 mod ftp_server;
 mod get;
+mod get_proxy;
 mod listen;
 mod run;
 mod screen;

@@ -6,6 +6,7 @@
 //! ```
 
 mod files;
+mod forward;
 mod http;
 mod list;
 mod proxy;
@@ -101,9 +102,9 @@ login is anonymous; where the server refuses that, it is with the account in TID
 TIDEWHEEL_FTP_PASSWORD. What of the two is not set is asked for on a terminal if there is one URL alone; with several, or \
 with --list-from, it is not. No account is for a server that a list alone names.
 Proxies: http_proxy (lower case only) for http://, https_proxy or HTTPS_PROXY for https://, else all_proxy or ALL_PROXY, as \
-[SCHEME://][USER:PASSWORD@]HOST[:PORT] with http, https, socks4, socks4a, socks5 or socks5h; http and https proxies must \
-allow CONNECT to the port. no_proxy or NO_PROXY lists domains, addresses and networks (192.0.2.0/24) without one, * for all. \
-ftp:// uses no proxy.
+[SCHEME://][USER:PASSWORD@]HOST[:PORT] with http, https, socks4, socks4a, socks5 or socks5h. An http proxy is asked for \
+http:// URLs as a whole; for https://, and if it is an https proxy, it must allow CONNECT to the port. no_proxy or NO_PROXY \
+lists domains, addresses and networks (192.0.2.0/24) without one, * for all. ftp:// uses no proxy.
 At the end of an ftp:// URL ;type=a stands for a text, ;type=i for a file byte for byte, which is the default, and ;type=d \
 for the names in a folder.
 Certificates are those that the system trusts, or if it is set those in the file SSL_CERT_FILE.

@@ -1,8 +1,8 @@
 //! `tidewheel get`: what is saved, what is said, and what is left when something goes wrong.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::Read;
+use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::sync::mpsc;
@@ -197,62 +197,17 @@ fn a_body_ends_where_its_length_says() {
     assert!(head.contains("tide/7\r\n") && !head.to_lowercase().contains("accept-encoding"), "{head}");
 }
 
-/// A SOCKS5 proxy that passes one connection on to an address of this machine, whatever it was asked for.
-fn socks5(to: String) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
-    let address = listener.local_addr().expect("it is bound").to_string();
-    thread::spawn(move || {
-        let (mut peer, _) = listener.accept().expect("the client connects");
-        let mut greeting = [0; 2];
-        peer.read_exact(&mut greeting).expect("a greeting");
-        peer.read_exact(&mut vec![0; greeting[1].into()]).expect("its methods");
-        peer.write_all(&[5, 0]).expect("it is open");
-        let mut request = [0; 5];
-        peer.read_exact(&mut request).expect("a request");
-        assert_eq!(request[..4], [5, 1, 0, 3], "the proxy is to find the host");
-        let mut rest = vec![0; usize::from(request[4]) + 2];
-        peer.read_exact(&mut rest).expect("a host and a port");
-        assert!(rest.starts_with(b"nowhere.example"), "{rest:?}");
-        peer.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).expect("it is open");
-        let mut server = TcpStream::connect(to).expect("it listens");
-        let (mut from_peer, mut to_server) =
-            (peer.try_clone().expect("a copy"), server.try_clone().expect("a copy"));
-        thread::spawn(move || _ = std::io::copy(&mut from_peer, &mut to_server));
-        let _ = std::io::copy(&mut server, &mut peer);
-    });
-    address
-}
-
 #[test]
-fn a_proxy_from_the_environment_is_used_and_never_passed_over() {
+fn an_answer_has_up_to_128_headers() {
     let folder = Folder::new();
-    let web = Web::of(b"through it");
-    let origin = web.url("").trim_start_matches("http://").trim_end_matches('/').to_owned();
-    let get = |url: &str, variables: &[(&str, String)]| {
-        let mut command = command(&folder, ["get", "-o", "-", url]);
-        for name in
-            ["http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"]
-        {
-            command.env_remove(name);
-        }
-        command.envs(variables.iter().map(|(name, value)| (name, value)));
-        finish(command)
-    };
-    let proxy = format!("socks5h://{}", socks5(origin));
-    assert_eq!(get("http://nowhere.example/", &[("ALL_PROXY", proxy)]).well(), "through it");
-    // Nobody is there: it is not gone around.
-    let nobody = || "socks5://127.0.0.1:1".to_owned();
-    let asked = web.asked();
-    get(&web.url("/"), &[("ALL_PROXY", nobody())]).failed();
-    get(&web.url("/"), &[("http_proxy", "127.0.0.1:1".to_owned())]).failed();
-    let line = get(&web.url("/"), &[("all_proxy", "gopher://secret@127.0.0.1:1".to_owned())]).failed();
-    assert!(line.contains("all_proxy names no proxy that can be used") && !line.contains("secret"), "{line}");
-    assert_eq!(web.asked(), asked);
-    // What is for others, and what is excepted.
-    for other in [("https_proxy", nobody()), ("HTTP_PROXY", nobody())] {
-        get(&web.url("/"), &[other]).well();
-    }
-    get(&web.url("/"), &[("http_proxy", nobody()), ("no_proxy", "127.0.0.0/8".to_owned())]).well();
+    let web = Web::serve(|request, stream| {
+        let count: usize = request.path[1..].parse().expect("a number");
+        let more: String = (1..count).map(|number| format!("X-{number}: 1\r\n")).collect();
+        put(stream, format!("HTTP/1.1 200 OK\r\n{more}Content-Length: 2\r\n\r\nok").as_bytes());
+    });
+    assert_eq!(run_in(&folder, ["get", "-o", "-", &web.url("/128")]).well(), "ok");
+    let line = run_in(&folder, ["get", "-o", "-", &web.url("/151")]).failed();
+    assert!(line.contains("the answer has more than 128 headers"), "{line}");
 }
 
 #[test]

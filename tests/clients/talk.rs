@@ -68,6 +68,35 @@ fn bytes_go_both_ways_as_they_are_however_many() {
 }
 
 #[test]
+fn piped_input_that_is_no_text_arrives_as_it_is_and_so_does_the_answer() {
+    let all: Vec<u8> = (0..=255).collect();
+    let inputs = [
+        &all[..],
+        b"caf\xe9\nna\xefve\n",
+        b"\0\0a\0\n\0",
+        b"no end",
+        b"",
+        b"\n",
+        b"\xff\xfe",
+        b"a\rb\r\n\x1b[31m\xc2",
+    ];
+    for input in inputs {
+        let (listener, address) = listener();
+        let mut program = tidewheel(["talk", &address]);
+        program.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut child = program.spawn().expect("the program was built");
+        child.stdin.take().expect("piped").write_all(input).expect("it reads");
+        let mut stream = accept(&listener);
+        assert_eq!(read_to_end(&mut stream).0, input, "to the server: {}", input.escape_ascii());
+        stream.write_all(input).expect("it reads");
+        drop(stream);
+        let ended = child.wait_with_output().expect("it ends");
+        assert_eq!(ended.stdout, input, "from the server: {}", input.escape_ascii());
+        assert!(ended.status.success(), "{ended:?}");
+    }
+}
+
+#[test]
 fn a_line_ends_as_it_is_told_to() {
     for (options, said, sent) in [
         (&[][..], "a\r\nb", &b"a\r\nb"[..]),

@@ -12,9 +12,10 @@ use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
 };
-use ureq::{Agent, Body, Error, Timeout};
+use ureq::{Agent, Body, Error, Proxy, Timeout};
 use url::Url;
 
+use super::forward::{self, Forward, ToProxy};
 use super::proxy;
 use crate::clients::place;
 use crate::clients::transfer::{Broken, Sink, Terms, Trouble, begin_bar};
@@ -61,6 +62,8 @@ impl Http {
             // Of the body each piece: a limit for all of it would be one for its size.
             .timeout_per_read(timeout)
             .timeout_per_write(timeout)
+            // Each request has its own.
+            .proxy(None)
             // Each document on a connection of its own: a server may close one that was used at any time, and the next
             // request on it would fail though nothing is wrong.
             .max_idle_connections(0)
@@ -101,12 +104,24 @@ impl Http {
         Ok(Found { at, encoding })
     }
 
+    /// Fetches a document over plain HTTP through a proxy.
+    fn through(&self, proxy: &Proxy, url: &Url) -> Agent {
+        let connector = DefaultConnector::default().chain(HonestEnds).chain(Forward::new(url, proxy));
+        Agent::with_parts(self.agent.config().clone(), connector, ToProxy::new(proxy))
+    }
+
     /// Asks for a document, also where the servers send on to. Where the answer is from, and the answer.
     fn ask(&self, url: &Url) -> Result<(Url, Response<Body>), Trouble> {
         let mut at = url.clone();
         for _ in 0..=REDIRECTS_MAX {
-            let request = self.agent.get(at.as_str()).config().proxy(proxy::of(&at)?).build();
-            let response = request.call().map_err(|error| self.trouble(error, None))?;
+            let proxy = proxy::of(&at)?;
+            let response = match &proxy {
+                Some(proxy) if forward::is_for(&at, proxy) => {
+                    self.through(proxy, &at).get(at.as_str()).call()
+                }
+                _ => self.agent.get(at.as_str()).config().proxy(proxy).build().call(),
+            };
+            let response = response.map_err(|error| self.trouble(error, None))?;
             let location = response.headers().get(LOCATION).filter(|_| sends_on(response.status()));
             let Some(location) = location else { return Ok((at, response)) };
             at = next(&at, &String::from_utf8_lossy(location.as_bytes())).map_err(Trouble::lasting)?;
@@ -133,6 +148,10 @@ impl Http {
             },
             Error::HostNotFound => Trouble::lasting("there is no such host".to_owned()),
             Error::Rustls(error) => insecure(&error),
+            // Of the library, which has no setting for it.
+            Error::Protocol(error) if error.to_string().ends_with("too many headers") => {
+                Trouble::lasting("the answer has more than 128 headers, the most that are read".to_owned())
+            }
             Error::Protocol(error) => Trouble::lasting(format!("the answer is not sound HTTP: {error}")),
             other => Trouble::lasting(other.to_string()),
         }
@@ -210,7 +229,7 @@ fn head(response: &Response<Body>) -> String {
 
 /// Finds hosts as the library does, and adds the interfaces that URLs have named.
 #[derive(Debug, Default)]
-struct WithInterfaces(DefaultResolver);
+pub struct WithInterfaces(DefaultResolver);
 
 impl Resolver for WithInterfaces {
     fn resolve(

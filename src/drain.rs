@@ -11,10 +11,10 @@ use crate::timer::Instant;
 pub struct Drained {
     /// Everything that the peer had sent was answered, and the answers were passed to the system.
     pub answered: usize,
-    /// Closed or refused with input that was not answered: an incomplete message, or bytes that were received while it was
-    /// being closed.
+    /// Closed or refused with input that was not answered: an incomplete message, unread bytes, or bytes that were received
+    /// while it was being closed.
     pub unanswered: usize,
-    /// Reset: output was pending at the deadline, or the connection failed before.
+    /// Reset: open at the deadline, or the connection failed before, or was closed with unsent output.
     pub reset: usize,
 }
 

@@ -88,7 +88,12 @@ impl Message<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLong;
 
-/// The rules for all connections of a service.
+/// The rules for all connections of a service. Outside this crate, begin with [`Rules::default`] and change single fields:
+///
+/// ```
+/// let mut rules = tidewheel::framing::Rules::default();
+/// rules.line_bytes_max = 1000;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rules {
@@ -220,7 +225,10 @@ struct Unframed;
 impl Service for Unframed {}
 
 /// A service whose connections exchange messages. It sets the deadlines of its connections itself: the [`Answer`] must not use
-/// [`Context::set_deadline`].
+/// [`Context::set_deadline`]. `Framed` would take that deadline for its own.
+///
+/// To receive messages from other threads, implement [`Receive`](crate::Receive) for `Framed` of your type, with a message type
+/// of your own: the compiler refuses one of another crate, such as `String` (E0117). [`Framed::get_mut`] gives the [`Answer`].
 pub struct Framed<A> {
     answer: A,
     rules: Rules,

@@ -93,8 +93,8 @@ pub trait Service: Any {
         bytes.len()
     }
 
-    /// The peer has shut down writing. Called once all input was offered: where it rests because of pending output
-    /// ([`Context::room`] is 0), after that. `rest` is what was left unconsumed; it is dropped after this call. Output
+    /// The peer has shut down writing. Called once all input was offered: while it is suspended because of pending
+    /// output ([`Context::room`] is 0), after that. `rest` is what was left unconsumed; it is dropped after this call. Output
     /// can still be sent.
     ///
     /// The default closes the connection once its output is flushed.

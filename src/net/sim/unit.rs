@@ -126,7 +126,7 @@ impl UnitTest {
         self.sim.received(self.peers[&conn])
     }
 
-    /// Why a connection was closed; `None` while it is open.
+    /// Why a connection was closed; `None` while it is open. Your service's `closed` is not called: call it yourself.
     pub fn closed(&self, conn: ConnId) -> Option<CloseReason> {
         self.seen.borrow().closed.get(&conn).copied()
     }

@@ -38,22 +38,22 @@ pub struct FtpOptions {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Print the folder in which the login ends, or the full name of the one in the URL
+    /// Print the directory after the login, or the full name of the one in the URL
     #[command(after_help = "Example: tidewheel ftp pwd ftp://HOST/pub")]
     Pwd(At),
-    /// List a folder as the server does, with sizes and dates
+    /// List a directory in the server's format, with sizes and dates
     #[command(after_help = "Example: tidewheel ftp ls ftp://HOST/pub/")]
     Ls(At),
-    /// List the names in a folder
+    /// List the names in a directory
     #[command(after_help = "Example: tidewheel ftp nlst ftp://HOST/pub/")]
     Nlst(At),
-    /// Fetch a file
+    /// Download a file
     #[command(after_help = "Example: tidewheel ftp get ftp://HOST/pub/README -o -")]
     Get(GetOptions),
-    /// Store a file
+    /// Upload a file
     #[command(after_help = "Example: tidewheel ftp put report.txt ftp://bob@HOST/incoming/ --ascii")]
     Put(PutOptions),
-    /// Give a file or a folder another name
+    /// Rename a file or a directory
     #[command(
         after_help = "Example: tidewheel ftp rename ftp://bob@HOST/incoming/report.txt incoming/old.txt"
     )]
@@ -61,26 +61,26 @@ enum Action {
     /// Remove a file
     #[command(after_help = "Example: tidewheel ftp rm ftp://bob@HOST/incoming/old.txt")]
     Rm(At),
-    /// Make a folder
+    /// Create a directory
     #[command(after_help = "Example: tidewheel ftp mkdir ftp://bob@HOST/incoming/2026")]
     Mkdir(At),
-    /// Remove an empty folder
+    /// Remove an empty directory
     #[command(after_help = "Example: tidewheel ftp rmdir ftp://bob@HOST/incoming/2026")]
     Rmdir(At),
 }
 
 #[derive(clap::Args)]
 struct At {
-    /// What it is about: ftp://[USER@]HOST[:PORT]/PATH
+    /// The URL: ftp://[USER@]HOST[:PORT]/PATH
     url: String,
 }
 
 #[derive(clap::Args)]
 struct RenameOptions {
-    /// What it is about: ftp://[USER@]HOST[:PORT]/PATH
+    /// The URL: ftp://[USER@]HOST[:PORT]/PATH
     url: String,
 
-    /// The new path, from the folder in which the login ends unless it begins with a slash
+    /// The new path, relative to the directory after the login unless it begins with a slash
     to: String,
 }
 
@@ -89,7 +89,7 @@ struct GetOptions {
     /// The file: ftp://[USER@]HOST[:PORT]/PATH
     url: String,
 
-    /// Where to: a file, which is replaced; a folder; or - for standard output. Without it, this folder
+    /// Write to this file, which is replaced, to this directory, or to standard output (-) [default: the current directory]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 
@@ -99,14 +99,13 @@ struct GetOptions {
 
 #[derive(clap::Args)]
 struct PutOptions {
-    /// The file to store; - for standard input
+    /// The file to upload; - for standard input
     file: PathBuf,
 
-    /// Its path on the server; with a slash at the end, the folder for it
+    /// The URL on the server; if it ends with a slash, the directory for the file
     url: String,
 
-    /// Write under the final name from the beginning, for servers that let nothing be renamed: who looks in the meantime
-    /// sees a part of the file
+    /// Write to the final name from the start, for servers that do not allow renaming: others may see an incomplete file
     #[arg(long)]
     in_place: bool,
 
@@ -116,11 +115,11 @@ struct PutOptions {
 
 #[derive(clap::Args)]
 struct ModeOptions {
-    /// Transfer a text: its lines end in CRLF on the network, in LF here
+    /// Transfer a text file: its lines end with CRLF on the network and with LF here
     #[arg(long)]
     ascii: bool,
 
-    /// Transfer byte for byte; this is the default, unless the URL ends in ;type=a
+    /// Transfer a binary file [default, unless the URL ends in ;type=a]
     #[arg(long, conflicts_with = "ascii")]
     binary: bool,
 }
@@ -144,14 +143,14 @@ Examples:
   tidewheel ftp put report.txt ftp://bob@HOST/incoming/ --ascii
   tidewheel ftp rename ftp://bob@HOST/incoming/report.txt incoming/old.txt
 
-A URL is ftp://[USER@]HOST[:PORT]/PATH. Without USER the login is anonymous; where the server refuses that, it is with \
-the account in TIDEWHEEL_FTP_USER, or with one whose name is asked for on a terminal. The password of an account is taken \
-from TIDEWHEEL_FTP_PASSWORD, or asked for; it has no place on the command line. PATH begins where the login ends; with \
-two slashes after the host, at the top. At its end ;type=a stands for a text, ;type=i for a file byte for byte, and for get \
-;type=d for the names in a folder.
-Names that are not UTF-8 are percent-encoded, unless --encoding names their encoding. Proxies are not used.
+URLs have the form ftp://[USER@]HOST[:PORT]/PATH. PATH is relative to the directory after the login; with two slashes after \
+the host it is absolute. At its end, ;type=a is a text file, ;type=i a binary file, and for get ;type=d a list of names.
+Accounts: without USER the login is anonymous. If the server refuses that, the account in TIDEWHEEL_FTP_USER is used, or \
+its name is asked for on a terminal. The password is taken from TIDEWHEEL_FTP_PASSWORD, or asked for; it cannot be given \
+on the command line.
+Names that are not UTF-8 are percent-encoded, unless --encoding gives their encoding. Proxies are not used.
 
-Exit codes: 0 it was done; 1 it was not, and a line on standard error says why; 2 a bad command line";
+Exit codes: 0 success; 1 an error, with a line on standard error; 2 invalid command line";
 
 /// The URLs that are taken.
 const SCHEMES: [&str; 1] = ["ftp"];

@@ -46,43 +46,43 @@ const LIST_BYTES_MAX: u64 = 64 << 20;
 const PAUSE_FIRST: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// Fetch documents over HTTP, HTTPS or FTP, several at once
+/// Download files over HTTP, HTTPS or FTP, several at the same time
 ///
-/// A document has its final name once it is whole: until then it is a file .tidewheel-*.part in the same folder, which
-/// is removed when something goes wrong.
+/// A file gets its final name when it is complete. Until then it is .tidewheel-*.part in the same directory; this is
+/// removed after an error.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct GetOptions {
-    /// What to fetch: http://, https:// or ftp://[USER@]HOST/PATH
+    /// The URLs to download: http://, https:// or ftp://[USER@]HOST/PATH
     #[arg(value_name = "URL", required_unless_present = "list_from")]
     urls: Vec<String>,
 
-    /// Where to: a file, which is replaced; a folder; or - for standard output. Without it, this folder. In a folder each
-    /// has the last name of its URL, with a number if that is taken
+    /// Write to this file, which is replaced, to this directory, or to standard output (-) [default: the current directory,
+    /// under the last name of the URL, with a number if that exists]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 
-    /// Show the status and the headers of each answer on standard error, apart from the body
+    /// Print the status and the headers of each response on standard error
     #[arg(short = 'i', long = "include")]
     headers: bool,
 
-    /// Try again up to so many times what failed in a way that may pass: after half a second, one second, two ...
+    /// Retry N times after temporary errors: after 0.5 s, 1 s, 2 s ...
     #[arg(long, value_name = "N", default_value_t = 0)]
     retry: u32,
 
-    /// How many to fetch at the same time
+    /// The number of downloads at the same time
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     at_once: u16,
 
-    /// Fetch what the JSON document at this URL names, too; see --field
+    /// Also download the URLs in the JSON document at this URL; see --field
     #[arg(long, value_name = "URL", requires = "field")]
     list_from: Option<String>,
 
-    /// Where in that document the addresses are: names with dots between them, [] for each element, [0] for the first
+    /// The path of the URLs in that document: names separated by dots, [] for each element, [0] for the first
     #[arg(long, value_name = "WAY", requires = "list_from")]
     field: Option<Field>,
 
-    /// What to call this program
+    /// The User-Agent header
     #[arg(long, value_name = "TEXT", default_value = http::USER_AGENT, value_parser = header_value)]
     user_agent: String,
 
@@ -97,19 +97,19 @@ Examples:
   tidewheel get --retry 3 https://HOST/a.iso ftp://HOST/b.iso
   tidewheel get -o pictures --list-from http://HOST/news.json --field 'newslist[].picUrl'
 
-The password of an account, ftp://USER@HOST/PATH, is taken from TIDEWHEEL_FTP_PASSWORD or asked for. Without USER the \
-login is anonymous; where the server refuses that, it is with the account in TIDEWHEEL_FTP_USER and \
-TIDEWHEEL_FTP_PASSWORD. What of the two is not set is asked for on a terminal if there is one URL alone; with several, or \
-with --list-from, it is not. No account is for a server that a list alone names.
-Proxies: http_proxy (lower case only) for http://, https_proxy or HTTPS_PROXY for https://, else all_proxy or ALL_PROXY, as \
-[SCHEME://][USER:PASSWORD@]HOST[:PORT] with http, https, socks4, socks4a, socks5 or socks5h. An http proxy is asked for \
-http:// URLs as a whole; for https://, and if it is an https proxy, it must allow CONNECT to the port. no_proxy or NO_PROXY \
-lists domains, addresses and networks (192.0.2.0/24) without one, * for all. ftp:// uses no proxy.
-At the end of an ftp:// URL ;type=a stands for a text, ;type=i for a file byte for byte, which is the default, and ;type=d \
-for the names in a folder.
-Certificates are those that the system trusts, or if it is set those in the file SSL_CERT_FILE.
+Accounts: the password for ftp://USER@HOST/PATH is taken from TIDEWHEEL_FTP_PASSWORD, or asked for on a terminal. Without \
+USER the login is anonymous. If the server refuses that, the account in TIDEWHEEL_FTP_USER and TIDEWHEEL_FTP_PASSWORD is \
+used; if one of them is not set, it is asked for, but only with a single URL and without --list-from. Accounts are not \
+sent to servers that only a list names.
+Proxies: http_proxy (lower case only) for http://, https_proxy or HTTPS_PROXY for https://, otherwise all_proxy or \
+ALL_PROXY, in the form [SCHEME://][USER:PASSWORD@]HOST[:PORT] with the schemes http, https, socks4, socks4a, socks5 and \
+socks5h. http:// URLs are requested from an http proxy; for https:// URLs, and always with an https proxy, the proxy must \
+allow CONNECT. no_proxy or NO_PROXY lists domains, addresses and networks (192.0.2.0/24) to reach directly; * is all. \
+ftp:// uses no proxy.
+Types: at the end of an ftp:// URL, ;type=a is a text file, ;type=i a binary file (default), ;type=d a list of names.
+Certificates: those that the system trusts, or those in the file SSL_CERT_FILE if it is set.
 
-Exit codes: 0 all were fetched; 1 one was not, and a line on standard error says why; 2 a bad command line";
+Exit codes: 0 all files were downloaded; 1 an error, with a line on standard error for each file; 2 invalid command line";
 
 fn header_value(text: &str) -> Result<String, String> {
     match HeaderValue::from_str(text) {

@@ -60,7 +60,7 @@ fn shells_complete_the_commands() {
         (
             "fish",
             "source completions.fish; complete -C 'tidewheel ftp ren'",
-            "rename\tGive a file or a folder another name\n",
+            "rename\tRename a file or a directory\n",
         ),
         // It completes for nobody but whoever sits at a terminal.
         (

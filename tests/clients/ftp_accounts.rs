@@ -98,7 +98,7 @@ fn an_account_is_asked_for_on_a_terminal() {
     assert!(!lines.concat().contains(ACCOUNT.1), "{lines:?}");
     assert_eq!(scene.server.connections(), 2);
 
-    // Whoever types nothing is told what there is; the other login has not gone any further.
+    // Empty input at the prompt is an error; the other login has not continued.
     let screen = Screen::start(&["ftp", "rm", &url]).expect("tmux was there a moment ago");
     screen.await_last(&name);
     screen.press("C-d");

@@ -64,7 +64,7 @@ impl Browser {
         browser
     }
 
-    /// Looks at a file on a phone and on a wide screen, light and dark. Each fault is told with where it was seen; the plots
+    /// Looks at a file on a phone and on a wide screen, light and dark. Each fault is reported with its page, width and mode; the plots
     /// are as many as everywhere at least.
     pub fn look_at(&mut self, path: &str) -> Seen {
         let name = path.rsplit('/').next().unwrap_or_default();

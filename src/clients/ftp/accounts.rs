@@ -39,7 +39,7 @@ pub fn known_account(place: &FtpPlace, terms: Terms) -> Result<Option<Account>, 
     Ok(Some(Account { user, password }))
 }
 
-/// The account that whoever sits at the terminal types: its name, unless the environment has that, and its password.
+/// The account that the user enters on the terminal: its name, unless it is in the environment, and its password.
 /// `None` if nobody sits there, or types no name.
 ///
 /// # Errors
@@ -64,7 +64,7 @@ pub fn typed_account(place: &FtpPlace, terms: Terms) -> Result<Option<Account>, 
     Ok(Some(Account { user, password }))
 }
 
-/// The password of an account: from the environment, or from whoever sits at the terminal.
+/// The password of an account: from the environment, or entered on the terminal.
 fn password(user: &str, place: &FtpPlace, terms: Terms) -> Result<String, Failure> {
     if let Some(password) = variable(PASSWORD_VARIABLE)? {
         return Ok(password);

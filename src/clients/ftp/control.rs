@@ -122,7 +122,7 @@ impl Control {
         line.extend_from_slice(b"\r\n");
         let written = self.replies.get_ref().write_all(&line);
         written.map_err(|error| {
-            // Whoever closes the connection may have said why.
+            // A server that closes the connection may have sent the reason.
             match self.last_words() {
                 Some(reply) => Fault::Refused(reply),
                 None => failed(error),

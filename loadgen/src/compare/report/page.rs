@@ -87,8 +87,8 @@ fn table(html: &mut String, case: &CaseResult) {
     *html += "</table></div>\n";
 }
 
-/// Each change with its interval beside the bounds by which it was judged. What is told as a difference is on no such scale,
-/// and an interval that is wider than everything else together would leave the others no room.
+/// Each change with its interval beside the bounds of the decision. A metric that is reported as a difference is left
+/// out, and so is an interval that is wider than everything else together: it would leave the others no room.
 fn intervals(case: &CaseResult, compared: &Compared) -> String {
     let rows: Vec<_> = case
         .findings

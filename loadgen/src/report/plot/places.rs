@@ -105,7 +105,7 @@ impl Places {
         let from = all.iter().rposition(|&mark| mark <= low).unwrap_or(0);
         let to = all.iter().position(|&mark| mark >= high && mark > all[from]).unwrap_or(all.len() - 1);
         let marks = &all[from..=to];
-        // Powers of ten are told apart more easily than every second of 1, 2 and 5.
+        // Powers of ten are easier to read than every second one of 1, 2 and 5.
         let decades: Vec<f64> = marks.iter().copied().filter(|mark| mark.fract() == 0.0).collect();
         let fits = marks.len() <= marks_max || decades.len() < 2;
         Places { range: all[from]..all[to], marks: thinned(if fits { marks } else { &decades }, marks_max) }

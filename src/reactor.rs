@@ -92,8 +92,8 @@ pub struct Reactor<N: Net = Os> {
     unshown: Option<(usize, Range<usize>)>,
     /// Which phase has called a service last, of those after the events.
     at: At,
-    /// How many hand-overs, outgoing connections and calls of `closed` this turn has still to take up.
-    effects: [usize; 3],
+    /// Of this turn.
+    effects: EffectsLeft,
     /// Decides when the read budget is small, because other connections wait.
     sharing: Sharing,
     /// The service of the last run of events.
@@ -116,6 +116,14 @@ pub struct Reactor<N: Net = Os> {
     mail: bool,
     /// A panic in a call of a service ends the connection that it was called for, not the loop.
     catch_panics: bool,
+}
+
+/// How many of each kind of effect a turn has still to take up.
+#[derive(Default)]
+struct EffectsLeft {
+    handed: usize,
+    connects: usize,
+    closed: usize,
 }
 
 /// What a wait returned, and how far the turn is with it.
@@ -704,7 +712,12 @@ impl<N: Net> Reactor<N> {
     fn deliver_messages(&mut self) {
         self.mail = false;
         self.remote.answer(&self.state.metrics);
-        for index in 0..self.inboxes.len() {
+        self.deliver_behind(0);
+    }
+
+    /// From this mailbox on.
+    fn deliver_behind(&mut self, first: usize) {
+        for index in first..self.inboxes.len() {
             self.deliver_from(index, self.state.limits.messages_per_turn.max(1));
         }
     }
@@ -737,21 +750,22 @@ impl<N: Net> Reactor<N> {
     fn apply(&mut self, max: usize) {
         self.at = At::Effects;
         let State { handed, connects, .. } = &self.state;
-        self.effects = [handed.len().min(max), connects.len().min(max), max];
+        self.effects =
+            EffectsLeft { handed: handed.len().min(max), connects: connects.len().min(max), closed: max };
         self.apply_rest();
     }
 
     fn apply_rest(&mut self) {
-        while let Some(left) = self.effects[0].checked_sub(1) {
-            self.effects[0] = left;
+        while let Some(left) = self.effects.handed.checked_sub(1) {
+            self.effects.handed = left;
             self.open_handed_over();
         }
-        while let Some(left) = self.effects[1].checked_sub(1) {
-            self.effects[1] = left;
+        while let Some(left) = self.effects.connects.checked_sub(1) {
+            self.effects.connects = left;
             self.begin_connect();
         }
-        while let Some(left) = self.effects[2].checked_sub(1) {
-            self.effects[2] = left;
+        while let Some(left) = self.effects.closed.checked_sub(1) {
+            self.effects.closed = left;
             let Some(id) = self.state.ended.pop_front() else { break };
             self.report_closed(id);
         }

@@ -101,9 +101,7 @@ impl<N: Net> Reactor<N> {
         }
         if let At::Messages(interrupted) = at {
             self.deliver_from(interrupted, 0);
-            for index in interrupted + 1..self.inboxes.len() {
-                self.deliver_from(index, self.state.limits.messages_per_turn.max(1));
-            }
+            self.deliver_behind(interrupted + 1);
         }
         match at {
             At::Effects => self.apply_rest(),

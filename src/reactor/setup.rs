@@ -11,7 +11,7 @@ use super::panics::At;
 use super::remote::Remote;
 use super::sharing::Sharing;
 use super::sources::{ListenerId, Source};
-use super::{Reactor, Registered};
+use super::{EffectsLeft, Reactor, Registered};
 use crate::connection::{Connection, Marks, Phase, Timeouts};
 use crate::datagram::{Inbound, Outbound};
 use crate::error::Error;
@@ -141,7 +141,7 @@ impl<N: Net> Reactor<N> {
             release_at: Instant::default(),
             mail: false,
             at: At::Deadlines,
-            effects: [0; 3],
+            effects: EffectsLeft::default(),
             catch_panics: true,
         }
     }
